@@ -1,0 +1,186 @@
+//! The one keyed hash of a flow, and an independent finaliser for each use of it (MECHANISMS §0).
+//!
+//! SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012, with the reduced rounds of their §7) over
+//! the canonical tuple. An attacker without the key can aim neither at a bucket nor at a table slot; and because every
+//! use finalises the hash with its own constant, a node that owns 1/N of the buckets still sees the whole of every
+//! table's index space.
+
+use super::{Addr, Bucket, FlowKey};
+use super::limits::BUCKETS;
+
+/// The cluster's 128-bit hash key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HashKey(pub [u64; 2]);
+
+impl std::fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashKey(…)") // a secret: whoever knows it can aim at buckets
+    }
+}
+
+/// The keyed hash of one flow direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+#[repr(transparent)]
+pub struct FlowHash(pub u64);
+
+#[inline(always)]
+fn round(v: &mut [u64; 4]) {
+    v[0] = v[0].wrapping_add(v[1]);
+    v[1] = v[1].rotate_left(13) ^ v[0];
+    v[0] = v[0].rotate_left(32);
+    v[2] = v[2].wrapping_add(v[3]);
+    v[3] = v[3].rotate_left(16) ^ v[2];
+    v[0] = v[0].wrapping_add(v[3]);
+    v[3] = v[3].rotate_left(21) ^ v[0];
+    v[2] = v[2].wrapping_add(v[1]);
+    v[1] = v[1].rotate_left(17) ^ v[2];
+    v[2] = v[2].rotate_left(32);
+}
+
+/// SipHash-1-3 of `words`, taken as little-endian bytes.
+#[inline(always)]
+pub fn siphash13<const N: usize>(key: HashKey, words: [u64; N]) -> u64 {
+    let [k0, k1] = key.0;
+    let mut v = [
+        k0 ^ 0x736f_6d65_7073_6575,
+        k1 ^ 0x646f_7261_6e64_6f6d,
+        k0 ^ 0x6c79_6765_6e65_7261,
+        k1 ^ 0x7465_6462_7974_6573,
+    ];
+    for word in words {
+        v[3] ^= word;
+        round(&mut v);
+        v[0] ^= word;
+    }
+    let last = ((N * 8) as u64) << 56;
+    v[3] ^= last;
+    round(&mut v);
+    v[0] ^= last;
+    v[2] ^= 0xff;
+    round(&mut v);
+    round(&mut v);
+    round(&mut v);
+    v[0] ^ v[1] ^ v[2] ^ v[3]
+}
+
+/// SipHash-1-3 of any bytes; `domain` keeps the uses of one key apart. Not for the packet path.
+pub fn siphash13_bytes(key: HashKey, domain: u64, bytes: &[u8]) -> u64 {
+    let mut acc = siphash13(key, [domain, bytes.len() as u64]);
+    for chunk in bytes.chunks(8) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        acc = siphash13(key, [acc, u64::from_le_bytes(word)]);
+    }
+    acc
+}
+
+#[inline(always)]
+fn word(b: &[u8; 16], at: usize) -> u64 {
+    u64::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3], b[at + 4], b[at + 5], b[at + 6], b[at + 7]])
+}
+
+impl HashKey {
+    /// A key derived from a secret of any length; `domain` separates the keys made from one secret.
+    pub fn derive(secret: &[u8], domain: u64) -> Self {
+        let seed = HashKey([0x5354_4545_5241_4745, domain]);
+        Self([siphash13_bytes(seed, 1, secret), siphash13_bytes(seed, 2, secret)])
+    }
+
+    /// The hash of a flow direction: two words for IPv4, five for IPv6.
+    #[inline]
+    pub fn flow(self, key: &FlowKey) -> FlowHash {
+        let tail = u64::from(key.src_port) | u64::from(key.dst_port) << 16 | u64::from(key.protocol) << 32;
+        FlowHash(if key.src.is_v4() {
+            let [s, d] = [key.src.v4_bytes(), key.dst.v4_bytes()].map(u32::from_le_bytes);
+            siphash13(self, [u64::from(s) | u64::from(d) << 32, tail])
+        } else {
+            let (s, d) = (&key.src.0, &key.dst.0);
+            siphash13(self, [word(s, 0), word(s, 8), word(d, 0), word(d, 8), tail])
+        })
+    }
+
+    /// The hash of one address, for questions about an address alone (who answers ARP for a VIP).
+    pub fn addr(self, addr: Addr) -> u64 {
+        siphash13(self, [word(&addr.0, 0), word(&addr.0, 8)])
+    }
+}
+
+/// A bijection of 64 bits with good avalanche (the "Mix13" constants of D. Stafford).
+#[inline(always)]
+pub const fn mix(mut x: u64) -> u64 {
+    x ^= x >> 30;
+    x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x ^= x >> 27;
+    x = x.wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+impl FlowHash {
+    /// The group bucket that this flow falls into.
+    #[inline]
+    pub fn bucket(self) -> Bucket {
+        Bucket((mix(self.0 ^ 0x6275_636b_6574_0001) as usize % BUCKETS) as u16)
+    }
+
+    /// 64 bits for the choice of a Maglev slot.
+    #[inline]
+    pub fn slot(self) -> u64 {
+        mix(self.0 ^ 0x736c_6f74_0000_0002)
+    }
+
+    /// 64 bits for the choice of a table line and tag.
+    #[inline]
+    pub fn index(self) -> u64 {
+        mix(self.0 ^ 0x696e_6465_7800_0003)
+    }
+
+    /// A UDP source port for an outer header, in the dynamic range (RFC 6335 §6), so that fabrics spread the flows.
+    #[inline]
+    pub fn outer_port(self) -> u16 {
+        0xc000 | (mix(self.0 ^ 0x706f_7274_0000_0004) & 0x3fff) as u16
+    }
+}
+
+/// A number below `bound` from 64 uniform bits, without a division (Lemire, "Fast random integer generation in an
+/// interval", 2019).
+#[inline(always)]
+pub fn reduce(bits: u64, bound: u64) -> u64 {
+    ((u128::from(bits) * u128::from(bound)) >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::hash::Hasher;
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_reference(k in any::<[u64; 2]>(), w in any::<[u64; 5]>()) {
+            let mut reference = siphasher::sip::SipHasher13::new_with_keys(k[0], k[1]);
+            for x in w {
+                reference.write(&x.to_le_bytes());
+            }
+            prop_assert_eq!(siphash13(HashKey(k), w), reference.finish());
+        }
+    }
+
+    #[test]
+    fn uses_are_independent() {
+        // Among the flows of one bucket, table lines and Maglev slots must still be spread evenly.
+        let key = HashKey([1, 2]);
+        let mut halves = [0u32; 2];
+        let mut count = 0;
+        for i in 0..2_000_000u32 {
+            let src = Addr::v4((0x0a00_0000 + i).to_be_bytes());
+            let h = key.flow(&FlowKey::new(src, Addr::v4([10, 9, 8, 7]), 1000, 80, 6));
+            if h.bucket() == Bucket(17) {
+                count += 1;
+                halves[(h.index() >> 63) as usize] += 1;
+                halves[(h.slot() >> 63) as usize] += 1;
+            }
+        }
+        assert!((400..580).contains(&count), "{count} of about 488 flows in bucket 17");
+        assert!(halves[0].abs_diff(halves[1]) < 200, "{halves:?}");
+    }
+}

@@ -1,0 +1,16 @@
+//! What every floor uses: time as an argument, identifiers, addresses, hashing, bounds, atomics.
+
+pub mod addr;
+pub mod flow;
+pub mod hash;
+pub mod ids;
+pub mod limits;
+pub mod rng;
+pub mod sync;
+pub mod time;
+
+pub use addr::{Addr, Mac};
+pub use flow::FlowKey;
+pub use hash::{FlowHash, HashKey};
+pub use ids::*;
+pub use time::{Instant, Tick};

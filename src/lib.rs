@@ -1,0 +1,14 @@
+//! Steerage: a clustered layer-4 load-balancing appliance.
+//!
+//! The crate is built in floors; a module may name only those below it (ARCHITECTURE.md lists them and
+//! `tests/tidy.rs` checks it): `base`, `wire`, `table`, `view`, `path`, `io`, `manage`, `node`, `run`.
+
+pub mod base;
+pub mod io;
+pub mod manage;
+pub mod node;
+pub mod path;
+pub mod run;
+pub mod table;
+pub mod view;
+pub mod wire;

@@ -1,0 +1,2 @@
+//! The `steerage` command.
+fn main() {}

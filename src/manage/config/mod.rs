@@ -1,0 +1,230 @@
+//! The configuration: a node file (this machine) that names a profile (tuning) and a cluster file (what all nodes share).
+//!
+//! Parse → check → either a [`Config`] in which every reference resolves, or every error at once, each with file and line.
+
+use crate::base::{Addr, GroupId, HashKey, InterfaceId, NodeId, PortId};
+use crate::io::DeviceConfig;
+use crate::view::{Forward, Ingress, Protocol};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// This node's index in `nodes`.
+    pub me: NodeId,
+    /// The Unix socket of the admin API.
+    pub admin_socket: PathBuf,
+    /// Threads and their cores.
+    pub workers: WorkerConfig,
+    /// Table sizes (for each worker) and idle times.
+    pub tables: TableConfig,
+    /// DPDK's environment.
+    pub dpdk: DpdkConfig,
+    /// Packet devices; [`PortId`] is the index.
+    pub ports: Vec<PortConfig>,
+    /// IP interfaces on front ports; [`InterfaceId`] is the index. The backplane's address stands in `nodes`.
+    pub interfaces: Vec<InterfaceConfig>,
+    /// Static routes. A connected prefix of an interface is a route by itself and is not listed here.
+    pub routes: Vec<RouteConfig>,
+    /// What all nodes share.
+    pub cluster: ClusterConfig,
+    /// Group and address pairs that SNAT picks from; [`SnatId`](crate::base::SnatId) is the index.
+    pub snats: Vec<SnatConfig>,
+    /// Virtual servers; [`VirtualServerId`](crate::base::VirtualServerId) is the index.
+    pub virtual_servers: Vec<VirtualServerConfig>,
+}
+
+/// What a worker does when a turn found nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Poll on: lowest latency, a whole core.
+    Spin,
+    /// Yield, and after a while sleep in short steps: for machines that others use too.
+    Adaptive,
+}
+
+/// Worker threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// How many; at least one.
+    pub count: u16,
+    /// Core of each worker; empty: not pinned.
+    pub cores: Vec<usize>,
+    /// Core of the management thread, if pinned.
+    pub management_core: Option<usize>,
+    /// What to do when there is nothing to do.
+    pub idle: Idle,
+}
+
+/// Tables of one worker, and how long an idle entry lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableConfig {
+    /// Sessions of flows that this worker owns.
+    pub sessions: usize,
+    /// Steering sessions of flows that others own.
+    pub steering_sessions: usize,
+    /// Whether steering decisions are cached at all (off: every packet is hashed to its node anew).
+    pub steering_cache: bool,
+    /// A TCP connection whose handshake isn't complete.
+    pub half_open: Duration,
+    /// An established TCP connection, unless its virtual server says otherwise.
+    pub established: Duration,
+    /// A TCP connection that has seen both FINs or a RST.
+    pub closed: Duration,
+    /// A UDP flow, unless its virtual server says otherwise.
+    pub udp: Duration,
+    /// A steering session.
+    pub steering: Duration,
+}
+
+/// How DPDK's environment abstraction layer starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpdkConfig {
+    /// Memory from hugepages (`--in-memory`) or ordinary pages (`--no-huge`).
+    pub hugepages: bool,
+    /// Megabytes reserved.
+    pub memory_mb: u32,
+    /// Buffers of each port's receive pool.
+    pub buffers: u32,
+    /// Bytes of packet data a buffer holds (headroom not counted).
+    pub buffer_bytes: u16,
+    /// Further EAL arguments, as they are.
+    pub eal_args: Vec<String>,
+}
+
+/// What a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortRole {
+    /// Towards clients, real servers and routers.
+    Front,
+    /// Towards the other nodes, and nothing else.
+    Backplane,
+}
+
+/// A packet device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// What it is for.
+    pub role: PortRole,
+    /// The device.
+    pub device: DeviceConfig,
+}
+
+/// An IP interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceConfig {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The front port it is on.
+    pub port: PortId,
+    /// Its 802.1Q tag, if any.
+    pub vlan: Option<u16>,
+    /// Its own addresses, each with the length of the prefix that is on link.
+    pub addresses: Vec<(Addr, u8)>,
+}
+
+/// A static route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// Destination prefix.
+    pub to: (Addr, u8),
+    /// Gateway; on link of `interface`.
+    pub via: Addr,
+    /// The interface that reaches the gateway.
+    pub interface: InterfaceId,
+}
+
+/// What all nodes share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterConfig {
+    /// Key of the flow hash.
+    pub hash_key: HashKey,
+    /// Key of control frames' MACs and of data frames' cookies.
+    pub auth_key: HashKey,
+    /// UDP port of steered packets for worker 0 of a node; worker `i` has `data_port + i`.
+    pub data_port: u16,
+    /// UDP port of control frames.
+    pub control_port: u16,
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Silence after which a peer counts as down.
+    pub suspicion: Duration,
+    /// The backplane's MTU that steered packets need: front MTU plus encapsulation.
+    pub backplane_prefix: u8,
+    /// Slots of each Maglev table; a prime.
+    pub maglev_slots: usize,
+    /// All nodes; [`NodeId`] is the index.
+    pub nodes: Vec<NodeConfig>,
+    /// Node groups; [`GroupId`] is the index. The group of all nodes, `all`, always exists and is the first.
+    pub groups: Vec<GroupConfig>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeConfig {
+    /// Its name.
+    pub name: String,
+    /// Its address on the backplane.
+    pub backplane: Addr,
+    /// Its workers.
+    pub workers: u16,
+    /// Its share of the buckets, relative to the others'.
+    pub weight: u32,
+}
+
+/// A node group (MECHANISMS §2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// Its name.
+    pub name: String,
+    /// Its nodes, ascending.
+    pub members: Vec<NodeId>,
+}
+
+/// A SNAT address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnatConfig {
+    /// The address.
+    pub address: Addr,
+    /// The group whose flows may use it.
+    pub group: GroupId,
+    /// The member that advertises it (answers ARP and ND for it).
+    pub node: NodeId,
+}
+
+/// A virtual server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualServerConfig {
+    /// Its name.
+    pub name: String,
+    /// The VIP.
+    pub address: Addr,
+    /// Port.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The nodes that serve it.
+    pub group: GroupId,
+    /// How packets reach the real server.
+    pub forward: Forward,
+    /// Who handles a packet: its owner or its receiver.
+    pub ingress: Ingress,
+    /// Life of an idle established flow.
+    pub idle: Duration,
+    /// Its real servers; at least one of weight above zero.
+    pub real_servers: Vec<RealServerConfig>,
+}
+
+/// A real server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealServerConfig {
+    /// Its name, unique within the virtual server.
+    pub name: String,
+    /// Its address.
+    pub address: Addr,
+    /// Its port; the virtual server's unless `nat` says otherwise.
+    pub port: u16,
+    /// Its share of new flows; zero: none.
+    pub weight: u32,
+}

@@ -1,0 +1,3 @@
+//! What stands above the packet path: configuration, its compilation into a View, metrics, admin requests.
+
+pub mod config;

@@ -1,0 +1,1 @@
+//! Threads, clocks and sockets.
