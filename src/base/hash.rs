@@ -5,8 +5,8 @@
 //! use finalises the hash with its own constant, a node that owns 1/N of the buckets still sees the whole of every
 //! table's index space.
 
-use super::{Addr, Bucket, FlowKey};
 use super::limits::BUCKETS;
+use super::{Addr, Bucket, FlowKey};
 
 /// The cluster's 128-bit hash key.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,41 +37,71 @@ fn round(v: &mut [u64; 4]) {
     v[2] = v[2].rotate_left(32);
 }
 
+/// SipHash's state, with `C` compression and `D` finalisation rounds.
+struct Sip<const C: usize, const D: usize>([u64; 4]);
+
+impl<const C: usize, const D: usize> Sip<C, D> {
+    #[inline(always)]
+    fn new(key: HashKey) -> Self {
+        let [k0, k1] = key.0;
+        Self([
+            k0 ^ 0x736f_6d65_7073_6575,
+            k1 ^ 0x646f_7261_6e64_6f6d,
+            k0 ^ 0x6c79_6765_6e65_7261,
+            k1 ^ 0x7465_6462_7974_6573,
+        ])
+    }
+
+    #[inline(always)]
+    fn absorb(&mut self, word: u64) {
+        self.0[3] ^= word;
+        for _ in 0..C {
+            round(&mut self.0);
+        }
+        self.0[0] ^= word;
+    }
+
+    /// `tail` holds the last bytes of the message (fewer than eight), `len` is the length of all of it.
+    #[inline(always)]
+    fn finish(mut self, tail: u64, len: usize) -> u64 {
+        self.absorb(tail | (len as u64) << 56);
+        self.0[2] ^= 0xff;
+        for _ in 0..D {
+            round(&mut self.0);
+        }
+        self.0[0] ^ self.0[1] ^ self.0[2] ^ self.0[3]
+    }
+
+    fn bytes(key: HashKey, bytes: &[u8]) -> u64 {
+        let mut sip = Self::new(key);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            sip.absorb(u64::from_le_bytes(*word));
+        }
+        let mut tail = [0; 8];
+        tail[..rest.len()].copy_from_slice(rest);
+        sip.finish(u64::from_le_bytes(tail), bytes.len())
+    }
+}
+
 /// SipHash-1-3 of `words`, taken as little-endian bytes.
 #[inline(always)]
 pub fn siphash13<const N: usize>(key: HashKey, words: [u64; N]) -> u64 {
-    let [k0, k1] = key.0;
-    let mut v = [
-        k0 ^ 0x736f_6d65_7073_6575,
-        k1 ^ 0x646f_7261_6e64_6f6d,
-        k0 ^ 0x6c79_6765_6e65_7261,
-        k1 ^ 0x7465_6462_7974_6573,
-    ];
+    let mut sip = Sip::<1, 3>::new(key);
     for word in words {
-        v[3] ^= word;
-        round(&mut v);
-        v[0] ^= word;
+        sip.absorb(word);
     }
-    let last = ((N * 8) as u64) << 56;
-    v[3] ^= last;
-    round(&mut v);
-    v[0] ^= last;
-    v[2] ^= 0xff;
-    round(&mut v);
-    round(&mut v);
-    round(&mut v);
-    v[0] ^ v[1] ^ v[2] ^ v[3]
+    sip.finish(0, N * 8)
 }
 
-/// SipHash-1-3 of any bytes; `domain` keeps the uses of one key apart. Not for the packet path.
-pub fn siphash13_bytes(key: HashKey, domain: u64, bytes: &[u8]) -> u64 {
-    let mut acc = siphash13(key, [domain, bytes.len() as u64]);
-    for chunk in bytes.chunks(8) {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        acc = siphash13(key, [acc, u64::from_le_bytes(word)]);
-    }
-    acc
+/// SipHash-2-4 of `bytes`: the authentication code of control frames and of data frames' cookies.
+pub fn mac(key: HashKey, bytes: &[u8]) -> u64 {
+    Sip::<2, 4>::bytes(key, bytes)
+}
+
+/// SipHash-1-3 of `bytes`, for names and secrets; not for the packet path.
+pub fn siphash13_bytes(key: HashKey, bytes: &[u8]) -> u64 {
+    Sip::<1, 3>::bytes(key, bytes)
 }
 
 #[inline(always)]
@@ -82,8 +112,7 @@ fn word(b: &[u8; 16], at: usize) -> u64 {
 impl HashKey {
     /// A key derived from a secret of any length; `domain` separates the keys made from one secret.
     pub fn derive(secret: &[u8], domain: u64) -> Self {
-        let seed = HashKey([0x5354_4545_5241_4745, domain]);
-        Self([siphash13_bytes(seed, 1, secret), siphash13_bytes(seed, 2, secret)])
+        Self([1, 2].map(|half| mac(HashKey([domain, half]), secret)))
     }
 
     /// The hash of a flow direction: two words for IPv4, five for IPv6.
@@ -162,6 +191,13 @@ mod tests {
                 reference.write(&x.to_le_bytes());
             }
             prop_assert_eq!(siphash13(HashKey(k), w), reference.finish());
+        }
+
+        #[test]
+        fn bytes_agree_with_the_reference(k in any::<[u64; 2]>(), bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let mut reference = siphasher::sip::SipHasher24::new_with_keys(k[0], k[1]);
+            reference.write(&bytes);
+            prop_assert_eq!(mac(HashKey(k), &bytes), reference.finish());
         }
     }
 

@@ -1,0 +1,93 @@
+//! The header of a data frame between nodes, behind outer Ethernet, IP and UDP headers and in front of a whole IP packet
+//! (MECHANISMS §0). Control frames stand in [`super::control`].
+
+use super::{Malformed, array, be16, be32, be64, need, put};
+use crate::base::{FlowHash, HashKey, Incarnation, NodeId, hash};
+
+/// Bytes of the header.
+pub const HEADER_LEN: usize = 32;
+/// First byte: keeps out strays.
+pub const MAGIC: u8 = 0x5b;
+/// Wire version that we speak.
+pub const VERSION: u8 = 1;
+
+/// How far a packet has come. It only ever increases, so no loop is possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum Stage {
+    /// At the flow receiver.
+    #[default]
+    Receive = 0,
+    /// At the owner of a datagram's fragments.
+    FragmentOwner = 1,
+    /// At the flow's owner.
+    Owner = 2,
+    /// At the bucket's previous owner.
+    PreviousOwner = 3,
+}
+
+impl Stage {
+    fn from_wire(b: u8) -> Result<Self, Malformed> {
+        Ok(match b {
+            0 => Self::Receive,
+            1 => Self::FragmentOwner,
+            2 => Self::Owner,
+            3 => Self::PreviousOwner,
+            _ => return Err(Malformed::Value),
+        })
+    }
+}
+
+/// The header of a steered packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// How far the packet has come: the stage that the receiver of this frame is to play.
+    pub stage: Stage,
+    /// Node that sent the frame.
+    pub sender: NodeId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// The packet's flow hash, so that the receiver need not compute it.
+    pub hash: FlowHash,
+    /// Proves that the sender knows the cluster's key, see [`cookie`].
+    pub cookie: u64,
+}
+
+/// The cookie of one life of a node: a code over its name in the cluster under the authentication key. It keeps strangers
+/// out, not those who can read the backplane.
+pub fn cookie(key: HashKey, sender: NodeId, incarnation: Incarnation) -> u64 {
+    let mut bytes = [0; 8];
+    put(&mut bytes, 0, sender.0.to_be_bytes());
+    put(&mut bytes, 4, incarnation.0.to_be_bytes());
+    hash::mac(key, &bytes)
+}
+
+impl Header {
+    /// Reads a header; the cookie is the caller's to compare.
+    #[inline]
+    pub fn parse(b: &[u8]) -> Result<Self, Malformed> {
+        need(b, HEADER_LEN)?;
+        if b[0] != MAGIC || b[1] != VERSION {
+            return Err(Malformed::Version);
+        }
+        Ok(Self {
+            stage: Stage::from_wire(b[2])?,
+            sender: NodeId(be16(b, 4)),
+            incarnation: Incarnation(be32(b, 8)),
+            hash: FlowHash(u64::from_be_bytes(array(b, 16))),
+            cookie: be64(b, 24),
+        })
+    }
+
+    /// Writes [`HEADER_LEN`] bytes.
+    #[inline]
+    pub fn write(&self, out: &mut [u8]) {
+        put(out, 0, [MAGIC, VERSION, self.stage as u8, 0]);
+        put(out, 4, self.sender.0.to_be_bytes());
+        put(out, 6, [0, 0]);
+        put(out, 8, self.incarnation.0.to_be_bytes());
+        put(out, 12, [0; 4]);
+        put(out, 16, self.hash.0.to_be_bytes());
+        put(out, 24, self.cookie.to_be_bytes());
+    }
+}

@@ -1,0 +1,81 @@
+//! Control frames between nodes, on a UDP port of their own: heartbeats. Each ends in a code under the cluster's
+//! authentication key, and carries a counter that never goes back, so that an old one can't be played again.
+
+use super::{Malformed, be16, be32, be64, need, put};
+use crate::base::limits::MAX_WORKERS;
+use crate::base::{HashKey, Incarnation, NodeId, hash};
+use arrayvec::ArrayVec;
+
+const MAGIC: u8 = 0x5c;
+const VERSION: u8 = 1;
+const KIND_HEARTBEAT: u8 = 1;
+const FIXED_LEN: usize = 34;
+const MAC_LEN: usize = 8;
+
+/// Bytes of the longest control message.
+pub const MAX_LEN: usize = FIXED_LEN + 4 * MAX_WORKERS + MAC_LEN;
+
+/// "I am here": sent to every peer at the configured interval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Who says it.
+    pub sender: NodeId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Higher in every frame of this life.
+    pub counter: u64,
+    /// The View that its workers run.
+    pub view: u64,
+    /// It can serve.
+    pub ready: bool,
+    /// Turns of each worker so far, modulo 2^32: one that stands still is stuck.
+    pub turns: ArrayVec<u32, MAX_WORKERS>,
+}
+
+impl Heartbeat {
+    /// Reads a message and checks its code. A wrong code is `Value`; the counter is the caller's to compare.
+    pub fn parse(b: &[u8], key: HashKey) -> Result<Self, Malformed> {
+        need(b, FIXED_LEN + MAC_LEN)?;
+        if b[0] != MAGIC || b[1] != VERSION {
+            return Err(Malformed::Version);
+        }
+        if b[2] != KIND_HEARTBEAT || b[3] > 1 {
+            return Err(Malformed::Value);
+        }
+        let workers = usize::from(be16(b, 32));
+        if workers > MAX_WORKERS {
+            return Err(Malformed::Length);
+        }
+        let end = FIXED_LEN + 4 * workers;
+        need(b, end + MAC_LEN)?;
+        if hash::mac(key, &b[..end]) != be64(b, end) {
+            return Err(Malformed::Value);
+        }
+        Ok(Self {
+            sender: NodeId(be16(b, 4)),
+            incarnation: Incarnation(be32(b, 8)),
+            counter: be64(b, 16),
+            view: be64(b, 24),
+            ready: b[3] == 1,
+            turns: (0..workers).map(|i| be32(b, FIXED_LEN + 4 * i)).collect(),
+        })
+    }
+
+    /// Writes the message with its code; returns its length, at most [`MAX_LEN`].
+    pub fn write(&self, out: &mut [u8], key: HashKey) -> usize {
+        out[..FIXED_LEN].fill(0);
+        put(out, 0, [MAGIC, VERSION, KIND_HEARTBEAT, u8::from(self.ready)]);
+        put(out, 4, self.sender.0.to_be_bytes());
+        put(out, 8, self.incarnation.0.to_be_bytes());
+        put(out, 16, self.counter.to_be_bytes());
+        put(out, 24, self.view.to_be_bytes());
+        put(out, 32, (self.turns.len() as u16).to_be_bytes());
+        for (i, turns) in self.turns.iter().enumerate() {
+            put(out, FIXED_LEN + 4 * i, turns.to_be_bytes());
+        }
+        let end = FIXED_LEN + 4 * self.turns.len();
+        let code = hash::mac(key, &out[..end]);
+        put(out, end, code.to_be_bytes());
+        end + MAC_LEN
+    }
+}

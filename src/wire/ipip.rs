@@ -1,0 +1,66 @@
+//! IP in IP: 4in4 (RFC 2003), 6in4 (RFC 4213 §3), 4in6 and 6in6 (RFC 2473).
+
+use super::{ipv4, ipv6, protocol};
+use crate::base::Addr;
+
+/// Hop limit of the headers that we put in front (RFC 2003 §3.1 leaves it to the configuration; this is Linux's default).
+pub const TTL: u8 = 64;
+
+/// What the packet inside says of itself, for the header outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Inner {
+    /// IPv6; else IPv4.
+    pub v6: bool,
+    /// DSCP and ECN (RFC 6040 §4.1: copied).
+    pub class: u8,
+    /// It must not be fragmented; IPv6 never is.
+    pub dont_fragment: bool,
+    /// Bytes of the packet.
+    pub len: usize,
+}
+
+/// Bytes of the outer IP header towards `dst`.
+#[inline]
+pub fn outer_len(dst: Addr) -> usize {
+    if dst.is_v4() { ipv4::MIN_HEADER_LEN } else { ipv6::HEADER_LEN }
+}
+
+/// The protocol number of a bare inner packet.
+#[inline]
+pub fn inner_protocol(v6: bool) -> u8 {
+    if v6 { protocol::IPV6 } else { protocol::IPV4 }
+}
+
+/// Writes the outer IP header ([`outer_len`] bytes) of a tunnel: `between` counts the bytes of further headers between it
+/// and the inner packet, `next` is the protocol of what follows it. `label` spreads flows: IPv6 flow label, IPv4 id.
+/// An IPv4 checksum is left zero if the device fills it in.
+#[inline]
+#[allow(clippy::too_many_arguments)]
+pub fn write_outer(
+    out: &mut [u8],
+    src: Addr,
+    dst: Addr,
+    inner: Inner,
+    between: usize,
+    next: u8,
+    label: u32,
+    device_checksum: bool,
+) {
+    let payload = inner.len + between;
+    if dst.is_v4() {
+        let header = ipv4::Header {
+            tos: inner.class,
+            total_len: (payload + ipv4::MIN_HEADER_LEN) as u16,
+            id: label as u16,
+            // RFC 2003 §3.1: set if the inner one is; an inner IPv6 packet can't be fragmented either.
+            flags_and_offset: if inner.dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
+            ttl: TTL,
+            protocol: next,
+            src,
+            dst,
+        };
+        if device_checksum { header.write_without_checksum(out) } else { header.write(out) }
+    } else {
+        ipv6::write(out, inner.class, label, payload as u16, next, TTL, src, dst);
+    }
+}
