@@ -30,7 +30,7 @@ impl Announcements {
                 matches!(owned, Some(Owned::Vip { advertised: true } | Owned::Snat { advertised: true, .. }))
             })
             .flat_map(|a| {
-                let front = |(_, x): &(usize, &Interface)| !x.backplane && on_link(x, a);
+                let front = move |(_, x): &(usize, &Interface)| !x.backplane && on_link(x, a);
                 services.interfaces.iter().enumerate().filter(front).map(move |(i, _)| (InterfaceId(i as u8), a))
             })
             .collect();

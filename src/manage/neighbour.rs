@@ -65,13 +65,14 @@ impl Neighbours {
 
     /// `neighbour` has told its address. Of strangers only those that asked us are believed to matter.
     pub fn heard(&mut self, neighbour: Neighbour, mac: Mac, asked_us: bool, now: Instant) {
+        let room = self.known.len() < MAX_NEIGHBOURS;
         match self.known.get_mut(&neighbour) {
             Some(entry) => {
                 (entry.asked, entry.confirmed) = (0, now);
                 self.changed |= entry.mac != Some(mac);
                 entry.mac = Some(mac);
             }
-            None if asked_us && self.known.len() < MAX_NEIGHBOURS => {
+            None if asked_us && room => {
                 self.known.insert(neighbour, Entry { mac: Some(mac), confirmed: now, asked: 0, wanted: false });
                 self.due(neighbour, now + FRESH);
                 self.changed = true;

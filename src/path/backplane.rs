@@ -113,7 +113,7 @@ pub fn send_control<P: Port>(view: &View, egress: &mut Egress<P>, node: NodeId, 
     });
     let Some(port): Option<PortId> = port else { return };
     let frame = egress.alloc(port, Pool::Control).and_then(|mut f| f.grow_back(message.len()).then_some(f));
-    let Some(mut frame) = frame else { return egress.counters.drop(Verdict::NoBuffer) };
+    let Some(mut frame) = frame else { return egress.counters.count_drop(Verdict::NoBuffer) };
     frame.head_mut()[..message.len()].copy_from_slice(message);
     egress.counters.control_tx.inc();
     // Class selector 6, network control (RFC 2474 §4.2.2), so that switches keep heartbeats alive under load.

@@ -96,7 +96,7 @@ counters! {
 impl Counters {
     /// Counts a dropped packet.
     #[inline]
-    pub fn drop(&self, verdict: Verdict) {
+    pub fn count_drop(&self, verdict: Verdict) {
         self.drops[verdict as usize].inc();
     }
 

@@ -109,7 +109,7 @@ impl<P: Port> Egress<P> {
     #[inline]
     pub fn drop(&self, frame: P::Frame, verdict: Verdict) {
         drop(frame);
-        self.counters.drop(verdict);
+        self.counters.count_drop(verdict);
     }
 
     /// Tells the management thread something; it may be lost, and is then counted.

@@ -92,7 +92,7 @@ pub fn too_big<P: Port>(
     icmp::write_too_big(&mut head[header..], mtu.min(usize::from(u16::MAX)) as u16, vip, client);
     write_header(head, len, number, vip, client);
     egress.counters.too_big_sent.inc();
-    egress.counters.drop(Verdict::TooBig);
+    egress.counters.count_drop(Verdict::TooBig);
     egress.send(view, frame, Towards::Address(client), Outer::Complete, now);
 }
 

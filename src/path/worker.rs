@@ -275,7 +275,7 @@ impl<P: Port> Worker<P> {
                             frame.head_mut()[..bytes.len()].copy_from_slice(&bytes);
                             egress.transmit(port, frame);
                         }
-                        None => egress.counters.drop(Verdict::NoBuffer),
+                        None => egress.counters.count_drop(Verdict::NoBuffer),
                     }
                 }
             }
