@@ -34,7 +34,11 @@ impl Addr {
 
     /// As the standard library's type.
     pub fn ip(&self) -> IpAddr {
-        if self.is_v4() { IpAddr::V4(Ipv4Addr::from(self.v4_bytes())) } else { IpAddr::V6(Ipv6Addr::from(self.0)) }
+        if self.is_v4() {
+            IpAddr::V4(Ipv4Addr::from(self.v4_bytes()))
+        } else {
+            IpAddr::V6(Ipv6Addr::from(self.0))
+        }
     }
 }
 

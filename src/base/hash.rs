@@ -5,8 +5,8 @@
 //! use finalises the hash with its own constant, a node that owns 1/N of the buckets still sees the whole of every
 //! table's index space.
 
-use super::{Addr, Bucket, FlowKey};
 use super::limits::BUCKETS;
+use super::{Addr, Bucket, FlowKey};
 
 /// The cluster's 128-bit hash key.
 #[derive(Clone, Copy, PartialEq, Eq)]
