@@ -1,1 +1,1 @@
-
+//! One whole appliance as a value that is stepped.
