@@ -5,13 +5,14 @@ import re
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 
 from . import plan
 from .errors import LabError
 from .namespace import Namespace, names, remove
 from .process import Processes, start_time
-from .server import FILES, Server, write_files
+from .server import LOG_DELAY, Server, write_files
 
 STATE = Path("/run/steerage-lab")
 PREFIX = "stg"
@@ -55,6 +56,11 @@ class Lab:
     def server(self, number: int) -> Server:
         """Server `number`, from 1."""
         return self.servers[number - 1]
+
+    def requests(self) -> dict[str, int]:
+        """How many HTTP requests each server has answered so far, by name; waits until all are in the logs."""
+        time.sleep(2 * LOG_DELAY)
+        return {server.name: server.requests() for server in self.servers}
 
     def __enter__(self) -> "Lab":
         if os.geteuid() != 0:
@@ -245,6 +251,3 @@ def _gone(pid: int) -> bool:
         recorded = started
     # The number may belong to a younger process by now.
     return started is None or started != recorded
-
-
-__all__ = ["FILES", "Interrupted", "Lab", "remove_leftovers"]

@@ -93,7 +93,7 @@ class Wrk:
         code = self._process.wait(max(0.1, self._end - time.monotonic()))
         if code != 0:
             result = Result()
-            result.fail(f"wrk ended with code {code}")
+            result.fail(f"wrk: {self._process.tail(1) or code}")
             return result
         result = parse_wrk(self._process.text())
         if result.requests == 0:
