@@ -330,7 +330,7 @@ def test_leftovers_of_a_killed_laboratory_are_removed_by_the_next():
     other, later = start_another()
     try:
         assert left_of(prefix) == []
-        assert not Path(f"/proc/{sleeper}").exists()
+        wait_for(lambda: not Path(f"/proc/{sleeper}").exists())
         assert len(left_of(later)) == 5
     finally:
         other.terminate()
