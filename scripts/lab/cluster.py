@@ -53,6 +53,8 @@ class Cluster:
         """Writes the configuration, starts all nodes and waits until they are ready."""
         (self.lab.directory / "cluster.toml").write_text(cluster_file(self.names, len(self.lab.servers)))
         for number, name in enumerate(self.names, 1):
+            # One that an earlier node left would look like a node that is coming up.
+            self._socket(number).unlink(missing_ok=True)
             file = self._file(number)
             file.write_text(
                 node_file(number, self._socket(number), self._mode, self._hugepages, self._steering_cache)

@@ -155,7 +155,7 @@ def drive(lab: Lab, seconds: float) -> list[Phase]:
 def show(options: argparse.Namespace) -> Report:
     """Builds, runs everything, and takes it down again."""
     binary = build.release()
-    with hugepages.reserved() as pages, Lab() as lab:
+    with Lab() as lab, hugepages.reserved() as pages:
         print(f"starting {len(lab.nodes)} nodes on {options.mode}" + ("" if pages else ", without hugepages"), flush=True)
         with cluster.Cluster(lab, binary, options.mode, pages) as nodes:
             before = lab.requests()
@@ -189,6 +189,8 @@ def options(arguments: list[str]) -> argparse.Namespace:
     found = parser.parse_args(arguments)
     if found.seconds < len(PHASES):
         parser.error(f"--seconds must be at least {len(PHASES)}")
+    if found.json and not found.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no directory {found.json.parent}")
     return found
 
 
@@ -218,3 +220,6 @@ if __name__ == "__main__":
     except Interrupted as interrupted:
         print("interrupted; all cleaned up", file=sys.stderr)
         sys.exit(interrupted.code)
+    except KeyboardInterrupt:
+        # Before there was a laboratory.
+        sys.exit(130)
