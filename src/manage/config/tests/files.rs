@@ -142,6 +142,19 @@ fn an_unreadable_node_file_has_no_line() {
 }
 
 #[test]
+fn files_of_the_file_system() {
+    let dir = std::env::temp_dir().join(format!("steerage-config-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let files = Files::new().node("cores = [1, 2]\nmanagement_core = 0\n", "");
+    for (name, text) in &files.0 {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+    let loaded = load(&dir.join("node.toml"));
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(loaded.unwrap(), files.good(), "the cluster file is looked for beside the node file");
+}
+
+#[test]
 fn errors_are_ordered_by_file_and_line() {
     let files = Files::new()
         .node("10.30.0.0/16", "x/16")
