@@ -40,7 +40,7 @@ impl Neighbours {
     /// All of `hops` wanted, none known; the first questions are due at once.
     pub fn new(hops: &[Hop], now: Instant) -> Self {
         let mut new =
-            Self { known: BTreeMap::new(), timers: Wheel::new(MAX_NEIGHBOURS + hops.len(), now), changed: false };
+            Self { known: BTreeMap::new(), timers: Wheel::new(MAX_NEIGHBOURS + hops.len()), changed: false };
         for hop in hops {
             let neighbour = Neighbour { interface: hop.interface, address: hop.address };
             new.known.insert(neighbour, Entry { mac: None, confirmed: now, asked: 0, wanted: true });
