@@ -12,7 +12,6 @@ fn holds(message: &str, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "`{part}` is missing in: {message}");
     }
-    eprintln!("MESSAGE {message}");
 }
 
 #[test]

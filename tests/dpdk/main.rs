@@ -1,6 +1,7 @@
 //! DPDK on devices that every Linux machine has. A process can start DPDK once, so each test runs itself again as a child,
 //! in a network namespace of its own that ends with it. Needs root.
 #![cfg(feature = "dpdk")]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // The helpers are as much part of the tests as the tests.
 
 mod errors;
 
@@ -50,7 +51,6 @@ fn child(test: &str, root: bool, body: impl FnOnce()) {
         std::thread::sleep(Duration::from_millis(5));
     };
     let output = running.wait_with_output().unwrap();
-    eprint!("{}", String::from_utf8_lossy(&output.stderr));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!late && output.status.success(), "{test}: {} late={late}\n{out}\n{err}", output.status);
     assert!(out.contains("1 passed"), "{test} did not run:\n{out}");

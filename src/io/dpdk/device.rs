@@ -88,7 +88,7 @@ impl Steps<'_> {
 }
 
 /// Makes DPDK know the device and returns its number.
-pub(super) fn probe(config: &DeviceConfig, name: &DeviceName) -> Result<u16, DpdkError> {
+pub(super) fn probe(eal: &Eal, config: &DeviceConfig, name: &DeviceName) -> Result<u16, DpdkError> {
     if let Some(interface) = name.interface() {
         let c = c_string(interface)?;
         // SAFETY: a string.
@@ -114,7 +114,7 @@ pub(super) fn probe(config: &DeviceConfig, name: &DeviceName) -> Result<u16, Dpd
         return Ok(id);
     }
     Err(if name.pci {
-        why_no_pci(config, name, Path::new("/sys/bus/pci/devices"))
+        why_no_pci(eal, config, name, Path::new("/sys/bus/pci/devices"))
     } else {
         why_no_vdev(config, name, code)
     })
@@ -136,7 +136,7 @@ fn why_no_vdev(config: &DeviceConfig, name: &DeviceName, code: c_int) -> DpdkErr
 }
 
 /// Why the PCI device did not come up at start. `devices` is sysfs's directory of them.
-fn why_no_pci(config: &DeviceConfig, name: &DeviceName, devices: &Path) -> DpdkError {
+fn why_no_pci(eal: &Eal, config: &DeviceConfig, name: &DeviceName, devices: &Path) -> DpdkError {
     let (port, address) = (config.name.clone(), name.name.clone());
     let device = devices.join(&address);
     if !device.exists() {
@@ -147,7 +147,10 @@ fn why_no_pci(config: &DeviceConfig, name: &DeviceName, devices: &Path) -> DpdkE
         .and_then(|d| d.file_name().map(|n| n.to_string_lossy().into_owned()))
         .unwrap_or_else(|| "none".into());
     if ["vfio-pci", "uio_pci_generic", "igb_uio"].contains(&driver.as_str()) {
-        let why = format!("it is bound to {driver}, and no driver of DPDK took it");
+        let why = format!("{driver} has it: {}", eal.said);
+        if denied(&why) {
+            return DpdkError::NoPermission { what: format!("port {port} ({address})"), why };
+        }
         return DpdkError::Probe { port, device: config.device.clone(), why };
     }
     DpdkError::PciDriver { port, address, driver }
