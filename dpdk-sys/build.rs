@@ -101,7 +101,6 @@ fn main() {
     shims.compile("steerage_dpdk_shims");
 
     // Drivers are plugins that rte_eal_init loads from DPDK's own directory: they need no mention here.
-    println!("cargo:rustc-link-arg=-Wl,--as-needed");
     for path in &dpdk.link_paths {
         println!("cargo:rustc-link-search=native={}", path.display());
     }

@@ -4,7 +4,7 @@ use super::eal::{Eal, denied, error_text};
 use super::error::DpdkError;
 use super::log;
 use super::name::DeviceName;
-use super::pool::{PacketPool, Recipe, least_buffers};
+use super::pool::{PAGE_BUFFER_BYTES, PacketPool, Recipe, buffer_bytes, least_buffers};
 use super::port::ETHERNET_BYTES;
 use super::{BufferConfig, EalConfig};
 use crate::base::Mac;
@@ -18,6 +18,8 @@ use std::sync::Arc;
 const AF_XDP_BUFFERS: u32 = 16_384;
 /// The kernel keeps so many bytes of each AF_XDP buffer for itself (XDP_PACKET_HEADROOM).
 const AF_XDP_HEADROOM: u32 = 256;
+/// What is left of the largest buffer that AF_XDP takes: its memory is cut at pages.
+const AF_XDP_MTU: u16 = PAGE_BUFFER_BYTES - (AF_XDP_HEADROOM + ETHERNET_BYTES) as u16;
 
 /// A device that is configured and running; closed when the last of its queues and its monitor are gone.
 #[derive(Debug)]
@@ -70,13 +72,23 @@ impl Steps<'_> {
         DpdkError::Device { port: self.config.name.clone(), device: self.name.name.clone(), step, why }
     }
 
+    /// A failed receive queue is where AF_XDP finds out that it can't have the interface.
+    fn af_xdp(&self, error: DpdkError) -> DpdkError {
+        match error {
+            DpdkError::Device { port, device, why, .. } if self.name.is_af_xdp() => {
+                DpdkError::AfXdp { port, device, largest: AF_XDP_MTU, why }
+            }
+            other => other,
+        }
+    }
+
     fn what(&self) -> String {
         format!("port {} ({})", self.config.name, self.config.device)
     }
 }
 
 /// Makes DPDK know the device and returns its number.
-pub(super) fn probe(config: &DeviceConfig, name: &DeviceName) -> Result<u16, DpdkError> {
+pub(super) fn probe(eal: &Eal, config: &DeviceConfig, name: &DeviceName) -> Result<u16, DpdkError> {
     if let Some(interface) = name.interface() {
         let c = c_string(interface)?;
         // SAFETY: a string.
@@ -102,7 +114,7 @@ pub(super) fn probe(config: &DeviceConfig, name: &DeviceName) -> Result<u16, Dpd
         return Ok(id);
     }
     Err(if name.pci {
-        why_no_pci(config, name, Path::new("/sys/bus/pci/devices"))
+        why_no_pci(eal, config, name, Path::new("/sys/bus/pci/devices"))
     } else {
         why_no_vdev(config, name, code)
     })
@@ -124,7 +136,7 @@ fn why_no_vdev(config: &DeviceConfig, name: &DeviceName, code: c_int) -> DpdkErr
 }
 
 /// Why the PCI device did not come up at start. `devices` is sysfs's directory of them.
-fn why_no_pci(config: &DeviceConfig, name: &DeviceName, devices: &Path) -> DpdkError {
+fn why_no_pci(eal: &Eal, config: &DeviceConfig, name: &DeviceName, devices: &Path) -> DpdkError {
     let (port, address) = (config.name.clone(), name.name.clone());
     let device = devices.join(&address);
     if !device.exists() {
@@ -135,7 +147,10 @@ fn why_no_pci(config: &DeviceConfig, name: &DeviceName, devices: &Path) -> DpdkE
         .and_then(|d| d.file_name().map(|n| n.to_string_lossy().into_owned()))
         .unwrap_or_else(|| "none".into());
     if ["vfio-pci", "uio_pci_generic", "igb_uio"].contains(&driver.as_str()) {
-        let why = format!("it is bound to {driver}, and no driver of DPDK took it");
+        let why = format!("{driver} has it: {}", eal.said);
+        if denied(&why) {
+            return DpdkError::NoPermission { what: format!("port {port} ({address})"), why };
+        }
         return DpdkError::Probe { port, device: config.device.clone(), why };
     }
     DpdkError::PciDriver { port, address, driver }
@@ -173,9 +188,10 @@ impl Device {
             socket,
             memory_mb: environment.memory_mb,
         };
-        let scatter = wants_scatter(&steps, &info, PacketPool::bytes(&recipe)?)?;
+        check_mtu(&steps, &info)?;
+        let scatter = wants_scatter(&steps, &info, buffer_bytes(buffers.bytes)?)?;
         let offloads = Offloads::choose(&info, scatter, chained);
-        configure(&steps, &info, id, &offloads)?;
+        configure(&steps, id, &offloads)?;
 
         let (mut rx_descriptors, mut tx_descriptors) = (config.rx_descriptors, config.tx_descriptors);
         // SAFETY: the port exists and is configured; two numbers to read and write.
@@ -184,7 +200,7 @@ impl Device {
         };
         steps.check("choose its descriptors", adjusted)?;
         let mut least = least_buffers(config.queues, rx_descriptors, tx_descriptors);
-        if name.name.starts_with("net_af_xdp") {
+        if name.is_af_xdp() {
             least = least.max(AF_XDP_BUFFERS);
         }
         if buffers.buffers < least {
@@ -208,7 +224,7 @@ impl Device {
                     data.as_ptr(),
                 )
             };
-            steps.check("set up a receive queue", code)?;
+            steps.check("set up a receive queue", code).map_err(|error| steps.af_xdp(error))?;
             let mut tx = info.default_txconf;
             tx.offloads = offloads.tx;
             // SAFETY: as above.
@@ -317,7 +333,13 @@ fn wants_scatter(
     bytes: u16,
 ) -> Result<bool, DpdkError> {
     let mut wanted = u32::from(steps.config.mtu) + ETHERNET_BYTES;
-    if steps.name.name.starts_with("net_af_xdp") {
+    if steps.name.is_af_xdp() {
+        if bytes > PAGE_BUFFER_BYTES {
+            return Err(DpdkError::BufferTooLarge {
+                port: steps.config.name.clone(),
+                most: PAGE_BUFFER_BYTES,
+            });
+        }
         wanted += AF_XDP_HEADROOM;
     }
     if wanted <= u32::from(bytes) {
@@ -340,16 +362,19 @@ pub(super) fn may_chain(config: &DeviceConfig, bytes: u16) -> bool {
     u32::from(config.mtu) + ETHERNET_BYTES > u32::from(bytes)
 }
 
-fn configure(
-    steps: &Steps<'_>,
-    info: &dpdk_sys::rte_eth_dev_info,
-    id: u16,
-    offloads: &Offloads,
-) -> Result<(), DpdkError> {
-    let config = steps.config;
-    if config.mtu > info.max_mtu {
-        return Err(mtu_refused(steps, info.max_mtu, "its driver's limit".into()));
+fn check_mtu(steps: &Steps<'_>, info: &dpdk_sys::rte_eth_dev_info) -> Result<(), DpdkError> {
+    let mut largest = largest_mtu(info);
+    if steps.name.is_af_xdp() {
+        largest = largest.min(AF_XDP_MTU);
     }
+    if steps.config.mtu > largest {
+        return Err(mtu_refused(steps, largest, "its driver's limit".into()));
+    }
+    Ok(())
+}
+
+fn configure(steps: &Steps<'_>, id: u16, offloads: &Offloads) -> Result<(), DpdkError> {
+    let config = steps.config;
     // SAFETY: all fields are numbers and pointers that may be null.
     let mut conf: dpdk_sys::rte_eth_conf = unsafe { std::mem::zeroed() };
     conf.rxmode.mtu = u32::from(config.mtu);
@@ -365,6 +390,15 @@ fn configure(
     steps.check("take its configuration", code)
 }
 
+/// The MTU that DPDK would let pass: a driver's limits are one for packets and one for frames.
+fn largest_mtu(info: &dpdk_sys::rte_eth_dev_info) -> u16 {
+    let packets = u32::from(info.max_mtu);
+    let known = info.max_mtu != u16::MAX && info.max_rx_pktlen > packets;
+    // Without a sensible pair of limits, an Ethernet header and a check sequence stand around the packet.
+    let around = if known { info.max_rx_pktlen - packets } else { 14 + 4 };
+    packets.min(info.max_rx_pktlen.saturating_sub(around)) as u16
+}
+
 /// Sets the MTU and reads it back.
 fn set_mtu(steps: &Steps<'_>, info: &dpdk_sys::rte_eth_dev_info, id: u16) -> Result<(), DpdkError> {
     let wanted = steps.config.mtu;
@@ -373,7 +407,7 @@ fn set_mtu(steps: &Steps<'_>, info: &dpdk_sys::rte_eth_dev_info, id: u16) -> Res
     let code = unsafe { dpdk_sys::rte_eth_dev_set_mtu(id, wanted) };
     // A software device without the function carries whatever fits a buffer.
     if code < 0 && error_number(code) != ENOTSUP {
-        return Err(mtu_refused(steps, info.max_mtu, log::said(&error_text(code))));
+        return Err(mtu_refused(steps, largest_mtu(info), log::said(&error_text(code))));
     }
     let mut set = 0;
     // SAFETY: the port exists; a number to write.

@@ -26,6 +26,8 @@ pub struct EalConfig {
 #[derive(Debug)]
 pub(super) struct Eal {
     hugepages: bool,
+    /// What DPDK said while it started and looked for PCI devices.
+    pub said: String,
 }
 
 struct State {
@@ -70,7 +72,7 @@ impl Eal {
                 DpdkError::Eal { why }
             });
         }
-        let eal = Arc::new(Self { hugepages: config.hugepages });
+        let eal = Arc::new(Self { hugepages: config.hugepages, said: log::said("no reason was given") });
         state.running = Arc::downgrade(&eal);
         Ok(eal)
     }

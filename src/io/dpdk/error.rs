@@ -165,6 +165,16 @@ pub enum DpdkError {
         /// The most.
         most: u16,
     },
+    /// AF_XDP takes no buffer beyond a page.
+    #[error(
+        "port {port}: AF_XDP takes buffers of at most {most} bytes: set `buffer_bytes` to {most} or less"
+    )]
+    BufferTooLarge {
+        /// The port.
+        port: String,
+        /// The largest `buffer_bytes` that works.
+        most: u16,
+    },
     /// The queues alone would eat the pool.
     #[error(
         "port {port}: its queues hold up to {wanted} buffers and there are {buffers}: set `buffers` to {wanted} or more"
@@ -192,8 +202,23 @@ pub enum DpdkError {
         /// What was reserved.
         memory_mb: u32,
     },
+    /// The kernel does not give the interface to AF_XDP.
+    #[error(
+        "port {port}: `{device}` gets no AF_XDP socket: {why}: check that nobody else uses the interface, and that its \
+         MTU, or on a veth its peer's, is at most {largest}"
+    )]
+    AfXdp {
+        /// The port.
+        port: String,
+        /// Its device.
+        device: String,
+        /// The largest MTU that AF_XDP carries.
+        largest: u16,
+        /// DPDK's own words.
+        why: String,
+    },
     /// A step of bringing up a device failed.
-    #[error("port {port}: `{device}` failed to {step}: {why}")]
+    #[error("port {port}: `{device}` failed to {step}: {why}: check the device's arguments")]
     Device {
         /// The port.
         port: String,

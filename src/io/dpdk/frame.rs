@@ -236,3 +236,7 @@ fn cut_chain(frame: &mut Mbuf, len: usize) {
     m.nb_segs = kept;
     m.pkt_len = len as u32;
 }
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

@@ -56,7 +56,7 @@ pub fn open(
     let environment = Eal::start(eal, &names)?;
     let mut open = Vec::with_capacity(devices.len());
     for (config, name) in devices.iter().zip(&names) {
-        let id = probe(config, name)?;
+        let id = probe(&environment, config, name)?;
         let device = Device::start(&environment, config, name, id, (eal, buffers), chained)?;
         let (queues, counters) = (0..config.queues).map(|queue| DpdkPort::new(&device, queue)).unzip();
         let monitor = Box::new(DpdkMonitor { device: Arc::clone(&device), queues: counters });

@@ -33,10 +33,15 @@ impl DeviceName {
 
     /// The kernel's interface that the device sits on and that has to be there.
     pub fn interface(&self) -> Option<&str> {
-        if !self.name.starts_with("net_af_xdp") && !self.name.starts_with("net_af_packet") {
+        if !self.is_af_xdp() && !self.name.starts_with("net_af_packet") {
             return None;
         }
         self.arguments.split(',').find_map(|a| a.trim().strip_prefix("iface="))
+    }
+
+    /// Whether AF_XDP's driver has it, whose buffers are the kernel's as well.
+    pub fn is_af_xdp(&self) -> bool {
+        self.name.starts_with("net_af_xdp")
     }
 
     fn joined(&self) -> String {

@@ -117,12 +117,17 @@ impl PacketPool {
         let pool = unsafe { self.pool.as_ref() };
         (pool.header_size + pool.elt_size + pool.trailer_size) as usize
     }
-
-    /// Bytes of packet data that a buffer holds behind its headroom.
-    pub fn bytes(recipe: &Recipe<'_>) -> Result<u16, DpdkError> {
-        Ok(data_room(recipe.bytes)? - dpdk_sys::RTE_PKTMBUF_HEADROOM as u16)
-    }
 }
+
+/// Bytes of packet data that a buffer holds behind its headroom if at least `bytes` are asked for.
+pub(super) fn buffer_bytes(bytes: u16) -> Result<u16, DpdkError> {
+    Ok(data_room(bytes)? - dpdk_sys::RTE_PKTMBUF_HEADROOM as u16)
+}
+
+/// Bytes of packet data in the largest buffer whose stride is at most a page of 4 KiB.
+pub(super) const PAGE_BUFFER_BYTES: u16 =
+    (4096 - CACHE_LINE - OBJECT_HEADER - size_of::<rte_mbuf>() - dpdk_sys::RTE_PKTMBUF_HEADROOM as usize)
+        as u16;
 
 /// Buffers that queues with so many descriptors and so many threads' caches can hold at once.
 pub(super) fn least_buffers(queues: u16, rx_descriptors: u16, tx_descriptors: u16) -> u32 {
@@ -161,6 +166,13 @@ mod tests {
                 "no more than needed"
             );
         }
+    }
+
+    #[test]
+    fn the_largest_buffer_within_a_page_is_known() {
+        assert_eq!(buffer_bytes(PAGE_BUFFER_BYTES).unwrap(), PAGE_BUFFER_BYTES);
+        assert!(stride(data_room(PAGE_BUFFER_BYTES).unwrap()) <= 4096);
+        assert!(stride(data_room(PAGE_BUFFER_BYTES + 1).unwrap()) > 4096);
     }
 
     #[test]

@@ -61,6 +61,10 @@ struct Caches([Option<Cache>; CACHED_POOLS]);
 
 struct Cache {
     home: Arc<Home>,
+    #[expect(
+        clippy::vec_box,
+        reason = "the boxes come from frames and go to frames; only pointers may move"
+    )]
     buffers: Vec<Box<Buffer>>,
     count: Arc<AtomicUsize>,
 }

@@ -50,14 +50,18 @@ fn a_pool_is_bounded_and_whole_again_after_use() {
 fn frames_freed_on_other_threads_come_home() {
     let pool = MemoryPool::new(4096, 64);
     let (send, receive) = std::sync::mpsc::channel::<MemoryFrame>();
+    // The other thread takes its frames before this one can use up the pool.
+    let begin = std::sync::Arc::new(std::sync::Barrier::new(2));
     let other = {
-        let pool = pool.clone();
+        let (pool, begin) = (pool.clone(), begin.clone());
         std::thread::spawn(move || {
             let held: Vec<_> = (0..100).map_while(|_| pool.alloc()).collect();
+            begin.wait();
             receive.into_iter().for_each(drop);
             held.len()
         })
     };
+    begin.wait();
     let mut sent = 0;
     while sent < 100_000 {
         if let Some(frame) = pool.alloc() {
