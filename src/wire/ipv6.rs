@@ -74,6 +74,11 @@ impl<T: DerefMut<Target = [u8]>> Ipv6<T> {
         put(&mut self.0, 24, to.0);
     }
 
+    /// Sets the hop limit.
+    pub fn set_hop_limit(&mut self, hops: u8) {
+        self.0[7] = hops;
+    }
+
     /// Takes one from the hop limit, which is not zero.
     #[inline]
     pub fn decrement_hop_limit(&mut self) {

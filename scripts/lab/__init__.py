@@ -1,0 +1,11 @@
+"""The laboratory: a client, three nodes and four web servers in network namespaces.
+
+`Lab` builds the networks and the servers and takes them down on every exit; `Cluster` runs Steerage in its nodes;
+`load` makes HTTP requests from its client. `plan` holds every address.
+"""
+
+from .cluster import Cluster
+from .errors import LabError
+from .lab import Lab
+
+__all__ = ["Cluster", "Lab", "LabError"]

@@ -1,0 +1,208 @@
+"""Steerage in the laboratory's nodes: configuration, start, readiness, counters, end."""
+
+import json
+import time
+from pathlib import Path
+
+from . import plan
+from .errors import LabError
+from .lab import Lab
+from .process import Process, output
+
+# The key of a laboratory is no secret.
+KEY = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+READY_SECONDS = 30
+DEVICES = {
+    "af_xdp": "net_af_xdp{index},iface={interface}",
+    "af_packet": "net_af_packet{index},iface={interface},framecnt=4096,framesz=2048,blocksz=131072,qdisc_bypass=1",
+}
+
+
+class Cluster:
+    """One `steerage run` in each node of a laboratory; a context manager that waits until all are ready."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        binary: Path,
+        mode: str = "af_xdp",
+        hugepages: bool = True,
+        steering_cache: bool = True,
+    ):
+        """`mode`: a key of DEVICES."""
+        self.lab = lab
+        self._binary = binary
+        self._mode = mode
+        self._hugepages = hugepages
+        self._steering_cache = steering_cache
+        self._processes: list[Process] = []
+        self.names = [f"n{number}" for number in range(1, len(lab.nodes) + 1)]
+
+    def __enter__(self) -> "Cluster":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Writes the configuration, starts all nodes and waits until they are ready."""
+        (self.lab.directory / "cluster.toml").write_text(cluster_file(self.names, len(self.lab.servers)))
+        for number, name in enumerate(self.names, 1):
+            # One that an earlier node left would look like a node that is coming up.
+            self._socket(number).unlink(missing_ok=True)
+            file = self._file(number)
+            file.write_text(
+                node_file(number, self._socket(number), self._mode, self._hugepages, self._steering_cache)
+            )
+            self._processes.append(
+                self.lab.node(number).spawn([str(self._binary), "run", "-c", str(file)], f"steerage-{name}.log")
+            )
+        self.wait_ready()
+
+    def stop(self) -> list[int]:
+        """Ends all nodes by SIGTERM; returns their exit codes in order."""
+        codes = [process.stop() for process in self._processes]
+        self._processes.clear()
+        return codes
+
+    def process(self, number: int) -> Process:
+        """The process of node `number`, from 1."""
+        return self._processes[number - 1]
+
+    def wait_ready(self) -> None:
+        """Waits until every node says that it is ready; LabError with its last words if one ends or takes too long."""
+        end = time.monotonic() + READY_SECONDS
+        for number, name in enumerate(self.names, 1):
+            while not self._ready(number):
+                process = self.process(number)
+                if not process.running():
+                    raise LabError(f"node {name} ended with code {process.code()}:\n{process.tail()}")
+                if time.monotonic() > end:
+                    raise LabError(f"node {name} is not ready after {READY_SECONDS} s:\n{process.tail()}")
+                time.sleep(0.05)
+
+    def _ready(self, number: int) -> bool:
+        if not self._socket(number).exists():
+            return False
+        done = output(self._stats_command(number), check=False, timeout=5)
+        return done.returncode == 0 and json.loads(done.stdout).get("ready") is True
+
+    def stats(self, number: int) -> dict:
+        """Counters of node `number`, from 1, as `steerage stats --json` gives them."""
+        return json.loads(output(self._stats_command(number), timeout=5).stdout)
+
+    def totals(self) -> list[dict]:
+        """The totals of each node, in order."""
+        return [self.stats(number)["totals"] for number in range(1, len(self.names) + 1)]
+
+    def virtual_server(self, number: int, name: str) -> dict:
+        """Counters of a virtual server at node `number`, from 1."""
+        return next(found for found in self.stats(number)["virtual_servers"] if found["name"] == name)
+
+    def _stats_command(self, number: int) -> list[str]:
+        return [str(self._binary), "stats", "--json", "--socket", str(self._socket(number))]
+
+    def _file(self, number: int) -> Path:
+        return self.lab.directory / f"node-n{number}.toml"
+
+    def _socket(self, number: int) -> Path:
+        return self.lab.directory / f"n{number}.sock"
+
+
+def node_file(number: int, socket: Path, mode: str, hugepages: bool, steering_cache: bool) -> str:
+    """Configuration of node `number`, from 1."""
+    device = DEVICES[mode]
+    host = plan.NODES + number
+    addresses = ", ".join(f'"{plan.front(host, family)}/{plan.FRONT_LENGTH[family]}"' for family in plan.FAMILIES)
+    return f"""\
+profile = "lab"
+cluster = "cluster.toml"
+
+[node]
+name = "n{number}"
+admin_socket = "{socket}"
+
+[workers]
+count = 1
+
+[tables]
+steering_cache = {_toml(steering_cache)}
+
+[dpdk]
+hugepages = {_toml(hugepages)}
+
+[[port]]
+name = "front"
+role = "front"
+device = "{device.format(index=0, interface="front")}"
+mtu = {plan.FRONT_MTU}
+
+[[port]]
+name = "back"
+role = "backplane"
+device = "{device.format(index=1, interface="back")}"
+mtu = {plan.BACKPLANE_MTU}
+
+[[interface]]
+name = "lan"
+port = "front"
+addresses = [{addresses}]
+"""
+
+
+def cluster_file(names: list[str], servers: int) -> str:
+    """Configuration that all nodes share. Every virtual server is there for each family, named NAME-v4 and NAME-v6;
+    with UDP NAME-udp-v4 …, and with real servers of the other family NAME-cross-v4 …"""
+    parts = [f'[cluster]\nkey = "{KEY}"\nbackplane_prefix = {plan.BACKPLANE_LENGTH}\n']
+    for number, name in enumerate(names, 1):
+        parts.append(f'[[node]]\nname = "{name}"\nbackplane = "{plan.backplane(number)}"\nworkers = 1\n')
+    groups = {name: members for name, members in plan.GROUPS.items() if max(members) <= len(names)}
+    for name, members in groups.items():
+        parts.append(f'[[group]]\nname = "{name}"\nmembers = {_toml([f"n{member}" for member in members])}\n')
+    for host, group, node in plan.snats(len(names)):
+        if group == "all" or group in groups:
+            for family in plan.FAMILIES:
+                address = plan.front(host, family)
+                parts.append(f'[[snat]]\naddress = "{address}"\ngroup = "{group}"\nnode = "n{node}"\n')
+    for vip in plan.VIPS.values():
+        if vip.group != "all" and vip.group not in groups:
+            continue
+        for family in plan.FAMILIES:
+            other = 10 - family
+            parts.append(_virtual_server(vip, "", family, plan.HTTP_PORT, "tcp", family, servers))
+            parts.append(_virtual_server(vip, "-udp", family, plan.UDP_PORT, "udp", family, servers))
+            if vip.forward in ("ipip", "gue"):
+                parts.append(_virtual_server(vip, "-cross", family, plan.CROSS_PORT, "tcp", other, servers))
+    return "\n".join(parts)
+
+
+def _virtual_server(vip: plan.Vip, kind: str, family: int, port: int, protocol: str, inside: int, servers: int) -> str:
+    lines = [
+        "[[virtual_server]]",
+        f'name = "{vip.name}{kind}-v{family}"',
+        f'address = "{vip.address(family)}"',
+        f"port = {port}",
+        f'protocol = "{protocol}"',
+        f'group = "{vip.group}"',
+        f'forward = "{vip.forward}"',
+    ]
+    for number in range(1, servers + 1):
+        lines += [
+            "",
+            "[[virtual_server.real_server]]",
+            f'name = "s{number}"',
+            f'address = "{plan.front(plan.SERVERS + number, inside)}"',
+            f"port = {port}",
+            "weight = 1",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    # JSON's booleans and arrays of strings are TOML's.
+    return json.dumps(value)

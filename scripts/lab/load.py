@@ -1,0 +1,157 @@
+"""HTTP requests from the client: wrk for many, curl for files whose content is checked."""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import LabError
+from .namespace import Namespace
+from .process import Process
+from .server import FILES, digest
+
+MARK = "@result "
+SCRIPT = Path(__file__).with_name("report.lua")
+# A download that takes longer has failed.
+DOWNLOAD_SECONDS = 20
+
+
+@dataclass
+class Result:
+    """What a load saw. `latencies` are (microseconds, weight): thousandths of wrk runs, weighted by their requests."""
+
+    requests: int = 0
+    seconds: float = 0.0
+    # Failed requests by reason.
+    failures: dict[str, int] = field(default_factory=dict)
+    latencies: list[tuple[int, float]] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        """How many requests failed."""
+        return sum(self.failures.values())
+
+    def fail(self, reason: str, count: int = 1) -> None:
+        """Counts failures."""
+        if count:
+            self.failures[reason] = self.failures.get(reason, 0) + count
+
+    def add(self, other: "Result") -> None:
+        """Adds another load's result. The time is the longer of both: loads that are added ran beside each other."""
+        self.requests += other.requests
+        self.seconds = max(self.seconds, other.seconds)
+        for reason, count in other.failures.items():
+            self.fail(reason, count)
+        self.latencies += other.latencies
+
+    def quantile(self, share: float) -> float:
+        """Latency in milliseconds that `share` of all requests of wrk did not exceed; 0 without requests."""
+        total = sum(weight for _, weight in self.latencies)
+        passed = 0.0
+        for microseconds, weight in sorted(self.latencies):
+            passed += weight
+            if passed >= share * total:
+                return microseconds / 1000
+        return 0.0
+
+
+def parse_wrk(text: str) -> Result:
+    """The result in what wrk wrote with our script; LabError if there is none."""
+    lines = [line for line in text.splitlines() if line.startswith(MARK)]
+    if len(lines) != 1:
+        raise LabError(f"wrk gave no result: {text.strip()[-400:]}")
+    found = json.loads(lines[0][len(MARK):])
+    result = Result(requests=found["requests"], seconds=found["microseconds"] / 1e6)
+    for reason in ("connect", "read", "write", "timeout"):
+        result.fail(f"wrk {reason} error", found[reason])
+    result.fail("HTTP status", found["status"])
+    if found["requests"]:
+        weight = found["requests"] / len(found["latency"])
+        result.latencies = [(microseconds, weight) for microseconds in found["latency"]]
+    return result
+
+
+class Wrk:
+    """A wrk run in the background."""
+
+    def __init__(self, client: Namespace, url: str, seconds: float, connections: int = 16, keepalive: bool = True):
+        # wrk takes whole seconds.
+        argv = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(SCRIPT)]
+        if not keepalive:
+            argv += ["-H", "Connection: close"]
+        self.url = url
+        self._process = client.spawn([*argv, url])
+        self._end = time.monotonic() + seconds + 15
+
+    def running(self) -> bool:
+        """Whether it hasn't ended."""
+        return self._process.running() and time.monotonic() < self._end
+
+    def result(self) -> Result:
+        """Waits for its end. A run that answered nothing at all is one failure."""
+        code = self._process.wait(max(0.1, self._end - time.monotonic()))
+        if code != 0:
+            result = Result()
+            result.fail(f"wrk: {self._process.tail(1) or code}")
+            return result
+        result = parse_wrk(self._process.text())
+        if result.requests == 0:
+            result.fail("wrk got no answer")
+        return result
+
+
+class Download:
+    """A file fetched by curl in the background, and compared."""
+
+    def __init__(self, client: Namespace, base: str, name: str):
+        """`base`: URL of the server's root, with the slash."""
+        self._name = name
+        self._file = client.directory / f"download-{time.monotonic_ns()}"
+        limit = str(DOWNLOAD_SECONDS)
+        # -g: brackets of IPv6 addresses are no globs.
+        argv = ["curl", "-gsS", "--fail", "--max-time", limit, "-o", str(self._file), f"{base}files/{name}"]
+        self._process: Process = client.spawn(argv)
+
+    def running(self) -> bool:
+        """Whether it hasn't ended."""
+        return self._process.running()
+
+    def result(self) -> Result:
+        """Waits for its end and compares what came."""
+        result = Result(requests=1)
+        code = self._process.wait(DOWNLOAD_SECONDS + 5)
+        if code != 0:
+            result.fail(f"curl: {self._process.tail(1) or code}")
+        elif hashlib.sha256(self._file.read_bytes()).hexdigest() != digest(self._name):
+            result.fail("content differs")
+        self._file.unlink(missing_ok=True)
+        self._process.log.unlink(missing_ok=True)
+        return result
+
+
+def fetch(client: Namespace, url: str) -> str:
+    """Asks once with curl and returns the body; LabError with curl's reason if that fails."""
+    return client.run(["curl", "-gsS", "--fail", "--max-time", "5", url], timeout=10).stdout
+
+
+def run(client: Namespace, targets: list[str], seconds: float, connections: int, keepalive: bool) -> Result:
+    """Loads all targets (URLs of roots) at once with wrk, and fetches every file from each in turn meanwhile."""
+    loads = [Wrk(client, target, seconds, connections, keepalive) for target in targets]
+    todo = [(target, name) for name in FILES for target in targets]
+    total = Result()
+    turn = 0
+    current: Download | None = None
+    while any(load.running() for load in loads):
+        if current is None:
+            current = Download(client, *todo[turn % len(todo)])
+            turn += 1
+        elif not current.running():
+            total.add(current.result())
+            current = None
+        time.sleep(0.005)
+    if current is not None:
+        total.add(current.result())
+    for load in loads:
+        total.add(load.result())
+    return total

@@ -1,0 +1,149 @@
+"""The demonstration's phases and judgement, with a stand-in for Steerage and the client routed straight to a server."""
+
+import copy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from lab import Cluster, Lab, LabError, demo, hugepages, load, plan
+from lab.namespace import names
+
+HERE = Path(__file__).parent
+STANDIN = HERE / "standin.py"
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with Lab() as made:
+        yield made
+
+
+def good_report() -> demo.Report:
+    """A report without a fault."""
+    report = demo.Report()
+    for title, latency in (("one", 200), ("two", 900)):
+        report.phases.append(demo.Phase(title, load.Result(requests=500, seconds=5, latencies=[(latency, 500)])))
+    totals = {"rx": 100, "steered_out": 60, "steered_in": 50, "sessions": 7, "drops_total": 3, "tx": 1}
+    for number in range(1, 4):
+        workers = [{"drops": {"no_route": 1, "malformed": 0}}, {"drops": {"no_route": 2}}]
+        report.stats.append({"node": f"n{number}", "workers": workers, "totals": dict(totals)})
+    report.servers = {"s1": 750, "s2": 250}
+    return report
+
+
+def test_a_report_says_all():
+    report = good_report()
+    assert report.fault() is None
+    found = report.as_json()
+    assert (found["requests"], found["failed"], found["p50_ms"], found["p99_ms"]) == (1000, 0, 0.2, 0.9)
+    node = {"name": "n1", "rx": 100, "steered_out": 60, "steered_in": 50, "sessions": 7, "drops": 3}
+    assert found["nodes"][0] == node and len(found["nodes"]) == 3
+    assert found["servers"] == [{"name": "s1", "requests": 750}, {"name": "s2", "requests": 250}]
+    assert found["phases"][1] == {"name": "two", "requests": 500, "failed": 0}
+    text = report.text()
+    assert "n3         100" in text and "n2: no_route 3\n" in text and "malformed" not in text
+    assert "75.0 %" in text and "0.90 ms" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda r: r.phases[0].result.fail("HTTP status", 2), "2 of 1000 requests failed: 2 × HTTP status"),
+        (lambda r: r.stats[1]["totals"].update(steered_out=0), "node n2 steered no packet to others"),
+        (lambda r: r.stats[2]["totals"].update(steered_in=0), "node n3 got no steered packet"),
+        (lambda r: r.phases.clear(), "no request was made"),
+    ],
+)
+def test_a_fault_is_said_in_one_line(change, fault):
+    report = copy.deepcopy(good_report())
+    change(report)
+    assert report.fault() == fault
+
+
+def test_the_demonstration_drives_every_phase(lab):
+    nat, dsr = plan.VIPS["nat"], plan.VIPS["dsr"]
+    # The stand-in forwards nothing, so one server plays all.
+    lab.server(1).namespace.ip([f"addr add {nat.prefix(4)} dev lo", f"addr add {nat.prefix(6)} dev lo nodad"])
+    for vip in (nat, dsr):
+        lab.route_to_server(vip, 1)
+    with Cluster(lab, STANDIN) as nodes:
+        before = lab.requests()
+        phases = demo.drive(lab, 4)
+        report = demo.Report(phases, [nodes.stats(number) for number in (1, 2, 3)])
+        report.servers = {name: count - before[name] for name, count in lab.requests().items()}
+        assert [stats["node"] for stats in report.stats] == ["n1", "n2", "n3"]
+        assert nodes.stop() == [0, 0, 0]
+    assert report.fault() is None, report.text()
+    assert len(report.phases) == 4 and all(phase.result.requests > 100 for phase in report.phases)
+    assert report.servers["s1"] >= report.total().requests and report.servers["s2"] == 0
+
+
+def test_a_server_that_is_gone_fails_the_demonstration(lab):
+    # Nothing answers here: the route points to a node, and a node is nothing but a namespace.
+    vip = plan.VIPS["pair"]
+    lab.route(vip, node=1)
+    result = load.run(lab.client, [vip.url(4)], 1, 2, True)
+    report = good_report()
+    report.phases.append(demo.Phase("three", result))
+    assert "requests failed: " in report.fault()
+
+
+def test_a_node_that_ends_is_an_error_with_its_last_words(lab, monkeypatch):
+    monkeypatch.setenv("STANDIN_FAILS", "1")
+    with pytest.raises(LabError, match=r"(?s)node n1 ended with code 1:.*node-n1.toml:1: it does not want to"):
+        Cluster(lab, STANDIN).__enter__()
+
+
+def test_hugepages_are_added_and_given_back(tmp_path):
+    total, free = tmp_path / "nr_hugepages", tmp_path / "free_hugepages"
+    total.write_text("10")
+    free.write_text("4")
+    with hugepages.reserved(6, tmp_path) as enough:
+        # A file does not count for itself, so these aren't there.
+        assert not enough and total.read_text() == "12"
+    assert total.read_text() == "10"
+    with hugepages.reserved(4, tmp_path) as enough:
+        assert enough and total.read_text() == "10"
+    with hugepages.reserved(4, tmp_path / "none") as enough:
+        assert not enough
+
+
+def test_the_command_line_is_checked(capsys):
+    assert demo.options([]).seconds == 20
+    assert demo.options(["--mode", "af_packet", "--keep"]).mode == "af_packet"
+    for wrong, said in (
+        (["--seconds", "3"], "--seconds must be at least 4"),
+        (["--mode", "tap"], "invalid choice: 'tap'"),
+        (["--json", "/none/x.json"], "there is no directory /none"),
+    ):
+        with pytest.raises(SystemExit):
+            demo.options(wrong)
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demonstration_cleans_up(number):
+    script = f"""if True:
+        import sys
+        sys.path.insert(0, {str(HERE.parents[1] / "scripts")!r})
+        from pathlib import Path
+        from lab import build, demo
+        from lab.lab import Interrupted
+        build.release = lambda: Path({str(STANDIN)!r})
+        try:
+            demo.main([])
+        except Interrupted as interrupted:
+            sys.exit(interrupted.code)
+    """
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    while "kept connections" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(0.5)
+    assert any(name.startswith(f"stg{process.pid}-") for name in names())
+    process.send_signal(number)
+    assert process.wait(15) == 128 + number
+    assert not any(name.startswith(f"stg{process.pid}-") for name in names())
+    assert not Path(f"/run/steerage-lab/{process.pid}").exists()
