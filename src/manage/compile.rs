@@ -197,16 +197,16 @@ fn servers(
     let mut virtual_servers = Vec::new();
     for (id, server) in config.virtual_servers.iter().enumerate() {
         let mut members = Vec::new();
+        let serves = config.cluster.groups[server.group.index()].members.contains(&config.me);
         for real in &server.real_servers {
-            let unroutable = || CompileError::Unroutable {
-                what: format!("real server \"{}\" of \"{}\"", real.name, server.name),
-                address: real.address,
+            let (hop, tunnel_source) = match (way(real.address, interfaces, routes, hops), serves) {
+                (Some((hop, source)), _) => (Some(hop), source),
+                (None, false) => (None, Addr::UNSPECIFIED),
+                (None, true) => {
+                    let what = format!("real server \"{}\" of \"{}\"", real.name, server.name);
+                    return Err(CompileError::Unroutable { what, address: real.address });
+                }
             };
-            let hop = match routes.lookup(real.address).ok_or_else(unroutable)? {
-                Route::Via(hop) => hop,
-                Route::OnLink(interface) => hops.id(interface, real.address),
-            };
-            let interface = &interfaces[hops.0[hop.0 as usize].interface.index()];
             members.push(Member {
                 id: RealServerId(real_servers.len() as u32),
                 name_hash: siphash13_bytes(config.cluster.hash_key, real.name.as_bytes()),
@@ -219,10 +219,7 @@ fn servers(
                 port: real.port,
                 protocol: server.protocol.number(),
                 hop,
-                tunnel_source: interface.source_for(real.address).ok_or_else(|| CompileError::NoSource {
-                    interface: interface.name.clone(),
-                    address: real.address,
-                })?,
+                tunnel_source,
             });
         }
         virtual_servers.push(VirtualServer {
@@ -238,6 +235,20 @@ fn servers(
         });
     }
     Ok((virtual_servers, real_servers))
+}
+
+/// Next hop towards `address`, and the source address for a tunnel to it.
+fn way(
+    address: Addr,
+    interfaces: &[Interface],
+    routes: &RouteTable<Route>,
+    hops: &mut Hops,
+) -> Option<(HopId, Addr)> {
+    let (hop, interface) = match routes.lookup(address)? {
+        Route::Via(hop) => (hop, hops.0[hop.0 as usize].interface),
+        Route::OnLink(interface) => (hops.id(interface, address), interface),
+    };
+    Some((hop, interfaces[interface.index()].source_for(address)?))
 }
 
 fn nodes(

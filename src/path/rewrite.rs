@@ -38,9 +38,10 @@ pub fn forward<P: Port>(
     if meta.ttl <= 1 {
         return egress.drop(frame, Verdict::TtlExpired);
     }
+    let Some(hop) = server.hop else { return egress.drop(frame, Verdict::NoRoute) };
     let method = view.services.virtual_servers[id].forward;
     let overhead = overhead(method, server);
-    let mtu = usize::from(view.services.interfaces[view.hops[server.hop.0 as usize].interface.index()].mtu);
+    let mtu = usize::from(view.services.interfaces[view.hops[hop.0 as usize].interface.index()].mtu);
     if usize::from(meta.len) + overhead > mtu {
         return icmp::too_big(view, egress, frame, meta, mtu - overhead.min(mtu), now);
     }
@@ -69,7 +70,7 @@ pub fn forward<P: Port>(
             outer = Outer::WithoutChecksum;
         }
     }
-    egress.send(view, frame, Towards::Hop(server.hop), outer, now);
+    egress.send(view, frame, Towards::Hop(hop), outer, now);
 }
 
 /// Sends a real server's reply to the client of `session`, whose tuple is `client`'s as it sent it.

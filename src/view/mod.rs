@@ -135,8 +135,8 @@ pub struct RealServer {
     pub port: u16,
     /// IP protocol of its virtual server.
     pub protocol: u8,
-    /// Next hop towards it.
-    pub hop: HopId,
+    /// Next hop towards it; none if this node doesn't serve it and has no way to it.
+    pub hop: Option<HopId>,
     /// Source of the outer header towards it, when tunnelled.
     pub tunnel_source: Addr,
 }

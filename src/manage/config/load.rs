@@ -2,7 +2,7 @@
 
 use super::error::{Place, Problem, Sink};
 use super::schema::{self, nearest};
-use super::section::{Doc, Section};
+use super::section::{Doc, Section, Source};
 use super::{Config, Errors, check, cluster_file, node_file, value};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -53,11 +53,13 @@ fn load_into(
         }
     };
     let beside = |name: String| path.parent().unwrap_or(Path::new("")).join(PathBuf::from(name));
-    let node_doc = Doc::parse(path, &node_text, schema::NODE, sink);
+    let node_source = Source::new(path, node_text, sink);
+    let node_doc = Doc::new(&node_source, schema::NODE, sink);
     let node_only = Section::root(sink, schema::NODE, &[&node_doc]);
 
     // What the profile leaves out has the values of the first built-in one.
-    let base = Doc::parse(Path::new("profile throughput"), PROFILES[0].1, schema::PROFILE, sink);
+    let base_source = Source::new(Path::new("profile throughput"), PROFILES[0].1.to_owned(), sink);
+    let base = Doc::new(&base_source, schema::PROFILE, sink);
     let profile = node_only.optional("profile", |v| {
         let name = value::text(v)?;
         match PROFILES.iter().find(|(builtin, _)| *builtin == name) {
@@ -71,8 +73,9 @@ fn load_into(
             }
         }
     });
-    let profile = profile.flatten().map(|p| p.value);
-    let profile_doc = profile.as_ref().map(|(file, text)| Doc::parse(file, text, schema::PROFILE, sink));
+    let profile_source =
+        profile.flatten().map(|at| at.value).map(|(file, text)| Source::new(&file, text, sink));
+    let profile_doc = profile_source.as_ref().map(|source| Doc::new(source, schema::PROFILE, sink));
 
     let cluster = node_only.required("cluster", |v| {
         let file = beside(value::text(v)?);
@@ -81,13 +84,20 @@ fn load_into(
             Err(error) => Err(Problem::new(format!("can't read {}: {error}", file.display()))),
         }
     });
-    let cluster = cluster.map(|c| c.value);
-    let cluster_doc = cluster.as_ref().map(|(file, text)| Doc::parse(file, text, schema::CLUSTER, sink));
+    let (cluster_path, cluster_source) = match cluster {
+        Some(at) => {
+            let (file, text) = at.value;
+            let source = Source::new(&file, text, sink);
+            (Some(file), Some(source))
+        }
+        None => (None, None),
+    };
+    let cluster_doc = cluster_source.as_ref().map(|source| Doc::new(source, schema::CLUSTER, sink));
 
     let layers: Vec<&Doc<'_>> =
         std::iter::once(&node_doc).chain(&profile_doc).chain(std::iter::once(&base)).collect();
     let node = node_file::read(&Section::root(sink, schema::NODE, &layers));
-    let ((cluster_path, _), cluster_doc) = (cluster.as_ref()?, cluster_doc.as_ref()?);
+    let (cluster_path, cluster_doc) = (cluster_path.as_ref()?, cluster_doc.as_ref()?);
     let cluster =
         cluster_file::read(&Section::root(sink, schema::CLUSTER, &[cluster_doc]), cluster_path, reader);
     // A reference into a file that was only half understood may well be right.

@@ -2,64 +2,116 @@
 
 use super::error::{At, Place, Problem, Sink};
 use super::schema::{Key, Kind, find, suggest};
+use std::ops::Range;
 use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// One file's text as a tree.
-pub(super) struct Doc<'t> {
+/// How many syntax errors of a file are stepped over.
+const STEPS: usize = 64;
+
+/// One file's text, without the lines that could not be parsed.
+pub(super) struct Source {
     file: usize,
+    text: String,
     /// Byte offsets at which lines start.
     lines: Vec<usize>,
-    root: DeTable<'t>,
     /// It has syntax errors: what is missing may merely not have been understood.
-    pub broken: bool,
+    broken: bool,
 }
 
-impl<'t> Doc<'t> {
-    /// Parses a file, reporting every syntax error and every key that `keys` doesn't have.
-    pub fn parse(path: &Path, text: &'t str, keys: &'static [Key], sink: &Sink) -> Self {
-        let file = sink.file(path);
-        let (root, errors) = DeTable::parse_recoverable(text);
-        let mut lines: Vec<usize> = std::iter::once(0)
-            .chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1))
-            .collect();
+impl Source {
+    /// Takes up a file and reports its syntax errors.
+    ///
+    /// A line with an error is blanked and the rest parsed again, so that one doesn't hide others, nor what is wrong with
+    /// values. Where an error need not end with its line (a header, brackets, a string of several lines), the file counts
+    /// as lost from there on.
+    pub fn new(path: &Path, text: String, sink: &Sink) -> Self {
+        let starts = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
+        let mut lines: Vec<usize> = std::iter::once(0).chain(starts).collect();
         // The end of the text is no line of its own.
         if lines.len() > 1 && lines.last() == Some(&text.len()) {
             lines.pop();
         }
-        let doc = Self { file, lines, root: root.into_inner(), broken: !errors.is_empty() };
-        doc.syntax(&errors, text, sink);
-        doc.check(&doc.root, keys, "", sink);
-        doc
+        let mut source = Self { file: sink.file(path), text, lines, broken: false };
+        for _ in 0..STEPS {
+            let errors = DeTable::parse_recoverable(&source.text).1;
+            let Some(first) = errors.iter().min_by_key(|error| source.offset(error)) else { return source };
+            source.broken = true;
+            let place = source.place(source.offset(first));
+            let range = source.range(place.line);
+            let line = &source.text[range.clone()];
+            let several = |s| line.contains(s);
+            if line.trim().is_empty()
+                || line.contains(['[', ']', '{', '}'])
+                || several("\"\"\"")
+                || several("'''")
+            {
+                source.give_up(&errors, sink);
+                return source;
+            }
+            sink.syntax_error(place, Self::problem(first));
+            source.text.replace_range(range.clone(), &" ".repeat(range.len()));
+        }
+        source.give_up(&DeTable::parse_recoverable(&source.text).1, sink);
+        source
     }
 
-    /// Reports `errors`, the first of each line: what follows on it is mostly the parser finding its way back.
-    fn syntax(&self, errors: &[toml::de::Error], text: &str, sink: &Sink) {
-        let mut last = None;
-        let mut lost = false;
-        for error in errors {
-            let place = self.place(error.span().map_or(text.len(), |s| s.start));
-            let message = error.message().trim_end().replace('\n', ", ");
-            // Behind a broken header, keys seem to stand in the table before it, and so to stand twice.
-            if last == Some(place.line) || lost && message.starts_with("duplicate") {
+    /// Reports `errors`, the first of each line, and that the file is lost from the first of them on.
+    fn give_up(&self, errors: &[toml::de::Error], sink: &Sink) {
+        let mut errors: Vec<_> = errors.iter().map(|error| (self.place(self.offset(error)), error)).collect();
+        errors.sort_by_key(|(place, _)| place.line);
+        errors.dedup_by_key(|(place, _)| place.line);
+        for (i, (place, error)) in errors.into_iter().enumerate() {
+            if i == 0 {
+                sink.lost(place);
+            } else if error.message().starts_with("duplicate") {
+                // Behind a broken header, keys seem to stand in the table before it, and so to stand twice.
                 continue;
             }
-            sink.syntax_error(place, Problem::new(message));
-            last = Some(place.line);
-            // An error among brackets or in a string of several lines need not end with its line.
-            let line = text.lines().nth(place.line - 1).unwrap_or("");
-            if !lost
-                && (line.contains(['[', ']', '{', '}']) || line.contains("\"\"\"") || line.contains("'''"))
-            {
-                sink.lost(place);
-                lost = true;
-            }
+            sink.syntax_error(place, Self::problem(error));
         }
+    }
+
+    fn problem(error: &toml::de::Error) -> Problem {
+        Problem::new(error.message().trim_end().replace('\n', ", "))
+    }
+
+    fn offset(&self, error: &toml::de::Error) -> usize {
+        error.span().map_or(self.text.len(), |span| span.start)
     }
 
     fn place(&self, offset: usize) -> Place {
         Place { file: self.file, line: self.lines.partition_point(|start| *start <= offset).max(1) }
+    }
+
+    /// The bytes of a line, but for what ends it.
+    fn range(&self, line: usize) -> Range<usize> {
+        let start = self.lines[line - 1];
+        let end = self.text[start..].find('\n').map_or(self.text.len(), |i| start + i);
+        start..end
+    }
+}
+
+/// One file as a tree.
+pub(super) struct Doc<'t> {
+    source: &'t Source,
+    root: DeTable<'t>,
+    /// See [`Source::broken`].
+    pub broken: bool,
+}
+
+impl<'t> Doc<'t> {
+    /// Reports every key that `keys` doesn't have.
+    pub fn new(source: &'t Source, keys: &'static [Key], sink: &Sink) -> Self {
+        let root = DeTable::parse_recoverable(&source.text).0.into_inner();
+        let doc = Self { source, root, broken: source.broken };
+        doc.check(&doc.root, keys, "", sink);
+        doc
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        self.source.place(offset)
     }
 
     /// The first line, for what is missing in the file as a whole.

@@ -154,9 +154,20 @@ impl<'a> Groups<'a> {
                 let message = format!("the group {ALL:?} exists by itself and has every node");
                 sink.error(name.place, group.item.path.as_str(), Problem::new(message).hint("leave it out"));
             }
-            members.push(
-                group.members.as_ref().and_then(|all| Self::resolve(sink, &group.item.path, all, nodes)),
-            );
+            let resolved =
+                group.members.as_ref().and_then(|all| Self::resolve(sink, &group.item.path, all, nodes));
+            let weightless = |id: &NodeId| {
+                let node = cluster.nodes.as_ref().and_then(|nodes| nodes.get(id.index()));
+                node.is_some_and(|node| node.weight.is_some_and(|weight| weight.value == 0))
+            };
+            if let (Some(members), Some(listed)) = (&resolved, &group.members)
+                && !members.is_empty()
+                && members.iter().all(weightless)
+            {
+                let problem = Problem::new("no member has a weight above zero, so none would own a flow");
+                sink.error(listed.place, group.item.path.as_str(), problem);
+            }
+            members.push(resolved);
         }
         let called = std::iter::once(Some(ALL.to_owned()))
             .chain(listed.unwrap_or(&[]).iter().map(|group| Some(group.name.as_ref()?.value.clone())));

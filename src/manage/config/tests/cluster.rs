@@ -36,7 +36,11 @@ refused! {
     no_node: Files::new().put("cluster.toml", "[cluster]\nkey = \"000102030405060708090a0b0c0d0e0f\"\n")
         => ("cluster.toml", "[cluster]", "the cluster has no node"), ("node.toml", "name = \"n1\"", "there is no node \"n1\"");
     no_weight: Files::new().cluster("workers = 2 # n1", "workers = 2\nweight = 0").cluster("workers = 3 # n2", "workers = 3\nweight = 0")
-        => ("cluster.toml", "", "no node has a weight above zero");
+        => ("cluster.toml", "", "no node has a weight above zero"),
+           ("cluster.toml", "members = [\"n1\"]", "group \"edge\": no member"),
+           ("cluster.toml", "members = [\"n2\"]", "group \"far\": no member");
+    group_without_weight: Files::new().cluster("workers = 3 # n2", "workers = 3\nweight = 0")
+        => ("cluster.toml", "members = [\"n2\"]", "group \"far\": no member has a weight above zero");
     group_twice: Files::new().cluster("name = \"far\"", "name = \"edge\" # again")
         => ("cluster.toml", "# again", "group \"edge\": the name stands twice");
     group_all: Files::new().cluster("name = \"far\"", "name = \"all\"")

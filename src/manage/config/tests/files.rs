@@ -26,9 +26,9 @@ refused! {
         => ("cluster.toml", "[[groups]]", "unknown key `groups`…did you mean `group`?");
     unknown_beside_syntax: Files::new().node("count = 2", "count 2").node("queues = 1", "queue = 1").node("via =", "vía =")
         => ("node.toml", "count 2", ""), ("node.toml", "queue = 1", "did you mean `queues`?"), ("node.toml", "vía", "");
-    lost_behind_a_header: Files::new().node("count = 2", "count = 0").node("[[port]]\nname = \"back\"", "[[port]\nname = \"back\"")
+    lost_behind_a_header: Files::new().node("count = 2", "count = 0").node("[[port]]\nname = \"back\"", "[[port] # open\nname = \"back\"")
             .node("via = \"10.10.0.1\"", "via = 5")
-        => ("node.toml", "count = 0", "out of range"), ("node.toml", "[[port]", "");
+        => ("node.toml", "count = 0", "out of range"), ("node.toml", "[[port] # open", "");
     wrong_file: Files::new().node_end("[[snat]]\n") => ("node.toml", "[[snat]]", "`snat` belongs in the cluster file");
     wrong_table: Files::new().node("udp = \"7s\"", "udp = \"7s\"\nheartbeat = \"1s\"")
         => ("node.toml", "heartbeat", "`heartbeat` belongs in the cluster file, in [cluster]");
@@ -66,8 +66,10 @@ refused! {
            ("cluster.toml", "[cluster]", "cluster: `key` is missing"),
            ("cluster.toml", "[[node]] # n2", "node \"n2\": `backplane` is missing"),
            ("cluster.toml", "[[virtual_server]]", "virtual_server \"web\": `forward` is missing");
-    missing_tables: Files::new().node("[node]\nname = \"n1\"\n", "").put("cluster.toml", "")
-        => ("node.toml", "", "node: `name` is missing in [node]");
+    missing_tables: Files::new().node("[node]\nname = \"n1\"\n", "").put("cluster.toml", "# nothing\n")
+        => ("node.toml", "", "node: `name` is missing in [node]"),
+           ("cluster.toml", "# nothing", "cluster: `key` is missing in [cluster]"),
+           ("cluster.toml", "# nothing", "node: the cluster has no node");
     no_cluster: Files::new().node("cluster = \"cluster.toml\"\n", "") => ("node.toml", "", "`cluster` is missing");
     cluster_unreadable: Files::new().node("cluster.toml", "missing.toml")
         => ("node.toml", "missing.toml", "cluster: can't read missing.toml: ");
@@ -140,6 +142,19 @@ fn an_unreadable_node_file_has_no_line() {
 }
 
 #[test]
+fn files_of_the_file_system() {
+    let dir = std::env::temp_dir().join(format!("steerage-config-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let files = Files::new().node("cores = [1, 2]\nmanagement_core = 0\n", "");
+    for (name, text) in &files.0 {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+    let loaded = load(&dir.join("node.toml"));
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(loaded.unwrap(), files.good(), "the cluster file is looked for beside the node file");
+}
+
+#[test]
 fn errors_are_ordered_by_file_and_line() {
     let files = Files::new()
         .node("10.30.0.0/16", "x/16")
@@ -147,7 +162,7 @@ fn errors_are_ordered_by_file_and_line() {
         .cluster("port = 80\n", "port = 0\n");
     let errors = files.load().unwrap_err();
     let shown: Vec<_> = errors.0.iter().map(|e| (e.file.to_str().unwrap(), e.line)).collect();
-    assert_eq!(shown, [("node.toml", 7), ("node.toml", 28), ("cluster.toml", 34)]);
+    assert_eq!(shown, [("node.toml", 7), ("node.toml", 28), ("cluster.toml", 33)]);
     assert_eq!(
         errors.to_string().lines().next().unwrap(),
         "node.toml:7: workers.count: 0 is out of range: 1 to 64"

@@ -61,7 +61,7 @@ refused! {
         => ("cluster.toml", "# real", "10.10.0.11 is the address of interface \"lan\"");
     real_on_the_backplane: Files::new().cluster_end(&extra("10.99.0.9", 80, IPIP, "address = \"10.20.0.77\""))
         => ("cluster.toml", "# real", "10.20.0.77 is on the backplane's subnet");
-    unreachable_mtu_v6: Files::new().node("mtu = 1500", "mtu = 1319\nrx_descriptors = 1024")
+    tunnel_mtu_v6: Files::new().node("mtu = 1500", "mtu = 1319\nrx_descriptors = 1024")
             .cluster_end(&extra("fd99::9", 80, IPIP, "address = \"fd10::29\""))
         => ("cluster.toml", "fd10::29", "port \"front\" has an MTU of 1319, and IPv6 packets of 1280 with 40 of ipip encapsulation need 1320");
     tunnel_mtu_v4: Files::new().node("mtu = 1500", "mtu = 603").node(", \"fd10::11/64\"", "")
