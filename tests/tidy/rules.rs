@@ -69,6 +69,11 @@ fn at(source: &Source, line: usize, message: impl Into<String>) -> Violation {
     Violation { path: source.path.clone(), line, message: message.into() }
 }
 
+/// Whether a path lies in the module, or is the item, that `start` names.
+fn starts_with(path: &[String], start: &[&str]) -> bool {
+    path.len() >= start.len() && path.iter().zip(start).all(|(a, b)| a == b)
+}
+
 /// The floor that a file stands on; none for the crate's roots and for what lies outside `src`.
 fn floor(source: &Source) -> Option<String> {
     source.path.starts_with("src/").then(|| source.module().into_iter().next()).flatten()
@@ -81,11 +86,7 @@ pub fn floors(source: &Source) -> Vec<Violation> {
         return vec![at(source, 1, format!("`{own}` is no floor: give it a row in the table"))];
     };
     let module = source.module();
-    let extra = |to: &str| {
-        EXTRA.iter().any(|(who, whom)| {
-            *whom == to && module.iter().zip(*who).all(|(a, b)| a == b) && module.len() >= who.len()
-        })
-    };
+    let extra = |to: &str| EXTRA.iter().any(|(who, whom)| *whom == to && starts_with(&module, who));
     let mut found = Vec::new();
     for named in source.names().into_iter().filter(|n| !n.test) {
         if named.segments[0] != "crate" {
@@ -112,7 +113,7 @@ pub fn unsafe_code(source: &Source) -> Vec<Violation> {
     let fenced = UNSAFE_FENCE.iter().any(|fence| source.path.starts_with(fence));
     let mut found = Vec::new();
     for (i, token) in source.tokens.iter().enumerate() {
-        if !fenced && token.text == "unsafe" && !attribute_argument(source, i) {
+        if !fenced && token.text == "unsafe" {
             found.push(at(source, token.line, "`unsafe` outside its fence"));
         }
         if !fenced && token.text == "unsafe_code" && allowing(source, i) {
@@ -126,11 +127,6 @@ pub fn unsafe_code(source: &Source) -> Vec<Violation> {
         }
     }
     found
-}
-
-/// Whether token `i` is wrapped as in `#[unsafe(no_mangle)]`, which is still unsafe, or only a lint's name.
-fn attribute_argument(source: &Source, i: usize) -> bool {
-    i > 1 && source.is(i - 2, &["clippy", "::"])
 }
 
 /// Whether the lint named at token `i` is an argument of `allow` or `expect`.
@@ -167,7 +163,7 @@ pub fn banned(source: &Source) -> Vec<Violation> {
         if own == "run" || main {
             break;
         }
-        if RUN_ONLY.iter().any(|banned| named.segments.starts_with(&banned.map_strings())) {
+        if RUN_ONLY.iter().any(|banned| starts_with(&named.segments, banned)) {
             let path = named.segments.join("::");
             found.push(at(source, named.line, format!("only `run` may name `{path}`")));
         }
@@ -195,17 +191,6 @@ pub fn banned(source: &Source) -> Vec<Violation> {
         }
     }
     found
-}
-
-/// `["a", "b"]` as owned strings, to compare with a path's segments.
-trait MapStrings {
-    fn map_strings(&self) -> Vec<String>;
-}
-
-impl MapStrings for &[&str] {
-    fn map_strings(&self) -> Vec<String> {
-        self.iter().map(|s| s.to_string()).collect()
-    }
 }
 
 /// A source of `src` has a length that a person can hold in mind.
