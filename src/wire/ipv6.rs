@@ -180,6 +180,7 @@ fn walk(b: &[u8], mut next: u8) -> Result<Upper, Malformed> {
 
 /// Writes a fixed header of [`HEADER_LEN`] bytes; `payload_len` counts what follows it.
 #[inline]
+#[allow(clippy::too_many_arguments)] // the header's own fields, in their order
 pub fn write(
     out: &mut [u8],
     class: u8,

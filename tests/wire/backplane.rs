@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use steerage::base::limits::MAX_WORKERS;
-use steerage::base::{FlowHash, HashKey, Incarnation, NodeId};
+use steerage::base::{FlowHash, HashKey, Incarnation, NodeId, hash};
 use steerage::wire::Malformed;
 use steerage::wire::backplane::{self, HEADER_LEN, Header, Stage, cookie};
 use steerage::wire::control::{self, Heartbeat};
@@ -121,6 +121,31 @@ fn strangers_are_refused() {
 fn stages_only_increase() {
     assert!(STAGES.is_sorted());
     assert_eq!(Stage::default(), STAGES[0]);
+}
+
+/// A right code does not excuse a message that this version doesn't know.
+#[test]
+fn unknown_control_messages_are_refused() {
+    let key = HashKey([1, 2]);
+    let beat = Heartbeat {
+        sender: NodeId(1),
+        incarnation: Incarnation(1),
+        counter: 1,
+        view: 1,
+        ready: true,
+        turns: Default::default(),
+    };
+    let mut good = [0; control::MAX_LEN];
+    let end = beat.write(&mut good, key) - 8;
+    for (at, expected) in
+        [(0, Malformed::Version), (1, Malformed::Version), (2, Malformed::Value), (3, Malformed::Value)]
+    {
+        let mut bytes = good;
+        bytes[at] = 9;
+        let code = hash::mac(key, &bytes[..end]);
+        bytes[end..end + 8].copy_from_slice(&code.to_be_bytes());
+        assert_eq!(Heartbeat::parse(&bytes, key), Err(expected), "byte {at}");
+    }
 }
 
 #[test]

@@ -29,8 +29,8 @@ pub fn pair() -> impl Strategy<Value = (Addr, Addr)> {
 /// IPv4 options: up to 40 bytes in steps of four.
 pub fn ipv4_header() -> impl Strategy<Value = Ipv4Header> {
     let fields = (any::<[[u8; 4]; 2]>(), any::<u16>(), 1u8.., 0u8..64, 0u8..4);
-    (fields, any::<[bool; 2]>(), 0u16..0x2000, vec(any::<[u8; 4]>(), 0..=10)).prop_map(
-        |((addresses, id, ttl, dscp, ecn), [df, mf], offset, options)| {
+    (fields, any::<[bool; 2]>(), prop_oneof![Just(0u16), 0u16..0x2000], vec(any::<[u8; 4]>(), 0..=10))
+        .prop_map(|((addresses, id, ttl, dscp, ecn), [df, mf], offset, options)| {
             let mut header = Ipv4Header::new(0, ttl, IpNumber::TCP, addresses[0], addresses[1]).unwrap();
             header.identification = id;
             header.dscp = dscp.try_into().unwrap();
@@ -40,8 +40,7 @@ pub fn ipv4_header() -> impl Strategy<Value = Ipv4Header> {
             header.fragment_offset = IpFragOffset::try_new(offset).unwrap();
             header.options = options.as_flattened().try_into().unwrap();
             header
-        },
-    )
+        })
 }
 
 /// An IPv6 fixed header.

@@ -226,6 +226,10 @@ proptest! {
         theirs.time_to_live -= 1;
         theirs.header_checksum = theirs.calc_header_checksum();
         prop_assert_eq!(&bytes[..], &theirs.to_bytes()[..]);
+        Ipv4::new(&mut bytes[..]).unwrap().set_ttl(to[0]);
+        theirs.time_to_live = to[0];
+        theirs.header_checksum = theirs.calc_header_checksum();
+        prop_assert_eq!(&bytes[..], &theirs.to_bytes()[..]);
 
         let mut theirs = g.clone();
         let mut bytes = theirs.to_bytes();
@@ -237,6 +241,8 @@ proptest! {
         theirs.hop_limit -= 1;
         prop_assert_eq!(bytes, theirs.to_bytes());
         prop_assert_eq!(Ipv6Header::from_slice(&bytes).unwrap().0, theirs);
+        Ipv6::new(&mut bytes[..]).unwrap().set_hop_limit(to[0]);
+        prop_assert_eq!(Ipv6Header::from_slice(&bytes).unwrap().0.hop_limit, to[0]);
     }
 
     #[test]

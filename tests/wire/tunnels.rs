@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use steerage::base::Addr;
 use steerage::wire::gue::{self, Gue};
 use steerage::wire::ipip::{self, Inner};
-use steerage::wire::{Malformed, protocol, udp};
+use steerage::wire::{Malformed, ipv4, protocol, udp};
 
 proptest! {
     /// 4in4, 6in4, 4in6, 6in6, bare or behind UDP: the other implementation finds the inner packet unharmed.
@@ -34,6 +34,8 @@ proptest! {
         out.extend(&packet);
 
         if dst.is_v4() {
+            prop_assert_eq!(&out[10..12], &[0, 0], "left to the device");
+            ipv4::fill_checksum(&mut out);
             let (h, _) = Ipv4Header::from_slice(&out).unwrap();
             prop_assert_eq!((Addr::v4(h.source), Addr::v4(h.destination)), (src, dst));
             prop_assert_eq!(usize::from(h.total_len), out.len());
