@@ -32,17 +32,17 @@ def running(lab):
     binary = build.release()
     current: dict = {}
     # Nodes that can't start would otherwise cost every test the whole wait.
-    broken: dict[bool, LabError] = {}
+    broken: dict[bool, str] = {}
 
     def nodes(steering_cache: bool = True) -> Cluster:
         if steering_cache in broken:
-            raise broken[steering_cache]
+            raise LabError(broken[steering_cache])
         if current.get("cache") is not steering_cache:
             stop()
             try:
                 cluster = Cluster(lab, binary, hugepages=pages, steering_cache=steering_cache).__enter__()
             except LabError as error:
-                broken[steering_cache] = error
+                broken[steering_cache] = str(error)
                 raise
             current.update(cache=steering_cache, nodes=cluster)
         return current["nodes"]
