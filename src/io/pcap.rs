@@ -1,1 +1,288 @@
-//! Placeholder.
+//! A packet device that reads one capture file and writes another (draft-ietf-opsawg-pcap, the classic format).
+//!
+//! For checking the path against golden packets: it reads the whole input when it is opened, and writes with ordinary
+//! file calls.
+
+use super::memory::{Counters, MemoryFrame, MemoryMonitor, MemoryPools, leave};
+use super::{DeviceConfig, OpenDevice};
+use crate::base::Mac;
+use crate::path::port::{Burst, Frame, Pool, Port, PortCaps};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Time stamps in microseconds, and in nanoseconds.
+const MAGIC_MICROS: u32 = 0xa1b2_c3d4;
+const MAGIC_NANOS: u32 = 0xa1b2_3c4d;
+/// The first bytes of a pcapng file, which is another format.
+const MAGIC_PCAPNG: u32 = 0x0a0d_0d0a;
+/// LINKTYPE_ETHERNET.
+const ETHERNET: u32 = 1;
+const FILE_HEADER: usize = 24;
+const RECORD_HEADER: usize = 16;
+
+/// Why a capture file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PcapError {
+    /// Not `pcap:IN:OUT`.
+    #[error("`{0}` names no capture files: write `pcap:IN:OUT`")]
+    Name(String),
+    /// It has one queue.
+    #[error("port {0}: capture files have one queue: use one worker")]
+    Queues(String),
+    /// The file can't be read or written.
+    #[error("{path}: {error}", path = .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// Something else.
+    #[error("{path}: not a pcap file (it begins with {magic:#010x})", path = .path.display())]
+    Magic {
+        /// The file.
+        path: PathBuf,
+        /// Its first four bytes.
+        magic: u32,
+    },
+    /// The younger format.
+    #[error("{path}: a pcapng file: convert it with `editcap -F pcap`", path = .path.display())]
+    Pcapng {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Frames of another kind of network.
+    #[error("{path}: link type {link_type}, and only Ethernet (1) can be read", path = .path.display())]
+    LinkType {
+        /// The file.
+        path: PathBuf,
+        /// See <https://www.tcpdump.org/linktypes.html>.
+        link_type: u32,
+    },
+    /// It ends within a header or a record.
+    #[error("{path}: cut off in record {record} (0: the file's header)", path = .path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        record: usize,
+    },
+    /// A frame that fits no buffer.
+    #[error("{path}: record {record} has {bytes} bytes, and a buffer holds {most}", path = .path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        record: usize,
+        /// Its bytes.
+        bytes: usize,
+        /// Those of a buffer.
+        most: usize,
+    },
+}
+
+/// A captured frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    seconds: u32,
+    /// Micro- or nanoseconds, as the file has them.
+    fraction: u32,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Capture {
+    nanos: bool,
+    records: Vec<Record>,
+}
+
+/// Receives the frames of one capture file and writes those sent to another.
+#[derive(Debug)]
+pub struct PcapPort {
+    caps: PortCaps,
+    pools: MemoryPools,
+    records: Vec<Record>,
+    next: usize,
+    out: BufWriter<File>,
+    path: PathBuf,
+    failed: Option<std::io::Error>,
+    counters: Arc<Counters>,
+}
+
+impl PcapPort {
+    /// Reads all of `input` and begins `output`.
+    ///
+    /// # Errors
+    /// If either file can't be used.
+    pub fn new(input: &Path, output: &Path, caps: PortCaps, pools: MemoryPools) -> Result<Self, PcapError> {
+        let data = std::fs::read(input).map_err(|error| PcapError::Io { path: input.into(), error })?;
+        let capture = parse(input, &data, pools.data.bytes())?;
+        let begin = || {
+            let mut out = BufWriter::new(File::create(output)?);
+            out.write_all(&file_header(capture.nanos))?;
+            Ok(out)
+        };
+        let out = begin().map_err(|error| PcapError::Io { path: output.into(), error })?;
+        let (records, path) = (capture.records, output.to_owned());
+        Ok(Self { caps, pools, records, next: 0, out, path, failed: None, counters: Arc::default() })
+    }
+
+    /// Whether all frames of the input were received.
+    pub fn exhausted(&self) -> bool {
+        self.next == self.records.len()
+    }
+
+    /// Completes the output.
+    ///
+    /// # Errors
+    /// The first one of all writes.
+    pub fn finish(mut self) -> Result<(), PcapError> {
+        let result = match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.out.flush(),
+        };
+        result.map_err(|error| PcapError::Io { path: self.path.clone(), error })
+    }
+
+    /// Its buffers.
+    pub fn pools(&self) -> &MemoryPools {
+        &self.pools
+    }
+
+    fn write(&mut self, frame: &[u8]) -> std::io::Result<()> {
+        // There is no clock here: an answer has the time of the last frame received.
+        let last = self.next.checked_sub(1).and_then(|i| self.records.get(i));
+        let (seconds, fraction) = last.map_or((0, 0), |r| (r.seconds, r.fraction));
+        let length = frame.len() as u32;
+        for word in [seconds, fraction, length, length] {
+            self.out.write_all(&word.to_le_bytes())?;
+        }
+        self.out.write_all(frame)
+    }
+}
+
+/// Opens a `pcap:IN:OUT` device as configured.
+///
+/// # Errors
+/// If it has more than one queue, or a file can't be used.
+pub fn open(config: &DeviceConfig, mac: Mac, pools: MemoryPools) -> Result<OpenDevice<PcapPort>, PcapError> {
+    if config.queues != 1 {
+        return Err(PcapError::Queues(config.name.clone()));
+    }
+    let files = config.device.strip_prefix("pcap:").and_then(|files| files.split_once(':'));
+    let Some((input, output)) = files.filter(|(i, o)| !i.is_empty() && !o.is_empty()) else {
+        return Err(PcapError::Name(config.device.clone()));
+    };
+    let caps = PortCaps { mac, mtu: config.mtu, tx_ipv4_checksum: false };
+    let port = PcapPort::new(Path::new(input), Path::new(output), caps, pools)?;
+    let monitor = MemoryMonitor { queues: vec![port.counters.clone()] };
+    Ok(OpenDevice { queues: vec![port], monitor: Box::new(monitor) })
+}
+
+impl Port for PcapPort {
+    type Frame = MemoryFrame;
+
+    fn caps(&self) -> &PortCaps {
+        &self.caps
+    }
+
+    fn rx(&mut self, into: &mut Burst<MemoryFrame>) -> usize {
+        let (mut n, mut bytes, mut no_buffer) = (0, 0, 0);
+        while !into.is_full() && !self.exhausted() {
+            let Some(frame) = self.pools.data.frame(&self.records[self.next].bytes) else {
+                no_buffer = 1;
+                break;
+            };
+            self.next += 1;
+            n += 1;
+            bytes += frame.len();
+            into.push(frame);
+        }
+        self.counters.received(n, bytes, no_buffer);
+        n
+    }
+
+    fn tx(&mut self, from: &mut Burst<MemoryFrame>) -> usize {
+        let (mut sent, mut bytes, mut refused) = (0, 0, 0);
+        for mut frame in from.drain(..) {
+            if self.failed.is_some() || !leave(&self.caps, &mut frame) {
+                refused += 1;
+                continue;
+            }
+            match self.write(frame.head()) {
+                Ok(()) => {
+                    sent += 1;
+                    bytes += frame.len();
+                }
+                Err(error) => {
+                    self.failed = Some(error);
+                    refused += 1;
+                }
+            }
+        }
+        self.counters.sent(sent, bytes, refused);
+        refused
+    }
+
+    fn alloc(&mut self, pool: Pool) -> Option<MemoryFrame> {
+        self.pools.alloc(pool)
+    }
+}
+
+/// Takes a capture file apart. `most`: bytes that a buffer holds.
+fn parse(path: &Path, data: &[u8], most: usize) -> Result<Capture, PcapError> {
+    let path = || path.to_owned();
+    let truncated = |record| PcapError::Truncated { path: path(), record };
+    let first = data.first_chunk::<4>().ok_or_else(|| truncated(0))?;
+    let (big, nanos) = match (u32::from_le_bytes(*first), u32::from_be_bytes(*first)) {
+        (MAGIC_MICROS, _) => (false, false),
+        (MAGIC_NANOS, _) => (false, true),
+        (_, MAGIC_MICROS) => (true, false),
+        (_, MAGIC_NANOS) => (true, true),
+        (MAGIC_PCAPNG, _) => return Err(PcapError::Pcapng { path: path() }),
+        (_, magic) => return Err(PcapError::Magic { path: path(), magic }),
+    };
+    let word = |header: &[u8], at: usize| {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&header[at..at + 4]);
+        if big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    };
+    let header = data.get(..FILE_HEADER).ok_or_else(|| truncated(0))?;
+    // The upper half of the field says whether frames end with a check sequence.
+    let link_type = word(header, 20) & 0xffff;
+    if link_type != ETHERNET {
+        return Err(PcapError::LinkType { path: path(), link_type });
+    }
+    let mut rest = &data[FILE_HEADER..];
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let record = records.len() + 1;
+        let (header, behind) = rest.split_at_checked(RECORD_HEADER).ok_or_else(|| truncated(record))?;
+        let bytes = word(header, 8) as usize;
+        if bytes > most {
+            return Err(PcapError::TooLong { path: path(), record, bytes, most });
+        }
+        let (frame, behind) = behind.split_at_checked(bytes).ok_or_else(|| truncated(record))?;
+        records.push(Record { seconds: word(header, 0), fraction: word(header, 4), bytes: frame.to_vec() });
+        rest = behind;
+    }
+    Ok(Capture { nanos, records })
+}
+
+/// The header of a file in little-endian order: version 2.4, any length of frame, Ethernet.
+fn file_header(nanos: bool) -> [u8; FILE_HEADER] {
+    let mut header = [0; FILE_HEADER];
+    let magic = if nanos { MAGIC_NANOS } else { MAGIC_MICROS };
+    header[..4].copy_from_slice(&magic.to_le_bytes());
+    header[4..6].copy_from_slice(&2u16.to_le_bytes());
+    header[6..8].copy_from_slice(&4u16.to_le_bytes());
+    header[16..20].copy_from_slice(&262_144u32.to_le_bytes());
+    header[20..24].copy_from_slice(&ETHERNET.to_le_bytes());
+    header
+}
+
+#[cfg(test)]
+#[path = "pcap_tests.rs"]
+mod tests;

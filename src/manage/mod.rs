@@ -1,3 +1,11 @@
-//! What stands above the packet path: configuration, its compilation into a View, metrics, admin requests.
+//! What stands above the packet path: configuration, its compilation into a View, neighbours, peers, statistics.
 
+pub mod announce;
+pub mod compile;
 pub mod config;
+pub mod manager;
+pub mod metrics;
+pub mod neighbour;
+pub mod peer;
+pub mod probe;
+pub mod stats;

@@ -1,1 +1,183 @@
+//! One whole appliance as a steppable value: its workers and its manager, wired to each other. Production pins the parts to
+//! threads ([`Node::into_parts`]); tests and the simulator call [`Node::turn`].
+
+use crate::base::{Incarnation, Instant, PortId, WorkerId};
+use crate::io::OpenDevice;
+use crate::manage::compile::{self, CompileError};
+use crate::manage::config::{Config, PortRole};
+use crate::manage::manager::{Device, Manager, WorkerLink};
+use crate::path::counters::Counters;
+use crate::path::egress::{Egress, Handoff, PortSlot};
+use crate::path::message::CHANNEL;
+use crate::path::port::{Port, PortCaps};
+use crate::path::worker::{Parts, Worker};
+use crate::table::publish;
+use crate::table::ring::{self, Consumer, Producer};
+use crate::base::limits::RING_FRAMES;
+use crossbeam_channel::bounded;
+use std::sync::Arc;
+
+/// Why a node can't be built from its configuration and devices.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NodeError {
+    /// The configuration contradicts itself in a way that only shows here.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// A device without a queue.
+    #[error("port \"{0}\" has no queue, so no worker can use it")]
+    NoQueue(String),
+    /// A steered packet would not fit the backplane.
+    #[error(
+        "backplane port \"{backplane}\" carries packets of {mtu} bytes, but a packet of {front_mtu} bytes from port \
+         \"{front}\" needs {needed} when it is steered: raise the backplane's MTU or lower the front's"
+    )]
+    BackplaneMtu {
+        /// The backplane port.
+        backplane: String,
+        /// Its MTU.
+        mtu: u16,
+        /// The front port.
+        front: String,
+        /// Its MTU.
+        front_mtu: u16,
+        /// What the backplane's has to be.
+        needed: usize,
+    },
+}
+
+/// See the module's text.
+pub struct Node<P: Port> {
+    workers: Vec<Worker<P>>,
+    manager: Manager,
+}
+
+/// Rings between every two workers: `producers[from][to]`, `consumers[to]` in order of `from`.
+struct Mesh<F> {
+    producers: Vec<Vec<Option<Producer<Handoff<F>>>>>,
+    consumers: Vec<Vec<Consumer<Handoff<F>>>>,
+}
+
+impl<F: Send> Mesh<F> {
+    fn new(workers: usize) -> Self {
+        let mut mesh = Self {
+            producers: (0..workers).map(|_| Vec::new()).collect(),
+            consumers: (0..workers).map(|_| Vec::new()).collect(),
+        };
+        for from in 0..workers {
+            for to in 0..workers {
+                let pair = (from != to).then(|| ring::ring(RING_FRAMES));
+                let (producer, consumer) = pair.unzip();
+                mesh.producers[from].push(producer);
+                mesh.consumers[to].extend(consumer);
+            }
+        }
+        mesh
+    }
+}
+
+impl<P: Port> Node<P> {
+    /// Builds a node on `devices`, which stand in the order of the configuration's ports.
+    pub fn new(
+        config: &Config,
+        incarnation: Incarnation,
+        devices: Vec<OpenDevice<P>>,
+        now: Instant,
+    ) -> Result<Self, NodeError> {
+        let caps = capabilities(config, &devices)?;
+        check_backplane(config, &caps)?;
+        let view = compile::compile(config, incarnation, &caps)?;
+        let (virtual_servers, real_servers) =
+            (view.services.virtual_servers.len(), view.services.real_servers.len());
+        let count = usize::from(config.workers.count);
+        let (views, subscribers) = publish::channel(view, count);
+        let (event_in, events) = bounded(CHANNEL * count);
+        let mut mesh = Mesh::new(count);
+        let mut queues: Vec<_> = devices.into_iter().map(|d| (d.queues.len(), d.queues.into_iter(), d.monitor)).collect();
+        let (mut workers, mut links) = (Vec::new(), Vec::new());
+        for (i, view) in subscribers.into_iter().enumerate() {
+            let id = WorkerId(i as u16);
+            let counters = Arc::new(Counters::new(virtual_servers, real_servers));
+            let (command_in, commands) = bounded(CHANNEL);
+            let ports = queues.iter_mut().zip(&caps).zip(&config.ports).map(|(((count, queues, _), caps), port)| {
+                let backplane = port.role == PortRole::Backplane;
+                PortSlot::new(queues.next(), *count as u16, caps.clone(), backplane)
+            });
+            let rings = std::mem::take(&mut mesh.producers[i]);
+            workers.push(Worker::new(Parts {
+                id,
+                view,
+                egress: Egress::new(id, ports.collect(), rings, event_in.clone(), counters.clone()),
+                rings: std::mem::take(&mut mesh.consumers[i]),
+                commands,
+                sessions: config.tables.sessions,
+                steering_sessions: config.tables.steering_sessions,
+            }));
+            links.push(WorkerLink { counters, commands: command_in });
+        }
+        let devices = queues.into_iter().zip(caps).zip(&config.ports).map(|(((_, _, monitor), caps), port)| Device {
+            name: port.device.name.clone(),
+            caps,
+            monitor,
+        });
+        let manager = Manager::new(config.clone(), incarnation, views, events, links, devices.collect(), now);
+        Ok(Self { workers, manager })
+    }
+
+    /// One turn of every part.
+    pub fn turn(&mut self, now: Instant) {
+        for worker in &mut self.workers {
+            worker.turn(now);
+        }
+        self.manager.turn(now);
+    }
+
+    /// The management side.
+    pub fn manager(&mut self) -> &mut Manager {
+        &mut self.manager
+    }
+
+    /// A worker.
+    pub fn worker(&mut self, id: WorkerId) -> &mut Worker<P> {
+        &mut self.workers[id.index()]
+    }
+
+    /// A worker's queue pair on a port.
+    pub fn port(&mut self, worker: WorkerId, port: PortId) -> Option<&mut P> {
+        self.workers[worker.index()].port_mut(port)
+    }
+
+    /// The parts, for threads of their own.
+    pub fn into_parts(self) -> (Vec<Worker<P>>, Manager) {
+        (self.workers, self.manager)
+    }
+}
+
+fn capabilities<P: Port>(config: &Config, devices: &[OpenDevice<P>]) -> Result<Vec<PortCaps>, NodeError> {
+    let each = config.ports.iter().zip(devices).map(|(port, device)| match device.queues.first() {
+        Some(queue) => Ok(queue.caps().clone()),
+        None => Err(NodeError::NoQueue(port.device.name.clone())),
+    });
+    each.collect()
+}
+
+/// The devices' real MTUs may be below those that were asked for.
+fn check_backplane(config: &Config, caps: &[PortCaps]) -> Result<(), NodeError> {
+    let of = |role| config.ports.iter().zip(caps).filter(move |(p, _)| p.role == role);
+    let overhead = crate::path::backplane::overhead(config.cluster.nodes[config.me.index()].backplane);
+    for (backplane, back) in of(PortRole::Backplane) {
+        for (front, caps) in of(PortRole::Front) {
+            let needed = usize::from(caps.mtu) + overhead;
+            if usize::from(back.mtu) < needed {
+                return Err(NodeError::BackplaneMtu {
+                    backplane: backplane.device.name.clone(),
+                    mtu: back.mtu,
+                    front: front.device.name.clone(),
+                    front_mtu: caps.mtu,
+                    needed,
+                });
+            }
+        }
+    }
+    Ok(())
+}
 

@@ -1,1 +1,14 @@
-//! Tables of the packet path.
+//! Tables of the packet path: bounded, allocated once, each with one writing core.
+
+pub mod counter;
+pub mod exact;
+pub mod flow;
+pub mod index;
+pub mod maglev;
+pub mod placement;
+pub mod publish;
+pub mod ring;
+pub mod route;
+pub mod session;
+pub mod steering;
+pub mod wheel;

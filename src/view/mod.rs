@@ -1,6 +1,20 @@
 //! The forwarding snapshot that workers read: immutable, compiled by `manage`, swapped whole.
+//!
+//! All that decides where a packet goes is in here, so that two nodes with the same View decide alike. The large parts are
+//! shared between successive Views: learning a neighbour costs a new `hops` array, not new Maglev tables.
 
+use crate::base::limits::{BUCKETS, MAX_NODES};
+use crate::base::{
+    Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, InterfaceId, Mac, NodeId, PortId, RealServerId, SnatId,
+    VirtualServerId, WorkerId,
+};
+use crate::table::exact::{ExactKey, ExactMap};
+use crate::table::maglev::Maglev;
+use crate::table::placement::Placement;
+use crate::table::route::RouteTable;
+use crate::wire::protocol;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// Transport protocols that virtual servers are made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -10,6 +24,16 @@ pub enum Protocol {
     Tcp,
     /// RFC 768.
     Udp,
+}
+
+impl Protocol {
+    /// Its IP protocol number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => protocol::TCP,
+            Self::Udp => protocol::UDP,
+        }
+    }
 }
 
 /// How a packet reaches the real server.
@@ -35,3 +59,358 @@ pub enum Ingress {
     /// Whoever receives it, without state.
     Local,
 }
+
+/// A node of the cluster.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its life; zero until it was heard.
+    pub incarnation: Incarnation,
+    /// The cookie of that life's data frames.
+    pub cookie: u64,
+    /// Its address on the backplane.
+    pub backplane: Addr,
+    /// The next hop there; none for this node.
+    pub hop: Option<HopId>,
+    /// Its workers.
+    pub workers: u16,
+    /// Heard within the suspicion time.
+    pub up: bool,
+}
+
+/// A node group and its placement (MECHANISMS §0, §2).
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Its nodes, a bit each.
+    pub members: u64,
+    /// Owner of each bucket.
+    pub placement: Placement,
+    /// SNAT addresses of the group in the order in which this node tries them: its own first.
+    pub snats: Vec<SnatId>,
+}
+
+impl Group {
+    /// Whether `node` is a member.
+    pub fn has(&self, node: NodeId) -> bool {
+        self.members >> node.0 & 1 == 1
+    }
+}
+
+/// A virtual server.
+#[derive(Clone, Debug)]
+pub struct VirtualServer {
+    /// Its name.
+    pub name: String,
+    /// The VIP.
+    pub address: Addr,
+    /// Its port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The nodes that serve it.
+    pub group: GroupId,
+    /// How packets reach its real servers.
+    pub forward: Forward,
+    /// Who handles a packet.
+    pub ingress: Ingress,
+    /// Ticks that an idle established flow lives.
+    pub idle_ticks: u32,
+    /// Which real server takes a new flow.
+    pub maglev: Maglev,
+}
+
+/// A real server of one virtual server.
+#[derive(Clone, Debug)]
+pub struct RealServer {
+    /// The virtual server.
+    pub virtual_server: VirtualServerId,
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: Addr,
+    /// Its port.
+    pub port: u16,
+    /// IP protocol of its virtual server.
+    pub protocol: u8,
+    /// Next hop towards it; none if this node doesn't serve it and has no way to it.
+    pub hop: Option<HopId>,
+    /// Source of the outer header towards it, when tunnelled.
+    pub tunnel_source: Addr,
+}
+
+/// A SNAT address.
+#[derive(Clone, Copy, Debug)]
+pub struct Snat {
+    /// The address.
+    pub address: Addr,
+    /// The group whose flows use it.
+    pub group: GroupId,
+    /// The node that advertises it.
+    pub node: NodeId,
+}
+
+/// An IP interface of this node.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// The port it is on.
+    pub port: PortId,
+    /// Its 802.1Q tag.
+    pub vlan: Option<u16>,
+    /// The port's Ethernet address.
+    pub mac: Mac,
+    /// Largest layer-3 packet.
+    pub mtu: u16,
+    /// Its addresses with the prefixes that are on link.
+    pub addresses: Vec<(Addr, u8)>,
+    /// The interface between the nodes, on which no client's packet is taken.
+    pub backplane: bool,
+}
+
+impl Interface {
+    /// The interface's own address for talking to `peer`: the one whose prefix holds it, else any of its family.
+    pub fn source_for(&self, peer: Addr) -> Option<Addr> {
+        let of_family = |(a, _): &&(Addr, u8)| a.is_v4() == peer.is_v4();
+        let covering = self.addresses.iter().filter(of_family).find(|(a, len)| prefix_holds(*a, *len, peer));
+        covering.or_else(|| self.addresses.iter().find(of_family)).map(|(a, _)| *a)
+    }
+}
+
+/// Whether `addr` lies in the prefix of `len` bits that `network` lies in. Lengths are those of the family.
+pub fn prefix_holds(network: Addr, len: u8, addr: Addr) -> bool {
+    if network.is_v4() != addr.is_v4() {
+        return false;
+    }
+    let bits = if network.is_v4() { u32::from(len) + 96 } else { u32::from(len) };
+    let [a, b] = [network, addr].map(|x| u128::from_be_bytes(x.0));
+    bits == 0 || (a ^ b) >> (128 - bits.min(128)) == 0
+}
+
+/// Number of a next hop in [`View::hops`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HopId(pub u32);
+
+/// A neighbour that the configuration makes us send to: a gateway, a real server on link, a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// The interface it is on.
+    pub interface: InterfaceId,
+    /// Its address there.
+    pub address: Addr,
+    /// Its Ethernet address, once it has told.
+    pub mac: Option<Mac>,
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Through a gateway.
+    Via(HopId),
+    /// The destination is on link.
+    OnLink(InterfaceId),
+}
+
+/// A neighbour's place: interface and address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Neighbour {
+    /// The interface.
+    pub interface: InterfaceId,
+    /// The address.
+    pub address: Addr,
+}
+
+/// What an address that we answer to is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owned {
+    /// An address of one of this node's interfaces.
+    Interface,
+    /// A VIP, served by a group; `advertised` if this node is the one that answers ARP and ND for it.
+    Vip {
+        /// This node answers ARP and ND.
+        advertised: bool,
+    },
+    /// A SNAT address.
+    Snat {
+        /// Which.
+        id: SnatId,
+        /// This node answers ARP and ND.
+        advertised: bool,
+    },
+}
+
+/// A service as packets name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Destination address.
+    pub address: Addr,
+    /// Destination port.
+    pub port: u16,
+    /// IP protocol.
+    pub protocol: u8,
+}
+
+fn addr_bits(addr: &Addr, salt: u64) -> u64 {
+    // Not keyed: the keys are the configuration's own. Packets that aim at empty slots still find them in a few probes.
+    let [a, b] = [0, 8].map(|i| {
+        u64::from_le_bytes([
+            addr.0[i],
+            addr.0[i + 1],
+            addr.0[i + 2],
+            addr.0[i + 3],
+            addr.0[i + 4],
+            addr.0[i + 5],
+            addr.0[i + 6],
+            addr.0[i + 7],
+        ])
+    });
+    crate::base::hash::mix(a ^ crate::base::hash::mix(b ^ salt))
+}
+
+impl ExactKey for Addr {
+    fn bits(&self) -> u64 {
+        addr_bits(self, 0)
+    }
+}
+
+impl ExactKey for Service {
+    fn bits(&self) -> u64 {
+        addr_bits(&self.address, u64::from(self.port) << 8 | u64::from(self.protocol))
+    }
+}
+
+impl ExactKey for Neighbour {
+    fn bits(&self) -> u64 {
+        addr_bits(&self.address, u64::from(self.interface.0))
+    }
+}
+
+/// The part of a View that changes with the configuration only.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// Virtual servers by what packets say.
+    pub by_service: ExactMap<Service, VirtualServerId>,
+    /// All addresses that are ours or the cluster's.
+    pub owned: ExactMap<Addr, Owned>,
+    /// Virtual servers by id.
+    pub virtual_servers: Vec<VirtualServer>,
+    /// Real servers by id.
+    pub real_servers: Vec<RealServer>,
+    /// SNAT addresses by id.
+    pub snats: Vec<Snat>,
+    /// Groups by id.
+    pub groups: Vec<Group>,
+    /// This node's interfaces by id.
+    pub interfaces: Vec<Interface>,
+    /// Interface of a (port, VLAN) pair: `port << 16 | VLAN`, VLAN 0 for untagged; few, so a sorted list.
+    pub interface_of: Vec<(u32, InterfaceId)>,
+    /// Where other addresses are reached.
+    pub routes: RouteTable<Route>,
+}
+
+/// Idle times that don't hang on a virtual server, in ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// A TCP handshake.
+    pub half_open: u32,
+    /// A closed TCP connection.
+    pub closed: u32,
+    /// A steering session.
+    pub steering: u32,
+}
+
+/// See the module's text.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Higher in every View that this node publishes.
+    pub version: u64,
+    /// This node.
+    pub me: NodeId,
+    /// Key of the flow hash.
+    pub hash_key: HashKey,
+    /// Key of cookies and control frames.
+    pub auth_key: HashKey,
+    /// UDP port of worker 0's data frames.
+    pub data_port: u16,
+    /// UDP port of control frames.
+    pub control_port: u16,
+    /// Whether steering decisions are cached.
+    pub steering_cache: bool,
+    /// Idle times.
+    pub timeouts: Timeouts,
+    /// The cluster.
+    pub nodes: Vec<Node>,
+    /// All that changes with the configuration only.
+    pub services: Arc<Services>,
+    /// Next hops by id.
+    pub hops: Vec<Hop>,
+    /// On-link neighbours that aren't next hops of the configuration (clients without a router, mostly).
+    pub neighbours: ExactMap<Neighbour, Mac>,
+}
+
+/// The node and worker that own a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The node.
+    pub node: NodeId,
+    /// Its worker.
+    pub worker: WorkerId,
+}
+
+impl View {
+    /// This node's entry.
+    pub fn this_node(&self) -> &Node {
+        &self.nodes[self.me.index()]
+    }
+
+    /// The owner of a bucket of a group; none if the group has no node.
+    #[inline]
+    pub fn owner(&self, group: GroupId, bucket: Bucket) -> Option<Owner> {
+        let node = self.services.groups[group.index()].placement.owner(bucket)?;
+        Some(Owner { node, worker: self.worker_of(node, bucket) })
+    }
+
+    /// The worker of `node` that owns its flows of this bucket.
+    #[inline]
+    pub fn worker_of(&self, node: NodeId, bucket: Bucket) -> WorkerId {
+        WorkerId(bucket.0 % self.nodes[node.index()].workers)
+    }
+
+    /// The virtual server that a packet is for.
+    #[inline]
+    pub fn virtual_server(&self, key: &FlowKey) -> Option<VirtualServerId> {
+        let service = Service { address: key.dst, port: key.dst_port, protocol: key.protocol };
+        self.services.by_service.get(&service)
+    }
+
+    /// The tuple of the replies to a NATed flow: from the real server to the SNAT address and port.
+    #[inline]
+    pub fn reply_key(&self, real: RealServerId, snat: SnatId, port: u16) -> FlowKey {
+        let real = &self.services.real_servers[real.index()];
+        FlowKey::new(real.address, self.services.snats[snat.index()].address, real.port, port, real.protocol)
+    }
+
+    /// The Ethernet address of a neighbour, if it is known.
+    pub fn mac_of(&self, neighbour: Neighbour) -> Option<Mac> {
+        let hop = self.hops.iter().find(|h| h.interface == neighbour.interface && h.address == neighbour.address);
+        hop.map_or_else(|| self.neighbours.get(&neighbour), |h| h.mac)
+    }
+
+    /// The interface of a frame received on `port` with this tag (zero: none).
+    #[inline]
+    pub fn interface_of(&self, port: PortId, vlan: u16) -> Option<InterfaceId> {
+        let wanted = u32::from(port.0) << 16 | u32::from(vlan);
+        self.services.interface_of.iter().find(|(k, _)| *k == wanted).map(|(_, id)| *id)
+    }
+}
+
+/// The bucket that a SNAT port names: its low 12 bits (MECHANISMS §4 point 5).
+#[inline]
+pub fn snat_bucket(port: u16) -> Bucket {
+    Bucket(port % BUCKETS as u16)
+}
+
+const _: () = assert!(MAX_NODES <= u64::BITS as usize, "Group::members has a bit a node");

@@ -68,7 +68,9 @@ impl Delta {
         self.word32(word(&old, 12), word(&new, 12));
     }
 
-    /// The checksum field after the change. Never yields the other zero: an all-ones sum stays distinguishable.
+    /// The checksum field after the change. It is the one that a full computation gives (RFC 1624 §3: never 0xffff for
+    /// 0x0000), provided that `field` came from one, and that what it covers is not all zero after the change; a
+    /// pseudo-header and an IPv4 header never are.
     #[inline]
     pub fn apply(self, field: u16) -> u16 {
         !fold(self.0 + u64::from(!field))

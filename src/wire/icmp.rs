@@ -73,17 +73,20 @@ impl<'a> Icmp<'a> {
 }
 
 /// The flow that a packet quoted in an ICMP error belongs to. Eight bytes of transport are enough (RFC 792); a quote
-/// that is no first fragment of TCP or UDP is `Value`.
-pub fn quoted_flow(quote: &[u8]) -> Result<crate::base::FlowKey, Malformed> {
+/// that is no first fragment of TCP or UDP is `Value`. Bytes behind the end that the quoted packet states for itself
+/// (padding, extensions of RFC 4884) are no part of it.
+pub fn quoted_flow(mut quote: &[u8]) -> Result<crate::base::FlowKey, Malformed> {
     need(quote, 1)?;
     let (src, dst, upper_protocol, at) = if quote[0] >> 4 == 4 {
         let ip = super::ipv4::Ipv4::new(quote)?;
         if ip.flags_and_offset() & 0x1fff != 0 {
             return Err(Malformed::Value);
         }
+        quote = &quote[..ip.total_len().min(quote.len())];
         (ip.src(), ip.dst(), ip.protocol(), ip.header_len())
     } else {
         let ip = super::ipv6::Ipv6::new(quote)?;
+        quote = &quote[..ip.total_len().min(quote.len())];
         let upper = super::ipv6::upper(quote)?;
         if upper.fragment.is_some_and(|f| f.offset != 0) || ip.src().is_v4() || ip.dst().is_v4() {
             return Err(Malformed::Value);
@@ -97,13 +100,18 @@ pub fn quoted_flow(quote: &[u8]) -> Result<crate::base::FlowKey, Malformed> {
     Ok(crate::base::FlowKey::new(src, dst, be16(quote, at), be16(quote, at + 2), upper_protocol))
 }
 
-/// Turns an echo request, whose bytes these are, into its reply and mends the checksum.
+/// Turns an echo request, whose bytes these are ([`HEADER_LEN`] at least), into its reply and mends the checksum.
 pub fn echo_reply(message: &mut [u8], v6: bool) {
     let (request, reply) = if v6 { (128u16, 129u16) } else { (8, 0) };
     let mut delta = checksum::Delta::default();
     delta.word16(request << 8 | u16::from(message[1]), reply << 8 | u16::from(message[1]));
     message[0] = reply as u8;
-    let mended = delta.apply(be16(message, 2));
+    let mut mended = delta.apply(be16(message, 2));
+    // Without a pseudo-header the whole reply may be zero, and a zero in the checksum of zeros is refused (RFC 1071 §1: the
+    // sum has to be all ones). The mending can't tell that from a sum of all ones.
+    if mended == 0 && !v6 && message[4..].iter().all(|b| *b == 0) {
+        mended = 0xffff;
+    }
     put(message, 2, mended.to_be_bytes());
 }
 
@@ -146,7 +154,8 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    /// Reads a message of either kind, its options included. An option of length zero is `Length` (RFC 4861 §4.6).
+    /// Reads a message of either kind, its options included. An option of length zero is `Length`, a code other than zero
+    /// or a multicast target is `Value` (RFC 4861 §7.1.1, §7.1.2). Hop limit and checksum are the caller's to check.
     pub fn parse(b: &[u8]) -> Result<Self, Malformed> {
         need(b, 24)?;
         let advertisement = match b[0] {
@@ -154,6 +163,9 @@ impl Neighbour {
             136 => true,
             _ => return Err(Malformed::Value),
         };
+        if b[1] != 0 || b[8] == 0xff {
+            return Err(Malformed::Value);
+        }
         let wanted = if advertisement { 2 } else { 1 };
         let mut mac = None;
         let mut at = 24;

@@ -32,20 +32,10 @@ pub fn inner_protocol(v6: bool) -> u8 {
 }
 
 /// Writes the outer IP header ([`outer_len`] bytes) of a tunnel: `between` counts the bytes of further headers between it
-/// and the inner packet, `next` is the protocol of what follows it. `label` spreads flows: IPv6 flow label, IPv4 id.
-/// An IPv4 checksum is left zero if the device fills it in.
+/// and the inner packet, `next` is the protocol of what follows it. `label` spreads flows: IPv6 flow label, IPv4 id. An
+/// IPv4 checksum is left zero, for the device that sends the packet or [`super::ipv4::fill_checksum`].
 #[inline]
-#[allow(clippy::too_many_arguments)]
-pub fn write_outer(
-    out: &mut [u8],
-    src: Addr,
-    dst: Addr,
-    inner: Inner,
-    between: usize,
-    next: u8,
-    label: u32,
-    device_checksum: bool,
-) {
+pub fn write_outer(out: &mut [u8], src: Addr, dst: Addr, inner: Inner, between: usize, next: u8, label: u32) {
     let payload = inner.len + between;
     if dst.is_v4() {
         let header = ipv4::Header {
@@ -59,7 +49,7 @@ pub fn write_outer(
             src,
             dst,
         };
-        if device_checksum { header.write_without_checksum(out) } else { header.write(out) }
+        header.write_without_checksum(out);
     } else {
         ipv6::write(out, inner.class, label, payload as u16, next, TTL, src, dst);
     }

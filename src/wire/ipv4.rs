@@ -131,6 +131,14 @@ impl<T: DerefMut<Target = [u8]>> Ipv4<T> {
         self.mend(|delta| delta.word16(old, new));
     }
 
+    /// Sets the time to live and mends the checksum.
+    pub fn set_ttl(&mut self, ttl: u8) {
+        let old = be16(&self.0, 8);
+        let new = u16::from(ttl) << 8 | old & 0xff;
+        put(&mut self.0, 8, new.to_be_bytes());
+        self.mend(|delta| delta.word16(old, new));
+    }
+
     #[inline]
     fn mend(&mut self, change: impl FnOnce(&mut Delta)) {
         let mut delta = Delta::default();
@@ -178,7 +186,13 @@ impl Header {
     #[inline]
     pub fn write(&self, out: &mut [u8]) {
         self.write_without_checksum(out);
-        let checksum = !checksum::sum(&out[..MIN_HEADER_LEN]);
-        put(out, 10, checksum.to_be_bytes());
+        fill_checksum(out);
     }
+}
+
+/// Fills in the checksum of a header without options that was written with the field zero.
+#[inline]
+pub fn fill_checksum(header: &mut [u8]) {
+    let checksum = !checksum::sum(&header[..MIN_HEADER_LEN]);
+    put(header, 10, checksum.to_be_bytes());
 }

@@ -74,10 +74,15 @@ impl<T: DerefMut<Target = [u8]>> Ipv6<T> {
         put(&mut self.0, 24, to.0);
     }
 
+    /// Sets the hop limit.
+    pub fn set_hop_limit(&mut self, hops: u8) {
+        self.0[7] = hops;
+    }
+
     /// Takes one from the hop limit, which is not zero.
     #[inline]
     pub fn decrement_hop_limit(&mut self) {
-        self.0[7] -= 1;
+        self.0[7] = self.0[7].wrapping_sub(1);
     }
 }
 
@@ -95,11 +100,12 @@ pub struct Fragment {
 /// Where a packet's transport header starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upper {
-    /// Its protocol.
+    /// Its protocol. Of a non-first fragment: what its fragment header names, which may be an extension header that only
+    /// the first fragment carries (RFC 8200 §4.5).
     pub protocol: u8,
     /// Its offset from the start of the fixed header. Behind a non-first fragment's header there is no transport header.
     pub offset: usize,
-    /// The fragment header on the way, if any.
+    /// The fragment header on the way, if any. One with offset zero and none to follow is a whole packet (RFC 6946).
     pub fragment: Option<Fragment>,
 }
 
@@ -150,21 +156,24 @@ fn walk(b: &[u8], mut next: u8) -> Result<Upper, Malformed> {
                 let field = be16(b, offset + 2);
                 let part = Fragment { offset: field & 0xfff8, more: field & 1 == 1, id: be32(b, offset + 4) };
                 fragment = Some(part);
-                if part.offset != 0 {
-                    // What follows is the middle of something: no header to walk.
-                    return Ok(Upper { protocol: b[offset], offset: offset + 8, fragment });
-                }
                 8
             }
+            // Its fixed part alone has twelve bytes (RFC 4302 §2.2), which the field counts as one.
+            AUTHENTICATION if b[offset + 1] == 0 => return Err(Malformed::Length),
             AUTHENTICATION => (usize::from(b[offset + 1]) + 2) * 4,
             _ => (usize::from(b[offset + 1]) + 1) * 8,
         };
+        let header = next;
         next = b[offset];
         offset += len;
         if offset - HEADER_LEN > MAX_EXT_BYTES {
             break;
         }
         need(b, offset)?;
+        if header == FRAGMENT && fragment.is_some_and(|f| f.offset != 0) {
+            // What follows is the middle of something: no header to walk.
+            return Ok(Upper { protocol: next, offset, fragment });
+        }
     }
     Err(Malformed::TooDeep)
 }

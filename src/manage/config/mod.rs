@@ -2,6 +2,21 @@
 //!
 //! Parse → check → either a [`Config`] in which every reference resolves, or every error at once, each with file and line.
 
+mod check;
+mod cluster_file;
+mod error;
+mod load;
+mod node_file;
+mod prefix;
+mod schema;
+mod section;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use error::{ConfigError, Errors};
+pub use load::{load, load_from};
+
 use crate::base::{Addr, GroupId, HashKey, InterfaceId, NodeId, PortId};
 use crate::io::DeviceConfig;
 use crate::view::{Forward, Ingress, Protocol};
@@ -150,7 +165,7 @@ pub struct ClusterConfig {
     pub heartbeat: Duration,
     /// Silence after which a peer counts as down.
     pub suspicion: Duration,
-    /// The backplane's MTU that steered packets need: front MTU plus encapsulation.
+    /// Length of the prefix that is on the backplane's link.
     pub backplane_prefix: u8,
     /// Slots of each Maglev table; a prime.
     pub maglev_slots: usize,

@@ -1,0 +1,387 @@
+//! Bringing up a device: what it offers, what is made of it, start and end.
+
+use super::eal::{Eal, denied, error_text};
+use super::error::DpdkError;
+use super::log;
+use super::name::DeviceName;
+use super::pool::{PacketPool, Recipe, least_buffers};
+use super::port::ETHERNET_BYTES;
+use super::{BufferConfig, EalConfig};
+use crate::base::Mac;
+use crate::io::DeviceConfig;
+use crate::path::port::{DeviceStats, PortCaps};
+use std::ffi::{CString, c_int};
+use std::path::Path;
+use std::sync::Arc;
+
+/// AF_XDP's driver fills its rings from the pool and keeps as much again in flight, whatever the descriptors say.
+const AF_XDP_BUFFERS: u32 = 16_384;
+/// The kernel keeps so many bytes of each AF_XDP buffer for itself (XDP_PACKET_HEADROOM).
+const AF_XDP_HEADROOM: u32 = 256;
+
+/// A device that is configured and running; closed when the last of its queues and its monitor are gone.
+#[derive(Debug)]
+pub(super) struct Device {
+    /// DPDK's number of the port.
+    pub id: u16,
+    /// What the path may know.
+    pub caps: PortCaps,
+    /// Whether received frames say what their IPv4 checksum is.
+    pub rx_checksums: bool,
+    /// Whether it sends chained buffers.
+    pub multi_segment: bool,
+    /// Where it puts received frames.
+    pub data: Arc<PacketPool>,
+    /// Control frames that originate here.
+    pub control: Arc<PacketPool>,
+    _open: OpenPort,
+    _eal: Arc<Eal>,
+}
+
+/// Stops and closes a port, whether it came up whole or not.
+#[derive(Debug)]
+struct OpenPort(u16);
+
+impl Drop for OpenPort {
+    fn drop(&mut self) {
+        // SAFETY: the port exists, and no queue is in use: each holds the device. Stopping a stopped port does nothing.
+        unsafe { dpdk_sys::rte_eth_dev_stop(self.0) };
+        // SAFETY: the port exists and is stopped.
+        unsafe { dpdk_sys::rte_eth_dev_close(self.0) };
+    }
+}
+
+/// Names a port and its device in errors, and makes errors of return codes.
+struct Steps<'a> {
+    config: &'a DeviceConfig,
+    name: &'a DeviceName,
+}
+
+impl Steps<'_> {
+    fn check(&self, step: &'static str, code: c_int) -> Result<(), DpdkError> {
+        if code >= 0 { Ok(()) } else { Err(self.failed(step, code)) }
+    }
+
+    fn failed(&self, step: &'static str, code: c_int) -> DpdkError {
+        let why = log::said(&error_text(code));
+        if denied(&why) || matches!(code.saturating_neg(), 1 | 13) {
+            return DpdkError::NoPermission { what: self.what(), why };
+        }
+        DpdkError::Device { port: self.config.name.clone(), device: self.name.name.clone(), step, why }
+    }
+
+    fn what(&self) -> String {
+        format!("port {} ({})", self.config.name, self.config.device)
+    }
+}
+
+/// Makes DPDK know the device and returns its number.
+pub(super) fn probe(config: &DeviceConfig, name: &DeviceName) -> Result<u16, DpdkError> {
+    if let Some(interface) = name.interface() {
+        let c = c_string(interface)?;
+        // SAFETY: a string.
+        if unsafe { dpdk_sys::if_nametoindex(c.as_ptr()) } == 0 {
+            return Err(DpdkError::NoInterface {
+                port: config.name.clone(),
+                interface: interface.to_owned(),
+            });
+        }
+    }
+    log::forget();
+    let mut code = 0;
+    if !name.pci {
+        let c = c_string(&name.with_bus())?;
+        // SAFETY: the environment runs; a string, which DPDK copies.
+        code = unsafe { dpdk_sys::rte_dev_probe(c.as_ptr()) };
+    }
+    let mut id = 0;
+    let c = c_string(&name.name)?;
+    // SAFETY: a string, and a place for the number.
+    let found = unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(c.as_ptr(), &raw mut id) };
+    if code >= 0 && found >= 0 {
+        return Ok(id);
+    }
+    Err(if name.pci {
+        why_no_pci(config, name, Path::new("/sys/bus/pci/devices"))
+    } else {
+        why_no_vdev(config, name, code)
+    })
+}
+
+fn c_string(text: &str) -> Result<CString, DpdkError> {
+    CString::new(text).map_err(|_| DpdkError::BadArgument { argument: text.to_owned() })
+}
+
+fn why_no_vdev(config: &DeviceConfig, name: &DeviceName, code: c_int) -> DpdkError {
+    let why = log::said(&error_text(code));
+    if denied(&why) {
+        return DpdkError::NoPermission { what: format!("port {} ({})", config.name, config.device), why };
+    }
+    if why.contains("no driver found") || why.contains("failed to parse device") {
+        return DpdkError::UnknownDriver { port: config.name.clone(), driver: name.name.clone() };
+    }
+    DpdkError::Probe { port: config.name.clone(), device: config.device.clone(), why }
+}
+
+/// Why the PCI device did not come up at start. `devices` is sysfs's directory of them.
+fn why_no_pci(config: &DeviceConfig, name: &DeviceName, devices: &Path) -> DpdkError {
+    let (port, address) = (config.name.clone(), name.name.clone());
+    let device = devices.join(&address);
+    if !device.exists() {
+        return DpdkError::NoPciDevice { port, address };
+    }
+    let driver = std::fs::read_link(device.join("driver"))
+        .ok()
+        .and_then(|d| d.file_name().map(|n| n.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| "none".into());
+    if ["vfio-pci", "uio_pci_generic", "igb_uio"].contains(&driver.as_str()) {
+        let why = format!("it is bound to {driver}, and no driver of DPDK took it");
+        return DpdkError::Probe { port, device: config.device.clone(), why };
+    }
+    DpdkError::PciDriver { port, address, driver }
+}
+
+impl Device {
+    /// Configures and starts port `id`. `chained`: some device of the process may deliver frames in several buffers.
+    pub fn start(
+        eal: &Arc<Eal>,
+        config: &DeviceConfig,
+        name: &DeviceName,
+        id: u16,
+        (environment, buffers): (&EalConfig, &BufferConfig),
+        chained: bool,
+    ) -> Result<Arc<Self>, DpdkError> {
+        let steps = Steps { config, name };
+        let open = OpenPort(id);
+        log::forget();
+        // SAFETY: all fields are numbers and pointers, for which zero is a value.
+        let mut info: dpdk_sys::rte_eth_dev_info = unsafe { std::mem::zeroed() };
+        // SAFETY: the port exists; `info` is writable.
+        steps.check("describe itself", unsafe { dpdk_sys::rte_eth_dev_info_get(id, &raw mut info) })?;
+        let offered = info.max_rx_queues.min(info.max_tx_queues);
+        if config.queues > offered {
+            let (port, device) = (config.name.clone(), name.name.clone());
+            return Err(DpdkError::TooManyQueues { port, device, wanted: config.queues, offered });
+        }
+        // SAFETY: the port exists.
+        let socket = unsafe { dpdk_sys::rte_eth_dev_socket_id(id) };
+        let recipe = Recipe {
+            port: &config.name,
+            id,
+            buffers: buffers.buffers,
+            bytes: buffers.bytes,
+            socket,
+            memory_mb: environment.memory_mb,
+        };
+        let scatter = wants_scatter(&steps, &info, PacketPool::bytes(&recipe)?)?;
+        let offloads = Offloads::choose(&info, scatter, chained);
+        configure(&steps, &info, id, &offloads)?;
+
+        let (mut rx_descriptors, mut tx_descriptors) = (config.rx_descriptors, config.tx_descriptors);
+        // SAFETY: the port exists and is configured; two numbers to read and write.
+        let adjusted = unsafe {
+            dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &raw mut rx_descriptors, &raw mut tx_descriptors)
+        };
+        steps.check("choose its descriptors", adjusted)?;
+        let mut least = least_buffers(config.queues, rx_descriptors, tx_descriptors);
+        if name.name.starts_with("net_af_xdp") {
+            least = least.max(AF_XDP_BUFFERS);
+        }
+        if buffers.buffers < least {
+            let port = config.name.clone();
+            return Err(DpdkError::TooFewBuffers { port, buffers: buffers.buffers, wanted: least });
+        }
+        let data = Arc::new(PacketPool::data(eal, &recipe)?);
+        let control = Arc::new(PacketPool::control(eal, &recipe)?);
+
+        for queue in 0..config.queues {
+            let mut rx = info.default_rxconf;
+            rx.offloads = offloads.rx;
+            // SAFETY: the port is configured with so many queues; `rx` is read during the call; the pool lives for ever.
+            let code = unsafe {
+                dpdk_sys::rte_eth_rx_queue_setup(
+                    id,
+                    queue,
+                    rx_descriptors,
+                    socket as u32,
+                    &raw const rx,
+                    data.as_ptr(),
+                )
+            };
+            steps.check("set up a receive queue", code)?;
+            let mut tx = info.default_txconf;
+            tx.offloads = offloads.tx;
+            // SAFETY: as above.
+            let code = unsafe {
+                dpdk_sys::rte_eth_tx_queue_setup(id, queue, tx_descriptors, socket as u32, &raw const tx)
+            };
+            steps.check("set up a transmit queue", code)?;
+        }
+        set_mtu(&steps, &info, id)?;
+        // SAFETY: the port is configured.
+        steps.check("start", unsafe { dpdk_sys::rte_eth_dev_start(id) })?;
+        if config.promiscuous {
+            // SAFETY: the port exists.
+            let code = unsafe { dpdk_sys::rte_eth_promiscuous_enable(id) };
+            // Devices without address filters have nothing to switch.
+            if error_number(code) != ENOTSUP {
+                steps.check("receive frames for any address", code)?;
+            }
+        }
+        // SAFETY: six bytes, for which zero is a value.
+        let mut mac: dpdk_sys::rte_ether_addr = unsafe { std::mem::zeroed() };
+        // SAFETY: the port exists; `mac` is writable.
+        steps.check("tell its address", unsafe { dpdk_sys::rte_eth_macaddr_get(id, &raw mut mac) })?;
+
+        let tx_ipv4_checksum = offloads.tx & dpdk_sys::STEERAGE_TX_OFFLOAD_IPV4_CKSUM != 0;
+        Ok(Arc::new(Self {
+            id,
+            caps: PortCaps { mac: Mac(mac.addr_bytes), mtu: config.mtu, tx_ipv4_checksum },
+            rx_checksums: offloads.rx & dpdk_sys::STEERAGE_RX_OFFLOAD_IPV4_CKSUM != 0,
+            multi_segment: offloads.tx & dpdk_sys::STEERAGE_TX_OFFLOAD_MULTI_SEGS != 0,
+            data,
+            control,
+            _open: open,
+            _eal: eal.clone(),
+        }))
+    }
+
+    /// The device's counters and link now.
+    pub fn stats(&self) -> DeviceStats {
+        // SAFETY: all fields are numbers.
+        let mut stats: dpdk_sys::rte_eth_stats = unsafe { std::mem::zeroed() };
+        // SAFETY: the port runs; `stats` is writable. A device without counters leaves zeros.
+        unsafe { dpdk_sys::rte_eth_stats_get(self.id, &raw mut stats) };
+        // SAFETY: all fields are numbers.
+        let mut link: dpdk_sys::rte_eth_link = unsafe { std::mem::zeroed() };
+        // SAFETY: as for the counters.
+        unsafe { dpdk_sys::rte_eth_link_get_nowait(self.id, &raw mut link) };
+        let unknown = link.link_speed == dpdk_sys::RTE_ETH_SPEED_NUM_UNKNOWN;
+        DeviceStats {
+            link_up: u32::from(link.link_status()) == dpdk_sys::RTE_ETH_LINK_UP,
+            link_mbps: if unknown { 0 } else { link.link_speed },
+            rx_packets: stats.ipackets,
+            rx_bytes: stats.ibytes,
+            rx_missed: stats.imissed,
+            rx_errors: stats.ierrors,
+            rx_no_buffer: stats.rx_nombuf,
+            tx_packets: stats.opackets,
+            tx_bytes: stats.obytes,
+            tx_errors: stats.oerrors,
+        }
+    }
+}
+
+/// ENOTSUP of Linux; what a driver says to a function that it doesn't have.
+const ENOTSUP: c_int = 95;
+
+fn error_number(code: c_int) -> c_int {
+    code.saturating_neg()
+}
+
+/// What of a device's offloads is used.
+struct Offloads {
+    rx: u64,
+    tx: u64,
+    rss: u64,
+}
+
+impl Offloads {
+    /// LRO is never asked for: it would merge packets that have to be forwarded as they came.
+    fn choose(info: &dpdk_sys::rte_eth_dev_info, scatter: bool, chained: bool) -> Self {
+        let mut rx = dpdk_sys::STEERAGE_RX_OFFLOAD_IPV4_CKSUM;
+        let mut tx = dpdk_sys::STEERAGE_TX_OFFLOAD_IPV4_CKSUM;
+        if scatter {
+            rx |= dpdk_sys::STEERAGE_RX_OFFLOAD_SCATTER;
+        }
+        // Many drivers have a faster transmit function for frames of one buffer, so chains are asked for only if there
+        // can be any.
+        if chained {
+            tx |= dpdk_sys::STEERAGE_TX_OFFLOAD_MULTI_SEGS;
+        }
+        Self {
+            rx: rx & info.rx_offload_capa,
+            tx: tx & info.tx_offload_capa,
+            rss: dpdk_sys::STEERAGE_RSS_IP_TCP_UDP & info.flow_type_rss_offloads,
+        }
+    }
+}
+
+/// Whether frames of the configured MTU need chained buffers of `bytes`.
+///
+/// # Errors
+/// If they do and the device can't chain.
+fn wants_scatter(
+    steps: &Steps<'_>,
+    info: &dpdk_sys::rte_eth_dev_info,
+    bytes: u16,
+) -> Result<bool, DpdkError> {
+    let mut wanted = u32::from(steps.config.mtu) + ETHERNET_BYTES;
+    if steps.name.name.starts_with("net_af_xdp") {
+        wanted += AF_XDP_HEADROOM;
+    }
+    if wanted <= u32::from(bytes) {
+        return Ok(false);
+    }
+    if info.rx_offload_capa & dpdk_sys::STEERAGE_RX_OFFLOAD_SCATTER != 0 {
+        return Ok(true);
+    }
+    Err(DpdkError::BufferTooSmall {
+        port: steps.config.name.clone(),
+        device: steps.name.name.clone(),
+        mtu: steps.config.mtu,
+        bytes,
+        wanted,
+    })
+}
+
+/// Whether a device with that configuration may deliver frames in several buffers of `bytes`.
+pub(super) fn may_chain(config: &DeviceConfig, bytes: u16) -> bool {
+    u32::from(config.mtu) + ETHERNET_BYTES > u32::from(bytes)
+}
+
+fn configure(
+    steps: &Steps<'_>,
+    info: &dpdk_sys::rte_eth_dev_info,
+    id: u16,
+    offloads: &Offloads,
+) -> Result<(), DpdkError> {
+    let config = steps.config;
+    if config.mtu > info.max_mtu {
+        return Err(mtu_refused(steps, info.max_mtu, "its driver's limit".into()));
+    }
+    // SAFETY: all fields are numbers and pointers that may be null.
+    let mut conf: dpdk_sys::rte_eth_conf = unsafe { std::mem::zeroed() };
+    conf.rxmode.mtu = u32::from(config.mtu);
+    conf.rxmode.offloads = offloads.rx;
+    conf.txmode.offloads = offloads.tx;
+    if config.queues > 1 && offloads.rss != 0 {
+        conf.rxmode.mq_mode = dpdk_sys::RTE_ETH_MQ_RX_RSS;
+        // The driver's own key: which worker receives a flow doesn't matter for who owns it.
+        conf.rx_adv_conf.rss_conf.rss_hf = offloads.rss;
+    }
+    // SAFETY: the port exists and is stopped; `conf` is read during the call.
+    let code = unsafe { dpdk_sys::rte_eth_dev_configure(id, config.queues, config.queues, &raw const conf) };
+    steps.check("take its configuration", code)
+}
+
+/// Sets the MTU and reads it back.
+fn set_mtu(steps: &Steps<'_>, info: &dpdk_sys::rte_eth_dev_info, id: u16) -> Result<(), DpdkError> {
+    let wanted = steps.config.mtu;
+    log::forget();
+    // SAFETY: the port is configured.
+    let code = unsafe { dpdk_sys::rte_eth_dev_set_mtu(id, wanted) };
+    // A software device without the function carries whatever fits a buffer.
+    if code < 0 && error_number(code) != ENOTSUP {
+        return Err(mtu_refused(steps, info.max_mtu, log::said(&error_text(code))));
+    }
+    let mut set = 0;
+    // SAFETY: the port exists; a number to write.
+    steps.check("tell its MTU", unsafe { dpdk_sys::rte_eth_dev_get_mtu(id, &raw mut set) })?;
+    if set < wanted { Err(mtu_refused(steps, set, "it stayed at that".into())) } else { Ok(()) }
+}
+
+fn mtu_refused(steps: &Steps<'_>, largest: u16, why: String) -> DpdkError {
+    let (port, device) = (steps.config.name.clone(), steps.name.name.clone());
+    DpdkError::MtuRefused { port, device, wanted: steps.config.mtu, largest, why }
+}

@@ -1,0 +1,299 @@
+//! From configuration to View. Every node compiles the same inputs, so that all decide alike.
+
+use super::config::{Config, PortRole};
+use crate::base::hash::{mix, siphash13_bytes};
+use crate::base::limits::MAX_NODES;
+use crate::base::{Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, RealServerId, SnatId, Tick, VirtualServerId};
+use crate::path::port::PortCaps;
+use crate::table::exact::ExactMap;
+use crate::table::maglev::{Maglev, Member};
+use crate::table::placement::Placement;
+use crate::table::route::RouteTable;
+use crate::view::{
+    Group, Hop, HopId, Interface, Node, Owned, RealServer, Route, Service, Services, Snat, Timeouts, View,
+    VirtualServer, prefix_holds,
+};
+use crate::wire::backplane;
+use std::sync::Arc;
+
+/// What the configuration's checks promise and the compiler still has to see for itself.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CompileError {
+    /// No interface or route leads there.
+    #[error("no interface or route covers {what} {address}")]
+    Unroutable {
+        /// What has the address.
+        what: String,
+        /// The address.
+        address: Addr,
+    },
+    /// Two routes for one prefix.
+    #[error("two routes for one prefix: a static one and an interface's own, or two interfaces' ")]
+    DuplicateRoute,
+    /// An interface has no address to speak to a neighbour from.
+    #[error("interface \"{interface}\" has no address of the family of {address}, which it has to reach")]
+    NoSource {
+        /// The interface.
+        interface: String,
+        /// The neighbour.
+        address: Addr,
+    },
+}
+
+/// Next hops while they are collected: each neighbour once.
+#[derive(Default)]
+struct Hops(Vec<Hop>);
+
+impl Hops {
+    fn id(&mut self, interface: InterfaceId, address: Addr) -> HopId {
+        let hop = Hop { interface, address, mac: None };
+        let at = self.0.iter().position(|h| *h == hop).unwrap_or_else(|| {
+            self.0.push(hop);
+            self.0.len() - 1
+        });
+        HopId(at as u32)
+    }
+}
+
+/// The first View of a node: nobody heard, no neighbour resolved. `caps` are those of the configuration's ports.
+pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> Result<View, CompileError> {
+    let cluster = &config.cluster;
+    let (interfaces, backplane) = interfaces(config, caps);
+    let mut hops = Hops::default();
+    let routes = routes(config, &interfaces, &mut hops)?;
+    let groups = groups(config);
+    let (virtual_servers, real_servers) = servers(config, &interfaces, &routes, &mut hops)?;
+    let nodes = nodes(config, incarnation, backplane, &mut hops);
+    for hop in &hops.0 {
+        let interface = &interfaces[hop.interface.index()];
+        if interface.source_for(hop.address).is_none() {
+            return Err(CompileError::NoSource { interface: interface.name.clone(), address: hop.address });
+        }
+    }
+    let mut interface_of: Vec<_> = interfaces
+        .iter()
+        .enumerate()
+        .map(|(i, x)| (u32::from(x.port.0) << 16 | u32::from(x.vlan.unwrap_or(0)), InterfaceId(i as u8)))
+        .collect();
+    interface_of.sort_unstable();
+    let services = Services {
+        by_service: ExactMap::build(config.virtual_servers.iter().enumerate().map(|(i, v)| {
+            let service = Service { address: v.address, port: v.port, protocol: v.protocol.number() };
+            (service, VirtualServerId(i as u32))
+        })),
+        owned: owned(config, &interfaces, &groups),
+        virtual_servers,
+        real_servers,
+        snats: config.snats.iter().map(|s| Snat { address: s.address, group: s.group, node: s.node }).collect(),
+        groups,
+        interfaces,
+        interface_of,
+        routes,
+    };
+    Ok(View {
+        version: 1,
+        me: config.me,
+        hash_key: cluster.hash_key,
+        auth_key: cluster.auth_key,
+        data_port: cluster.data_port,
+        control_port: cluster.control_port,
+        steering_cache: config.tables.steering_cache,
+        timeouts: Timeouts {
+            half_open: Tick::covering(config.tables.half_open),
+            closed: Tick::covering(config.tables.closed),
+            steering: Tick::covering(config.tables.steering),
+        },
+        nodes,
+        services: Arc::new(services),
+        hops: hops.0,
+        neighbours: ExactMap::build([]),
+    })
+}
+
+/// The configured interfaces, and behind them the backplane's, whose id is given too.
+fn interfaces(config: &Config, caps: &[PortCaps]) -> (Vec<Interface>, Option<InterfaceId>) {
+    let mut all: Vec<_> = config
+        .interfaces
+        .iter()
+        .map(|x| Interface {
+            name: x.name.clone(),
+            port: x.port,
+            vlan: x.vlan,
+            mac: caps[x.port.index()].mac,
+            mtu: caps[x.port.index()].mtu,
+            addresses: x.addresses.clone(),
+            backplane: false,
+        })
+        .collect();
+    let port = config.ports.iter().position(|p| p.role == PortRole::Backplane);
+    if let Some(port) = port {
+        let address = config.cluster.nodes[config.me.index()].backplane;
+        all.push(Interface {
+            name: "backplane".into(),
+            port: PortId(port as u8),
+            vlan: None,
+            mac: caps[port].mac,
+            mtu: caps[port].mtu,
+            addresses: vec![(address, config.cluster.backplane_prefix)],
+            backplane: true,
+        });
+    }
+    let backplane = port.map(|_| InterfaceId((all.len() - 1) as u8));
+    (all, backplane)
+}
+
+fn routes(config: &Config, interfaces: &[Interface], hops: &mut Hops) -> Result<RouteTable<Route>, CompileError> {
+    let connected = interfaces.iter().enumerate().filter(|(_, x)| !x.backplane).flat_map(|(i, x)| {
+        x.addresses.iter().map(move |(a, len)| ((network(*a, *len), *len), Route::OnLink(InterfaceId(i as u8))))
+    });
+    let mut all: Vec<_> = connected.collect();
+    // Two addresses of one interface may share their prefix.
+    all.sort_by_key(|((a, len), route)| (*a, *len, matches!(route, Route::OnLink(i) if i.0 > 0)));
+    all.dedup();
+    for route in &config.routes {
+        let (to, len) = route.to;
+        all.push(((network(to, len), len), Route::Via(hops.id(route.interface, route.via))));
+    }
+    RouteTable::build(all).map_err(|_| CompileError::DuplicateRoute)
+}
+
+/// The first address of the prefix that `address` lies in.
+fn network(address: Addr, len: u8) -> Addr {
+    let bits = if address.is_v4() { 96 + u32::from(len) } else { u32::from(len) };
+    let mask = if bits == 0 { 0 } else { u128::MAX << (128 - bits.min(128)) };
+    Addr((u128::from_be_bytes(address.0) & mask).to_be_bytes())
+}
+
+fn groups(config: &Config) -> Vec<Group> {
+    config
+        .cluster
+        .groups
+        .iter()
+        .enumerate()
+        .map(|(id, group)| {
+            let seed = siphash13_bytes(config.cluster.hash_key, group.name.as_bytes());
+            let weights: Vec<_> =
+                group.members.iter().map(|m| (*m, config.cluster.nodes[m.index()].weight)).collect();
+            let snats = config.snats.iter().enumerate().filter(|(_, s)| s.group == GroupId(id as u16));
+            // Those that this node advertises first: their replies come straight home (MECHANISMS §4 point 5).
+            let (own, others): (Vec<_>, Vec<_>) = snats.partition(|(_, s)| s.node == config.me);
+            Group {
+                name: group.name.clone(),
+                members: group.members.iter().fold(0, |set, m| set | 1 << m.0),
+                placement: Placement::initial(seed, &weights),
+                snats: own.into_iter().chain(others).map(|(i, _)| SnatId(i as u16)).collect(),
+            }
+        })
+        .collect()
+}
+
+fn servers(
+    config: &Config,
+    interfaces: &[Interface],
+    routes: &RouteTable<Route>,
+    hops: &mut Hops,
+) -> Result<(Vec<VirtualServer>, Vec<RealServer>), CompileError> {
+    let mut real_servers = Vec::new();
+    let mut virtual_servers = Vec::new();
+    for (id, server) in config.virtual_servers.iter().enumerate() {
+        let mut members = Vec::new();
+        let serves = config.cluster.groups[server.group.index()].members.contains(&config.me);
+        for real in &server.real_servers {
+            let (hop, tunnel_source) = match (way(real.address, interfaces, routes, hops), serves) {
+                (Some((hop, source)), _) => (Some(hop), source),
+                (None, false) => (None, Addr::UNSPECIFIED),
+                (None, true) => {
+                    let what = format!("real server \"{}\" of \"{}\"", real.name, server.name);
+                    return Err(CompileError::Unroutable { what, address: real.address });
+                }
+            };
+            members.push(Member {
+                id: RealServerId(real_servers.len() as u32),
+                name_hash: siphash13_bytes(config.cluster.hash_key, real.name.as_bytes()),
+                weight: real.weight,
+            });
+            real_servers.push(RealServer {
+                virtual_server: VirtualServerId(id as u32),
+                name: real.name.clone(),
+                address: real.address,
+                port: real.port,
+                protocol: server.protocol.number(),
+                hop,
+                tunnel_source,
+            });
+        }
+        virtual_servers.push(VirtualServer {
+            name: server.name.clone(),
+            address: server.address,
+            port: server.port,
+            protocol: server.protocol,
+            group: server.group,
+            forward: server.forward,
+            ingress: server.ingress,
+            idle_ticks: Tick::covering(server.idle),
+            maglev: Maglev::build(config.cluster.hash_key, &members, config.cluster.maglev_slots),
+        });
+    }
+    Ok((virtual_servers, real_servers))
+}
+
+/// Next hop towards `address`, and the source address for a tunnel to it.
+fn way(
+    address: Addr,
+    interfaces: &[Interface],
+    routes: &RouteTable<Route>,
+    hops: &mut Hops,
+) -> Option<(HopId, Addr)> {
+    let (hop, interface) = match routes.lookup(address)? {
+        Route::Via(hop) => (hop, hops.0[hop.0 as usize].interface),
+        Route::OnLink(interface) => (hops.id(interface, address), interface),
+    };
+    Some((hop, interfaces[interface.index()].source_for(address)?))
+}
+
+fn nodes(
+    config: &Config,
+    incarnation: Incarnation,
+    backplane: Option<InterfaceId>,
+    hops: &mut Hops,
+) -> Vec<Node> {
+    let me = config.me;
+    let each = config.cluster.nodes.iter().enumerate().map(|(i, node)| {
+        let id = NodeId(i as u16);
+        let incarnation = if id == me { incarnation } else { Incarnation(0) };
+        Node {
+            name: node.name.clone(),
+            incarnation,
+            cookie: backplane::cookie(config.cluster.auth_key, id, incarnation),
+            backplane: node.backplane,
+            hop: backplane.filter(|_| id != me).map(|b| hops.id(b, node.backplane)),
+            workers: node.workers,
+            up: id == me,
+        }
+    });
+    each.collect()
+}
+
+/// The member of a group that answers ARP and ND for a VIP: highest random weight, so that VIPs spread over the members.
+pub fn advertiser(config: &Config, group: GroupId, vip: Addr) -> Option<NodeId> {
+    let members = &config.cluster.groups[group.index()].members;
+    members.iter().copied().max_by_key(|m| mix(config.cluster.hash_key.addr(vip) ^ mix(u64::from(m.0) + 1)))
+}
+
+fn owned(config: &Config, interfaces: &[Interface], groups: &[Group]) -> ExactMap<Addr, Owned> {
+    debug_assert!(groups.len() <= MAX_NODES);
+    let own = interfaces.iter().flat_map(|x| x.addresses.iter().map(|(a, _)| (*a, Owned::Interface)));
+    let snats = config.snats.iter().enumerate().map(|(i, s)| {
+        (s.address, Owned::Snat { id: SnatId(i as u16), advertised: s.node == config.me })
+    });
+    // A VIP may stand in several groups, by port; the first virtual server that names it decides who advertises it.
+    let vips = config.virtual_servers.iter().map(|v| {
+        (v.address, Owned::Vip { advertised: advertiser(config, v.group, v.address) == Some(config.me) })
+    });
+    ExactMap::build(own.chain(snats).chain(vips))
+}
+
+/// Whether an interface of this node has `address` on its link.
+pub fn on_link(interface: &Interface, address: Addr) -> bool {
+    interface.addresses.iter().any(|(own, len)| prefix_holds(*own, *len, address))
+}

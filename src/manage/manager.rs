@@ -1,0 +1,279 @@
+//! The management side of a node, as a value: hears the workers' events, keeps neighbours and peers, publishes Views.
+
+use super::announce::Announcements;
+use super::config::Config;
+use super::neighbour::Neighbours;
+use super::peer::Peers;
+use super::probe;
+use super::stats::{
+    NeighbourStats, PeerStats, PortStats, RealServerStats, Stats, Totals, Traffic, VirtualServerStats, WorkerStats,
+};
+use crate::base::{GroupId, Incarnation, Instant, NodeId, RealServerId};
+use crate::path::counters::Counters;
+use crate::path::message::{Command, Event};
+use crate::path::port::{DeviceMonitor, PortCaps};
+use crate::table::exact::ExactMap;
+use crate::table::publish::Publisher;
+use crate::view::{Neighbour, View};
+use crate::wire::backplane;
+use crate::wire::control::Heartbeat;
+use crossbeam_channel::{Receiver, Sender};
+use std::sync::Arc;
+
+/// Events that one turn takes.
+const EVENT_SLICE: usize = 1024;
+
+/// A device as the manager sees it.
+pub struct Device {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it is and can do.
+    pub caps: PortCaps,
+    /// Its counters.
+    pub monitor: Box<dyn DeviceMonitor>,
+}
+
+/// A worker as the manager sees it.
+pub struct WorkerLink {
+    /// Its counters.
+    pub counters: Arc<Counters>,
+    /// To it.
+    pub commands: Sender<Command>,
+}
+
+/// See the module's text.
+pub struct Manager {
+    config: Config,
+    incarnation: Incarnation,
+    views: Publisher<View>,
+    events: Receiver<Event>,
+    workers: Vec<WorkerLink>,
+    devices: Vec<Device>,
+    neighbours: Neighbours,
+    peers: Peers,
+    announcements: Announcements,
+    started: Instant,
+    heartbeat_due: Instant,
+    heartbeats: u64,
+    commands_lost: u64,
+}
+
+impl Manager {
+    /// A manager that has published its first View through `views`.
+    pub fn new(
+        config: Config,
+        incarnation: Incarnation,
+        views: Publisher<View>,
+        events: Receiver<Event>,
+        workers: Vec<WorkerLink>,
+        devices: Vec<Device>,
+        now: Instant,
+    ) -> Self {
+        let view = views.current();
+        let (neighbours, announcements) =
+            (Neighbours::new(&view.hops, now), Announcements::new(&view.services, now));
+        let peers = Peers::new(config.me, config.cluster.nodes.len(), config.cluster.suspicion);
+        Self {
+            config,
+            incarnation,
+            views,
+            events,
+            workers,
+            devices,
+            neighbours,
+            peers,
+            announcements,
+            started: now,
+            heartbeat_due: now,
+            heartbeats: 0,
+            commands_lost: 0,
+        }
+    }
+
+    /// One turn: events in, timers, heartbeats out, and a new View if anything that it says has changed. `true` if there
+    /// were events.
+    pub fn turn(&mut self, now: Instant) -> bool {
+        let mut changed = false;
+        let mut busy = false;
+        for _ in 0..EVENT_SLICE {
+            let Ok(event) = self.events.try_recv() else { break };
+            busy = true;
+            match event {
+                Event::Resolve(neighbour) => self.neighbours.resolve(neighbour, now),
+                Event::Heard { neighbour, mac, asked_us } => self.neighbours.heard(neighbour, mac, asked_us, now),
+                Event::Heartbeat(beat) => changed |= self.peers.heard(&beat, now),
+            }
+        }
+        changed |= self.peers.turn(now);
+        self.ask_and_announce(now);
+        changed |= self.neighbours.take_changed();
+        if now >= self.heartbeat_due {
+            self.heartbeat_due = now + self.config.cluster.heartbeat;
+            self.send_heartbeats();
+        }
+        if changed {
+            self.publish();
+        }
+        self.views.collect();
+        busy
+    }
+
+    /// Worker 0 sends what the manager has to say: it has a queue on every port.
+    fn ask_and_announce(&mut self, now: Instant) {
+        let Self { neighbours, announcements, views, workers, commands_lost, .. } = self;
+        let services = &views.current().services;
+        let mut send = |command| {
+            if workers[0].commands.try_send(command).is_err() {
+                *commands_lost += 1;
+            }
+        };
+        neighbours.turn(now, |n| {
+            let interface = &services.interfaces[n.interface.index()];
+            if let Some(command) = probe::ask(n.interface, interface, n.address) {
+                send(command);
+            }
+        });
+        announcements.turn(services, now, send);
+    }
+
+    fn send_heartbeats(&mut self) {
+        self.heartbeats += 1;
+        let beat = Heartbeat {
+            sender: self.config.me,
+            incarnation: self.incarnation,
+            counter: self.heartbeats,
+            view: self.views.current().version,
+            ready: self.ready(),
+            turns: self.workers.iter().map(|w| w.counters.turns.get() as u32).collect(),
+        };
+        let mut bytes = [0; crate::wire::control::MAX_LEN];
+        let len = beat.write(&mut bytes, self.config.cluster.auth_key);
+        for node in (0..self.config.cluster.nodes.len() as u16).map(NodeId).filter(|n| *n != self.config.me) {
+            let message = bytes[..len].iter().copied().collect();
+            if self.workers[0].commands.try_send(Command::Control { node, message }).is_err() {
+                self.commands_lost += 1;
+            }
+        }
+    }
+
+    /// Publishes the View that follows from what is known now.
+    fn publish(&mut self) {
+        let mut view = self.views.current().clone();
+        view.version += 1;
+        for hop in &mut view.hops {
+            hop.mac = self.neighbours.mac(Neighbour { interface: hop.interface, address: hop.address });
+        }
+        view.neighbours = ExactMap::build(self.neighbours.others());
+        for (i, node) in view.nodes.iter_mut().enumerate() {
+            let id = NodeId(i as u16);
+            if id != self.config.me {
+                let peer = self.peers.get(id);
+                (node.incarnation, node.up) = (peer.incarnation, peer.up);
+                node.cookie = backplane::cookie(self.config.cluster.auth_key, id, peer.incarnation);
+            }
+        }
+        self.views.publish(view);
+    }
+
+    /// Whether the node can serve: every next hop has told its address, or has had its chance.
+    pub fn ready(&self) -> bool {
+        self.neighbours.settled()
+    }
+
+    /// What the node tells of itself.
+    pub fn stats(&mut self, now: Instant) -> Stats {
+        let view = self.views.current();
+        let workers: Vec<_> =
+            self.workers.iter().enumerate().map(|(i, w)| WorkerStats::read(i as u16, &w.counters)).collect();
+        let mut totals = Totals::of(&workers);
+        totals.counters.insert("commands_lost", self.commands_lost);
+        let interfaces = &view.services.interfaces;
+        Stats {
+            node: view.this_node().name.clone(),
+            incarnation: self.incarnation.0,
+            ready: self.ready(),
+            view: view.version,
+            view_adopted: self.workers.iter().map(|w| w.counters.view.get()).min().unwrap_or(0),
+            uptime_s: now.since(self.started).as_secs_f64(),
+            totals,
+            workers,
+            ports: self
+                .devices
+                .iter_mut()
+                .map(|d| PortStats {
+                    name: d.name.clone(),
+                    mac: d.caps.mac.to_string(),
+                    mtu: d.caps.mtu,
+                    device: d.monitor.stats(),
+                })
+                .collect(),
+            virtual_servers: self.virtual_servers(),
+            peers: self.peer_stats(now),
+            neighbours: self
+                .neighbours
+                .all()
+                .map(|(n, mac)| NeighbourStats {
+                    interface: interfaces[n.interface.index()].name.clone(),
+                    address: n.address.ip(),
+                    mac: mac.map(|m| m.to_string()),
+                })
+                .collect(),
+        }
+    }
+
+    fn traffic(&self, of: impl Fn(&Counters) -> &crate::path::counters::FlowCounters) -> Traffic {
+        let mut sum = Traffic::default();
+        self.workers.iter().for_each(|w| sum.add(of(&w.counters)));
+        sum
+    }
+
+    fn virtual_servers(&self) -> Vec<VirtualServerStats> {
+        let view = self.views.current();
+        let services = &view.services;
+        let each = services.virtual_servers.iter().enumerate().map(|(id, server)| {
+            let group = &services.groups[server.group.index()];
+            let real_servers = services.real_servers.iter().enumerate();
+            VirtualServerStats {
+                name: server.name.clone(),
+                address: server.address.ip(),
+                port: server.port,
+                protocol: server.protocol,
+                group: group.name.clone(),
+                member: group.has(view.me),
+                forward: server.forward,
+                ingress: server.ingress,
+                traffic: self.traffic(|c| &c.virtual_servers[id]),
+                real_servers: real_servers
+                    .filter(|(_, real)| real.virtual_server.index() == id)
+                    .map(|(i, real)| RealServerStats {
+                        name: real.name.clone(),
+                        address: real.address.ip(),
+                        port: real.port,
+                        traffic: self.traffic(|c| &c.real_servers[RealServerId(i as u32).index()]),
+                    })
+                    .collect(),
+            }
+        });
+        each.collect()
+    }
+
+    fn peer_stats(&self, now: Instant) -> Vec<PeerStats> {
+        let view = self.views.current();
+        let all = &view.services.groups[GroupId(0).index()];
+        let others = view.nodes.iter().enumerate().map(|(i, n)| (NodeId(i as u16), n)).filter(|(id, _)| *id != view.me);
+        others
+            .map(|(id, node)| {
+                let peer = self.peers.get(id);
+                PeerStats {
+                    name: node.name.clone(),
+                    incarnation: peer.incarnation.0,
+                    up: peer.up,
+                    ready: peer.ready,
+                    heard_ms_ago: peer.heard.map(|at| now.since(at).as_millis() as u64),
+                    view: peer.view,
+                    buckets: all.placement.count(id),
+                }
+            })
+            .collect()
+    }
+}

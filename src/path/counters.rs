@@ -1,0 +1,125 @@
+//! A worker's counters: written by its core, read by the management thread.
+
+use super::verdict::Verdict;
+use crate::table::counter::Counter;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A worker's counters.
+        #[derive(Debug)]
+        #[repr(align(128))]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: Counter,)*
+            /// Dropped packets, by [`Verdict`].
+            pub drops: [Counter; Verdict::ALL.len()],
+            /// By virtual server id.
+            pub virtual_servers: Box<[FlowCounters]>,
+            /// By real server id.
+            pub real_servers: Box<[FlowCounters]>,
+        }
+
+        impl Counters {
+            /// Zeroes, for so many virtual and real servers.
+            pub fn new(virtual_servers: usize, real_servers: usize) -> Self {
+                let flows = |n| (0..n).map(|_| FlowCounters::default()).collect();
+                Self {
+                    $($name: Counter::default(),)*
+                    drops: std::array::from_fn(|_| Counter::default()),
+                    virtual_servers: flows(virtual_servers),
+                    real_servers: flows(real_servers),
+                }
+            }
+
+            /// Name and value of each single counter, in the order above.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+                [$((stringify!($name), self.$name.get()),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames received on front ports.
+    rx,
+    /// Frames received on the backplane.
+    backplane_rx,
+    /// Frames given to front devices.
+    tx,
+    /// Frames given to the backplane device, control frames included.
+    backplane_tx,
+    /// Packets steered to other nodes.
+    steered_out,
+    /// Steered packets from other nodes.
+    steered_in,
+    /// Packets handed to other workers of this node.
+    ring_out,
+    /// Packets from other workers of this node.
+    ring_in,
+    /// Steering decisions made by hashing the tuple to a bucket.
+    hashed,
+    /// Steering decisions found in a steering session.
+    steering_hits,
+    /// Packets that found their session here.
+    session_hits,
+    /// Sessions made.
+    sessions_opened,
+    /// Sessions that timed out or were replaced by their client's next connection.
+    sessions_closed,
+    /// Half-open sessions that had to make room.
+    sessions_evicted,
+    /// New flows balanced without a session because there was no room (never NATed ones).
+    sessions_refused,
+    /// Steering decisions that could not be kept because there was no room.
+    steering_full,
+    /// Sessions now.
+    sessions,
+    /// Steering sessions now.
+    steering_sessions,
+    /// Echo requests answered.
+    echo_replies,
+    /// "Packet too big" and "fragmentation needed" sent.
+    too_big_sent,
+    /// Control frames received and accepted.
+    control_rx,
+    /// Control frames sent.
+    control_tx,
+    /// Messages to the management thread that found its channel full.
+    events_lost,
+    /// Turns.
+    turns,
+    /// Turns that found something to do.
+    busy_turns,
+    /// Version of the View in use.
+    view,
+}
+
+impl Counters {
+    /// Counts a dropped packet.
+    #[inline]
+    pub fn count_drop(&self, verdict: Verdict) {
+        self.drops[verdict as usize].inc();
+    }
+
+    /// Dropped packets of all kinds.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().map(Counter::get).sum()
+    }
+}
+
+/// Traffic of a virtual or real server.
+#[derive(Debug, Default)]
+pub struct FlowCounters {
+    /// New flows.
+    pub connections: Counter,
+    /// Packets towards the real servers.
+    pub packets_in: Counter,
+    /// Bytes of them, from the IP header on.
+    pub bytes_in: Counter,
+    /// Packets towards the clients (NAT only; others don't pass here).
+    pub packets_out: Counter,
+    /// Bytes of them.
+    pub bytes_out: Counter,
+    /// Sessions now.
+    pub sessions: Counter,
+}
+

@@ -1,0 +1,49 @@
+//! What workers and the management thread tell each other, over bounded channels.
+
+use crate::base::limits::{HEAD_BYTES, MAX_NODES};
+use crate::base::{InterfaceId, Mac, NodeId};
+use crate::view::Neighbour;
+use crate::wire::control::{self, Heartbeat};
+use arrayvec::ArrayVec;
+
+/// From a worker to the management thread.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A packet waits for this neighbour.
+    Resolve(Neighbour),
+    /// A neighbour has told its Ethernet address.
+    Heard {
+        /// Who.
+        neighbour: Neighbour,
+        /// Its Ethernet address.
+        mac: Mac,
+        /// It asked us, so it is about to send us something: worth knowing even if nobody waits for it.
+        asked_us: bool,
+    },
+    /// A peer's heartbeat, its authentication code checked.
+    Heartbeat(Heartbeat),
+}
+
+/// From the management thread to a worker.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Send this Ethernet frame on that interface's port.
+    Transmit {
+        /// The interface.
+        interface: InterfaceId,
+        /// The frame, VLAN tag included.
+        frame: ArrayVec<u8, HEAD_BYTES>,
+    },
+    /// Send this control message to that node.
+    Control {
+        /// The node.
+        node: NodeId,
+        /// The message.
+        message: ArrayVec<u8, { control::MAX_LEN }>,
+    },
+}
+
+/// Messages that a channel holds. One round of heartbeats to every peer must fit.
+pub const CHANNEL: usize = 1024;
+
+const _: () = assert!(CHANNEL >= 4 * MAX_NODES);

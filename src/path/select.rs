@@ -1,0 +1,127 @@
+//! A new flow gets its real server, and if NATed its SNAT address and port.
+
+use super::counters::Counters;
+use super::meta::Meta;
+use super::track;
+use super::verdict::Verdict;
+use crate::base::hash::mix;
+use crate::base::limits::BUCKETS;
+use crate::base::{FlowHash, FlowKey, Instant, RealServerId, SnatId, VirtualServerId};
+use crate::table::flow::EntryId;
+use crate::table::session::{Names, Session, SessionTable, State};
+use crate::view::{Forward, View};
+
+/// Ports of one SNAT address that name one bucket: those below 4096 are never used.
+const PORTS_A_BUCKET: usize = (1 << 16) / BUCKETS - 1;
+
+/// How a new flow goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// With a session.
+    Session(EntryId),
+    /// To this real server, without one.
+    Stateless(RealServerId),
+}
+
+/// The real server that the Maglev table names for a flow.
+#[inline]
+pub fn real_server(view: &View, id: VirtualServerId, hash: FlowHash) -> Result<RealServerId, Verdict> {
+    view.services.virtual_servers[id.index()].maglev.lookup(hash.slot()).ok_or(Verdict::NoRealServer)
+}
+
+/// The hashes under which a session stands.
+#[inline]
+pub fn names(view: &View, key: &FlowKey, session: &Session) -> Names {
+    let reply = (session.snat_port != 0)
+        .then(|| view.hash_key.flow(&view.reply_key(session.real, session.snat, session.snat_port)));
+    Names { forward: view.hash_key.flow(key), reply }
+}
+
+/// Opens a session for the first packet of a flow that this worker owns. A flow that needs no NAT goes on without one when
+/// there is no room, or when its first packet is its last.
+pub fn open(
+    view: &View,
+    sessions: &mut SessionTable,
+    counters: &Counters,
+    id: VirtualServerId,
+    meta: &Meta,
+    now: Instant,
+) -> Result<Opened, Verdict> {
+    let real = real_server(view, id, meta.hash)?;
+    let server = &view.services.virtual_servers[id.index()];
+    let mut session = track::first(meta.key.protocol, meta.tcp_flags);
+    (session.real, session.last_seen) = (real, now.tick());
+    let mut names_here = Names { forward: meta.hash, reply: None };
+    if server.forward == Forward::Nat {
+        if session.state != State::HalfOpen {
+            // Its SNAT port is lost with its session; another one would be another connection to the real server.
+            return Err(Verdict::NoSession);
+        }
+        let (snat, port, reply) = snat(view, sessions, real, meta, now).ok_or(Verdict::SnatExhausted)?;
+        (session.snat, session.snat_port, names_here.reply) = (snat, port, Some(reply));
+    } else if session.state == State::Closed {
+        return Ok(Opened::Stateless(real)); // a lone RST: nothing will follow
+    }
+    let opened = sessions.open(names_here, meta.key, session, |key, session| {
+        let names = names(view, key, session);
+        gone(counters, view, session);
+        names
+    });
+    match opened {
+        Ok((entry, evicted)) => {
+            counters.sessions_evicted.add(evicted as u64);
+            counters.sessions_opened.inc();
+            for flows in [&counters.virtual_servers[id.index()], &counters.real_servers[real.index()]] {
+                flows.connections.inc();
+                flows.sessions.inc();
+            }
+            Ok(Opened::Session(entry))
+        }
+        Err(_) if server.forward == Forward::Nat => Err(Verdict::SessionTableFull),
+        Err(_) => {
+            counters.sessions_refused.inc();
+            Ok(Opened::Stateless(real))
+        }
+    }
+}
+
+/// Counts a session that is gone.
+pub fn gone(counters: &Counters, view: &View, session: &Session) {
+    let real = session.real.index();
+    counters.real_servers[real].sessions.sub(1);
+    counters.virtual_servers[view.services.real_servers[real].virtual_server.index()].sessions.sub(1);
+}
+
+/// A SNAT address and port whose reply tuple is free, with that tuple's hash. The port's low 12 bits are the flow's bucket,
+/// so that replies find this node and worker; as this worker alone owns the bucket, the session table is the list of ports
+/// in use. Where to begin differs by flow and time, so that a port rests before it is used again. Bounded by 15 probes an
+/// address.
+fn snat(
+    view: &View,
+    sessions: &SessionTable,
+    real: RealServerId,
+    meta: &Meta,
+    now: Instant,
+) -> Option<(SnatId, u16, FlowHash)> {
+    let server = &view.services.real_servers[real.index()];
+    let group = &view.services.groups[view.services.virtual_servers[server.virtual_server.index()].group.index()];
+    let bucket = meta.hash.bucket();
+    let start = mix(meta.hash.0 ^ now.0) as usize;
+    for snat in &group.snats {
+        let address = view.services.snats[snat.index()].address;
+        if address.is_v4() != server.address.is_v4() {
+            continue;
+        }
+        for i in 0..PORTS_A_BUCKET {
+            let class = (start + i) % PORTS_A_BUCKET + 1;
+            let port = (class * BUCKETS) as u16 | bucket.0;
+            let key = FlowKey::new(server.address, address, server.port, port, meta.key.protocol);
+            let hash = view.hash_key.flow(&key);
+            let taken = sessions.find(hash, &key, |s| view.reply_key(s.real, s.snat, s.snat_port) == key);
+            if taken.is_none() {
+                return Some((*snat, port, hash));
+            }
+        }
+    }
+    None
+}

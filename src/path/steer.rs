@@ -1,0 +1,138 @@
+//! Whose packet is it? Own session, then steering session, then hash (MECHANISMS §4 points 1 and 2).
+
+use super::counters::Counters;
+use super::meta::Meta;
+use super::verdict::Verdict;
+use crate::base::{Instant, NodeId, VirtualServerId, WorkerId};
+use crate::table::session::{Direction, SessionTable};
+use crate::table::flow::EntryId;
+use crate::table::steering::{Steering, SteeringTable};
+use crate::view::{Ingress, Owned, Owner, View, snat_bucket};
+use crate::wire::backplane::Stage;
+use crate::wire::protocol;
+
+/// The session of a packet, if this worker has it.
+#[inline(always)]
+pub fn own_session(view: &View, sessions: &SessionTable, meta: &Meta) -> Option<(EntryId, Direction)> {
+    sessions.find(meta.hash, &meta.key, |s| view.reply_key(s.real, s.snat, s.snat_port) == meta.key)
+}
+
+/// What is to be done with a packet that has no session here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is for us to open a session for this virtual server.
+    Open(VirtualServerId),
+    /// Balance it without state.
+    Stateless(VirtualServerId),
+    /// A sibling owns it.
+    Worker(WorkerId),
+    /// Another node owns it.
+    Node(Owner),
+}
+
+/// What a tuple names: where its bucket is, and which virtual server if it is a client's.
+enum Destination {
+    Service(VirtualServerId),
+    Reply(Owner),
+}
+
+/// Decides about a packet without a session here. At [`Stage::Receive`] it may be steered; later the packet has come to
+/// its owner, and must be taken here.
+#[inline]
+pub fn decide(
+    view: &View,
+    steering: &mut SteeringTable,
+    counters: &Counters,
+    me: WorkerId,
+    meta: &Meta,
+    now: Instant,
+) -> Result<Decision, Verdict> {
+    let receiving = meta.stage == Stage::Receive;
+    if receiving && view.steering_cache && let Some(target) = cached(view, steering, meta, now) {
+        counters.steering_hits.inc();
+        return Ok(towards(view, target));
+    }
+    let owner = match destination(view, meta)? {
+        Destination::Service(id) => {
+            let server = &view.services.virtual_servers[id.index()];
+            let member = view.services.groups[server.group.index()].has(view.me);
+            if server.ingress == Ingress::Local && member {
+                return Ok(Decision::Stateless(id));
+            }
+            let owner = view.owner(server.group, meta.hash.bucket()).ok_or(Verdict::NoOwner)?;
+            // Past its receiver a packet is taken by whom it was sent to, if that node serves the virtual server at all:
+            // the sender may know a younger or an older View. Within the node the bucket's worker has it.
+            let here = owner.node == view.me || !receiving && member;
+            let worker = view.worker_of(view.me, meta.hash.bucket());
+            if here && worker == me {
+                counters.hashed.add(u64::from(receiving));
+                return Ok(Decision::Open(id));
+            }
+            if here { Owner { node: view.me, worker } } else { owner }
+        }
+        Destination::Reply(owner) if owner.node == view.me && owner.worker == me => {
+            counters.hashed.add(u64::from(receiving));
+            return Err(Verdict::NoSession);
+        }
+        Destination::Reply(owner) => owner,
+    };
+    if !receiving && owner.node != view.me {
+        return Err(Verdict::StageExhausted);
+    }
+    if receiving {
+        counters.hashed.inc();
+        if view.steering_cache {
+            remember(view, steering, counters, meta, owner, now);
+        }
+    }
+    Ok(towards(view, owner))
+}
+
+fn towards(view: &View, owner: Owner) -> Decision {
+    if owner.node == view.me { Decision::Worker(owner.worker) } else { Decision::Node(owner) }
+}
+
+/// The target of the packet's steering session, if there is one and its node still lives the same life.
+#[inline]
+fn cached(view: &View, steering: &mut SteeringTable, meta: &Meta, now: Instant) -> Option<Owner> {
+    let id = steering.find(meta.hash, &meta.key)?;
+    let session = steering.get_mut(id);
+    if view.nodes[session.node.index()].incarnation != session.incarnation {
+        steering.remove(meta.hash, id);
+        return None;
+    }
+    session.last_seen = now.tick();
+    Some(Owner { node: session.node, worker: session.worker })
+}
+
+fn remember(view: &View, steering: &mut SteeringTable, counters: &Counters, meta: &Meta, owner: Owner, now: Instant) {
+    let incarnation = view.nodes[owner.node.index()].incarnation;
+    let session = Steering { node: owner.node, worker: owner.worker, incarnation, last_seen: now.tick() };
+    if steering.insert(meta.hash, meta.key, session).is_err() {
+        counters.steering_full.inc();
+    }
+}
+
+fn destination(view: &View, meta: &Meta) -> Result<Destination, Verdict> {
+    if let Some(id) = view.virtual_server(&meta.key) {
+        return Ok(Destination::Service(id));
+    }
+    match view.services.owned.get(&meta.key.dst) {
+        // The reply to a NATed packet goes by its port to the bucket's owner, wherever that is (MECHANISMS §4 point 5).
+        Some(Owned::Snat { id, .. }) => {
+            let group = view.services.snats[id.index()].group;
+            view.owner(group, snat_bucket(meta.key.dst_port)).map(Destination::Reply).ok_or(Verdict::NoOwner)
+        }
+        Some(Owned::Vip { .. }) => Err(Verdict::NoVirtualServer),
+        Some(Owned::Interface) if is_backplane(view, view.me, meta) => Err(Verdict::BackplaneOnFront),
+        Some(Owned::Interface) => Err(Verdict::NoVirtualServer),
+        None => Err(Verdict::NotOurAddress),
+    }
+}
+
+/// Whether the packet would be a frame for `node`, had it come on the backplane.
+fn is_backplane(view: &View, node: NodeId, meta: &Meta) -> bool {
+    let data = view.data_port..view.data_port.saturating_add(view.nodes[node.index()].workers);
+    meta.key.protocol == protocol::UDP
+        && (data.contains(&meta.key.dst_port) || meta.key.dst_port == view.control_port)
+}

@@ -1,0 +1,432 @@
+//! One worker: a core's queues, tables and one turn of its loop.
+
+use super::backplane::{self, Received};
+use super::counters::Counters;
+use super::egress::{Egress, Handoff};
+use super::icmp;
+use super::message::Command;
+use super::meta::{Batch, Kind, Meta};
+use super::parse;
+use super::port::{Burst, Frame, Pool, Port};
+use super::rewrite;
+use super::select::{self, Opened};
+use super::steer::{self, Decision};
+use super::track;
+use super::verdict::Verdict;
+use super::local;
+use crate::base::limits::{BURST, CONTROL_SLICE, SWEEP_SLICE};
+use crate::base::{Instant, PortId, WorkerId};
+use crate::table::publish::Subscriber;
+use crate::table::ring::Consumer;
+use crate::table::session::{Direction, SessionTable, State};
+use crate::table::steering::SteeringTable;
+use crate::view::View;
+use crate::wire::backplane::Stage;
+use crate::wire::eth::ethertype;
+use arrayvec::ArrayVec;
+use crossbeam_channel::Receiver;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the slow chores of a worker run: packets that wait, allowances.
+const CHORES: Duration = Duration::from_millis(100);
+/// Commands of the management thread that a turn carries out.
+const COMMAND_SLICE: usize = 8;
+/// In this time the expiry cursor passes every entry, as far as the slice of each turn allows.
+const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// The mutable state that stages work on.
+struct Core<P: Port> {
+    id: WorkerId,
+    sessions: SessionTable,
+    steering: SteeringTable,
+    egress: Egress<P>,
+}
+
+/// See the module's text.
+pub struct Worker<P: Port> {
+    view: Subscriber<View>,
+    core: Core<P>,
+    rings: Vec<Consumer<Handoff<P::Frame>>>,
+    commands: Receiver<Command>,
+    batch: Batch<P::Frame>,
+    received: Burst<P::Frame>,
+    handed: ArrayVec<Handoff<P::Frame>, BURST>,
+    chores_due: Instant,
+    second_ends: Instant,
+    swept_until: Instant,
+}
+
+/// What a worker is made of; see [`Worker::new`].
+pub struct Parts<P: Port> {
+    /// Which worker of its node.
+    pub id: WorkerId,
+    /// Where it finds the View.
+    pub view: Subscriber<View>,
+    /// Its queues and rings out.
+    pub egress: Egress<P>,
+    /// Rings in, from each sibling.
+    pub rings: Vec<Consumer<Handoff<P::Frame>>>,
+    /// From the management thread.
+    pub commands: Receiver<Command>,
+    /// Room for sessions.
+    pub sessions: usize,
+    /// Room for steering sessions.
+    pub steering_sessions: usize,
+}
+
+impl<P: Port> Worker<P> {
+    /// A worker at rest. All its memory is allocated here.
+    pub fn new(parts: Parts<P>) -> Self {
+        Self {
+            view: parts.view,
+            core: Core {
+                id: parts.id,
+                sessions: SessionTable::new(parts.sessions),
+                steering: SteeringTable::new(parts.steering_sessions, 1),
+                egress: parts.egress,
+            },
+            rings: parts.rings,
+            commands: parts.commands,
+            batch: Batch::default(),
+            received: Burst::new(),
+            handed: ArrayVec::new(),
+            chores_due: Instant::ZERO,
+            second_ends: Instant::ZERO,
+            swept_until: Instant::ZERO,
+        }
+    }
+
+    /// Which worker of its node this is.
+    pub fn id(&self) -> WorkerId {
+        self.core.id
+    }
+
+    /// Its counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.core.egress.counters
+    }
+
+    /// Its ports, by port id: for tests and the simulator, which own both ends.
+    pub fn port_mut(&mut self, port: PortId) -> Option<&mut P> {
+        self.core.egress.ports[port.index()].queue.as_mut()
+    }
+
+    /// One turn: backplane, siblings, front; then a bounded slice of everything else. `true` if there was anything to do.
+    pub fn turn(&mut self, now: Instant) -> bool {
+        if self.view.refresh() {
+            let view = self.view.get();
+            self.core.egress.counters.view.set(view.version);
+            self.core.egress.retry_held(view, now);
+        }
+        let mut busy = self.receive(now, true);
+        busy |= self.receive_from_siblings(now);
+        busy |= self.receive(now, false);
+        busy |= self.obey(now);
+        self.core.egress.flush();
+        self.chores(now);
+        self.sweep(now);
+        let counters = &self.core.egress.counters;
+        counters.turns.inc();
+        counters.busy_turns.add(u64::from(busy));
+        busy
+    }
+
+    /// A burst from each port of one role.
+    fn receive(&mut self, now: Instant, from_backplane: bool) -> bool {
+        let view = self.view.get();
+        let mut busy = false;
+        let mut control_left = CONTROL_SLICE;
+        for port in 0..self.core.egress.ports.len() {
+            let slot = &mut self.core.egress.ports[port];
+            if slot.backplane != from_backplane {
+                continue;
+            }
+            let Some(queue) = &mut slot.queue else { continue };
+            let count = queue.rx(&mut self.received);
+            if count == 0 {
+                continue;
+            }
+            busy = true;
+            let counters = &self.core.egress.counters;
+            if from_backplane { counters.backplane_rx.add(count as u64) } else { counters.rx.add(count as u64) }
+            let port = PortId(port as u8);
+            for frame in self.received.drain(..) {
+                if from_backplane {
+                    Self::take_backplane(view, &mut self.core, &mut self.batch, frame, port, &mut control_left, now);
+                } else {
+                    Self::take_front(view, &mut self.core, &mut self.batch, frame, port, now);
+                }
+            }
+            self.core.process(view, &mut self.batch, now);
+        }
+        busy
+    }
+
+    /// Reads a frame from a front port.
+    #[inline]
+    fn take_front(
+        view: &View,
+        core: &mut Core<P>,
+        batch: &mut Batch<P::Frame>,
+        mut frame: P::Frame,
+        port: PortId,
+        now: Instant,
+    ) {
+        let mac = core.egress.ports[port.index()].caps.mac;
+        let link = match parse::link(&frame, view, port, mac) {
+            Ok(link) => link,
+            Err(verdict) => return core.egress.drop(frame, verdict),
+        };
+        match link.ethertype {
+            ethertype::IPV4 | ethertype::IPV6 => {}
+            ethertype::ARP => return local::arp(view, &mut core.egress, frame, &link),
+            _ => return core.egress.drop(frame, Verdict::UnknownEthertype),
+        }
+        if !frame.shrink_front(link.payload) {
+            return core.egress.drop(frame, Verdict::EthernetMalformed);
+        }
+        match parse::packet(&mut frame, link.interface, true) {
+            Ok(meta) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, &meta, now),
+            Ok(mut meta) => {
+                meta.hash = view.hash_key.flow(&meta.key);
+                core.prefetch_index(&meta);
+                batch.push(frame, meta);
+            }
+            Err(verdict) => core.egress.drop(frame, verdict),
+        }
+    }
+
+    /// Reads a frame from the backplane.
+    #[inline]
+    fn take_backplane(
+        view: &View,
+        core: &mut Core<P>,
+        batch: &mut Batch<P::Frame>,
+        mut frame: P::Frame,
+        port: PortId,
+        control_left: &mut usize,
+        now: Instant,
+    ) {
+        let mac = core.egress.ports[port.index()].caps.mac;
+        let link = match parse::link(&frame, view, port, mac) {
+            Ok(link) => link,
+            Err(verdict) => return core.egress.drop(frame, verdict),
+        };
+        match link.ethertype {
+            ethertype::IPV4 | ethertype::IPV6 => {}
+            ethertype::ARP => return local::arp(view, &mut core.egress, frame, &link),
+            _ => return core.egress.drop(frame, Verdict::UnknownEthertype),
+        }
+        match backplane::receive(&mut frame, view, &link) {
+            Ok(Received::Packet(meta)) => {
+                core.egress.counters.steered_in.inc();
+                core.prefetch_index(&meta);
+                batch.push(frame, meta);
+            }
+            Ok(Received::Local(meta)) => icmp::receive(view, &mut core.egress, frame, &meta, now),
+            Ok(Received::Control(message)) if *control_left > 0 => {
+                *control_left -= 1;
+                backplane::control(&core.egress, message);
+            }
+            Ok(Received::Control(_)) => core.egress.drop(frame, Verdict::ControlRefused),
+            Err(verdict) => core.egress.drop(frame, verdict),
+        }
+    }
+
+    /// A burst from each sibling.
+    fn receive_from_siblings(&mut self, now: Instant) -> bool {
+        let view = self.view.get();
+        let mut busy = false;
+        for ring in &mut self.rings {
+            let count = ring.pop_burst(&mut self.handed);
+            if count == 0 {
+                continue;
+            }
+            busy = true;
+            self.core.egress.counters.ring_in.add(count as u64);
+            for handed in self.handed.drain(..) {
+                match handed {
+                    Handoff::Packet(frame, meta) => {
+                        self.core.prefetch_index(&meta);
+                        self.batch.push(frame, meta);
+                    }
+                    Handoff::Transmit(frame, port) => self.core.egress.transmit(port, frame),
+                }
+            }
+            self.core.process(view, &mut self.batch, now);
+        }
+        busy
+    }
+
+    /// What the management thread wants sent.
+    fn obey(&mut self, now: Instant) -> bool {
+        let view = self.view.get();
+        let egress = &mut self.core.egress;
+        for done in 0..COMMAND_SLICE {
+            let Ok(command) = self.commands.try_recv() else { return done > 0 };
+            match command {
+                Command::Control { node, message } => backplane::send_control(view, egress, node, &message, now),
+                Command::Transmit { interface, frame: bytes } => {
+                    let port = view.services.interfaces[interface.index()].port;
+                    let frame = egress.alloc(port, Pool::Data).and_then(|mut f| f.grow_back(bytes.len()).then_some(f));
+                    match frame {
+                        Some(mut frame) => {
+                            frame.head_mut()[..bytes.len()].copy_from_slice(&bytes);
+                            egress.transmit(port, frame);
+                        }
+                        None => egress.counters.count_drop(Verdict::NoBuffer),
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// What needn't be done in every turn.
+    fn chores(&mut self, now: Instant) {
+        if now < self.chores_due {
+            return;
+        }
+        self.chores_due = now + CHORES;
+        let egress = &mut self.core.egress;
+        if egress.held() > 0 {
+            egress.retry_held(self.view.get(), now);
+        }
+        if now >= self.second_ends {
+            self.second_ends = now + Duration::from_secs(1);
+            egress.errors_left = icmp::ERRORS_A_SECOND;
+        }
+        let core = &self.core;
+        core.egress.counters.sessions.set(core.sessions.flows().len() as u64);
+        core.egress.counters.steering_sessions.set(core.steering.len() as u64);
+    }
+
+    /// Expiry: moves the cursors of both tables on by as many entries as the time since the last turn asks for, up to a
+    /// slice.
+    fn sweep(&mut self, now: Instant) {
+        let view = self.view.get();
+        let core = &mut self.core;
+        let room = core.sessions.flows().capacity().max(core.steering.capacity()) as u64;
+        let entry = (SWEEP_PERIOD.as_nanos() as u64 / room.max(1)).max(1);
+        let due = now.since(self.swept_until).as_nanos() as u64 / entry;
+        if due == 0 {
+            return;
+        }
+        // What a slice can't hold is not made up for: after a long rest the period begins anew.
+        let steps = due.min(SWEEP_SLICE as u64);
+        self.swept_until = if steps == due { self.swept_until + Duration::from_nanos(steps * entry) } else { now };
+        for _ in 0..steps {
+            core.expire_session(view, now);
+            core.expire_steering(view, now);
+        }
+    }
+}
+
+impl<P: Port> Core<P> {
+    #[inline(always)]
+    fn prefetch_index(&self, meta: &Meta) {
+        self.sessions.flows().prefetch_index(meta.hash);
+        if meta.stage == Stage::Receive {
+            self.steering.prefetch_index(meta.hash);
+        }
+    }
+
+    /// The stages behind parsing, for a burst whose index lines are on their way.
+    #[inline]
+    fn process(&mut self, view: &View, batch: &mut Batch<P::Frame>, now: Instant) {
+        for meta in &batch.meta {
+            self.sessions.flows().prefetch_entry(meta.hash);
+            if meta.stage == Stage::Receive {
+                self.steering.prefetch_entry(meta.hash);
+            }
+        }
+        // One after the other from here: two packets of a new flow may be in one burst, and the second must find what the
+        // first one made.
+        for (frame, meta) in batch.frames.drain(..).zip(&batch.meta) {
+            self.packet(view, frame, meta, now);
+        }
+        batch.meta.clear();
+    }
+
+    #[inline]
+    fn packet(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
+        if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta) {
+            let session = self.sessions.get_mut(id);
+            let reopens = direction == Direction::Forward
+                && session.state >= State::Closing
+                && track::opens(meta.key.protocol, meta.tcp_flags);
+            if !reopens {
+                track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
+                session.last_seen = now.tick();
+                self.egress.counters.session_hits.inc();
+                let session = *session;
+                return match direction {
+                    Direction::Forward => {
+                        rewrite::forward(view, &mut self.egress, frame, meta, session.real, Some(&session), now);
+                    }
+                    Direction::Reply => {
+                        let client = *self.sessions.flows().key(id);
+                        rewrite::reply(view, &mut self.egress, frame, meta, &session, &client, now);
+                    }
+                };
+            }
+            // The client's next connection from the same port: what it had is over (RFC 9293 §3.6.1).
+            self.close(view, id);
+        }
+        match steer::decide(view, &mut self.steering, &self.egress.counters, self.id, meta, now) {
+            Ok(Decision::Open(server)) => {
+                match select::open(view, &mut self.sessions, &self.egress.counters, server, meta, now) {
+                    Ok(Opened::Session(id)) => {
+                        let session = *self.sessions.flows().get(id);
+                        rewrite::forward(view, &mut self.egress, frame, meta, session.real, Some(&session), now);
+                    }
+                    Ok(Opened::Stateless(real)) => {
+                        rewrite::forward(view, &mut self.egress, frame, meta, real, None, now);
+                    }
+                    Err(verdict) => self.egress.drop(frame, verdict),
+                }
+            }
+            Ok(Decision::Stateless(server)) => match select::real_server(view, server, meta.hash) {
+                Ok(real) => rewrite::forward(view, &mut self.egress, frame, meta, real, None, now),
+                Err(verdict) => self.egress.drop(frame, verdict),
+            },
+            Ok(Decision::Worker(worker)) => {
+                let meta = Meta { stage: meta.stage.max(Stage::Owner), ..*meta };
+                self.egress.hand(worker, Handoff::Packet(frame, meta));
+            }
+            Ok(Decision::Node(owner)) => backplane::steer(view, &mut self.egress, frame, meta, owner, now),
+            Err(verdict) => self.egress.drop(frame, verdict),
+        }
+    }
+
+    fn close(&mut self, view: &View, id: crate::table::flow::EntryId) {
+        let (key, session) = (*self.sessions.flows().key(id), *self.sessions.flows().get(id));
+        self.sessions.close(id, select::names(view, &key, &session));
+        select::gone(&self.egress.counters, view, &session);
+        self.egress.counters.sessions_closed.inc();
+    }
+
+    #[inline]
+    fn expire_session(&mut self, view: &View, now: Instant) {
+        let Some(id) = self.sessions.step() else { return };
+        let session = self.sessions.flows().get(id);
+        let server = view.services.real_servers[session.real.index()].virtual_server;
+        let server = &view.services.virtual_servers[server.index()];
+        if now.tick().since(session.last_seen) > track::lifetime(session, &view.timeouts, server) {
+            self.close(view, id);
+        }
+    }
+
+    #[inline]
+    fn expire_steering(&mut self, view: &View, now: Instant) {
+        let Some(id) = self.steering.step() else { return };
+        let session = self.steering.get(id);
+        let dead = view.nodes[session.node.index()].incarnation != session.incarnation;
+        if dead || now.tick().since(session.last_seen) > view.timeouts.steering {
+            let hash = view.hash_key.flow(self.steering.key(id));
+            self.steering.remove(hash, id);
+        }
+    }
+}
+

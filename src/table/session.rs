@@ -1,0 +1,246 @@
+//! Sessions: the flows that this core owns, and which real server each has.
+
+use super::flow::{EntryId, FlowTable};
+use super::index::Full;
+use crate::base::{FlowHash, FlowKey, RealServerId, SnatId, Tick};
+
+/// How far a flow has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum State {
+    /// TCP: the handshake isn't complete. UDP: one packet was seen. First to go when room is needed.
+    #[default]
+    HalfOpen,
+    /// Packets flow.
+    Established,
+    /// One side has sent its FIN.
+    Closing,
+    /// Both have, or a RST was seen.
+    Closed,
+}
+
+/// What a session remembers beside its key, the tuple from client to VIP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// The real server.
+    pub real: RealServerId,
+    /// When its last packet was seen.
+    pub last_seen: Tick,
+    /// The SNAT address, if `snat_port` isn't zero.
+    pub snat: SnatId,
+    /// The SNAT port; zero: the flow is not NATed.
+    pub snat_port: u16,
+    /// How far the flow has come.
+    pub state: State,
+    /// FINs seen: 1 the client's, 2 the real server's.
+    pub fins: u8,
+}
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Client to VIP.
+    Forward,
+    /// Real server to SNAT address.
+    Reply,
+}
+
+/// The hashes under which a session stands: that of its key, and if NATed that of its replies.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// Of the key.
+    pub forward: FlowHash,
+    /// Of the reply tuple.
+    pub reply: Option<FlowHash>,
+}
+
+/// The sessions of one worker. Half-open ones have at most a quarter of the room: they stand in a queue of that length,
+/// and the oldest still half-open is evicted for the next. Established ones are never evicted.
+pub struct SessionTable {
+    flows: FlowTable<Session>,
+    half_open: Box<[Option<EntryId>]>,
+    oldest: usize,
+}
+
+impl SessionTable {
+    /// A table for `capacity` sessions.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            flows: FlowTable::new(capacity, 2),
+            half_open: vec![None; (capacity / 4).max(1)].into_boxed_slice(),
+            oldest: 0,
+        }
+    }
+
+    /// The table beneath, to look at entries.
+    #[inline(always)]
+    pub fn flows(&self) -> &FlowTable<Session> {
+        &self.flows
+    }
+
+    /// A session, writable.
+    #[inline(always)]
+    pub fn get_mut(&mut self, id: EntryId) -> &mut Session {
+        self.flows.get_mut(id)
+    }
+
+    /// The session that a packet with this tuple belongs to, in either direction. `is_reply` says whether the tuple is
+    /// that of the replies to a NATed session.
+    #[inline(always)]
+    pub fn find(
+        &self,
+        hash: FlowHash,
+        key: &FlowKey,
+        is_reply: impl Fn(&Session) -> bool,
+    ) -> Option<(EntryId, Direction)> {
+        let mut direction = Direction::Forward;
+        let id = self.flows.find_by(hash, |forward, session| {
+            if forward == key {
+                direction = Direction::Forward;
+                return true;
+            }
+            // The port first: it is here, the rest is in the View.
+            if session.snat_port == key.dst_port && session.snat_port != 0 && is_reply(session) {
+                direction = Direction::Reply;
+                return true;
+            }
+            false
+        })?;
+        Some((id, direction))
+    }
+
+    /// Adds a half-open session that the caller knows to be new. `names_of` gives the hashes of a session that has to go
+    /// for it; returns how many went.
+    pub fn open(
+        &mut self,
+        names: Names,
+        key: FlowKey,
+        session: Session,
+        names_of: impl Fn(&FlowKey, &Session) -> Names,
+    ) -> Result<(EntryId, usize), Full> {
+        let mut evicted = 0;
+        if self.half_open[self.oldest].is_some() {
+            evicted += usize::from(self.evict_oldest(&names_of));
+        } else if self.flows.len() == self.flows.capacity() {
+            // Room is short before the queue is: look for a half-open one among the oldest.
+            for _ in 0..16 {
+                if self.evict_oldest(&names_of) {
+                    evicted += 1;
+                    break;
+                }
+                self.advance();
+            }
+        }
+        let id = self.flows.insert(names.forward, key, session)?;
+        if let Some(reply) = names.reply
+            && let Err(full) = self.flows.add_name(reply, id)
+        {
+            self.flows.remove(names.forward, id);
+            return Err(full);
+        }
+        if session.state == State::HalfOpen {
+            self.half_open[self.oldest] = Some(id);
+            self.advance();
+        }
+        Ok((id, evicted))
+    }
+
+    fn advance(&mut self) {
+        self.oldest = if self.oldest + 1 == self.half_open.len() { 0 } else { self.oldest + 1 };
+    }
+
+    /// Empties the queue's oldest place; evicts its session if that is still half-open. (A place may name an entry that
+    /// has been given to a younger session since: then that one goes, half-open too.)
+    fn evict_oldest(&mut self, names_of: &impl Fn(&FlowKey, &Session) -> Names) -> bool {
+        let Some(id) = self.half_open[self.oldest].take() else { return false };
+        let (key, session) = (*self.flows.key(id), *self.flows.get(id));
+        let evict = key.protocol != 0 && session.state == State::HalfOpen;
+        if evict {
+            self.close(id, names_of(&key, &session));
+        }
+        evict
+    }
+
+    /// Removes a session.
+    pub fn close(&mut self, id: EntryId, names: Names) -> Session {
+        if let Some(reply) = names.reply {
+            self.flows.remove_name(reply, id);
+        }
+        self.flows.remove(names.forward, id)
+    }
+
+    /// Moves the expiry cursor on by one entry; names it if in use.
+    #[inline]
+    pub fn step(&mut self) -> Option<EntryId> {
+        self.flows.step()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Addr, HashKey};
+
+    const KEY: HashKey = HashKey([5, 6]);
+
+    fn key(i: u32) -> FlowKey {
+        FlowKey::new(Addr::v4(i.to_be_bytes()), Addr::v4([10, 0, 0, 1]), 1, 80, 6)
+    }
+
+    fn names(key: &FlowKey, _: &Session) -> Names {
+        Names { forward: KEY.flow(key), reply: None }
+    }
+
+    fn open(table: &mut SessionTable, i: u32) -> Result<(EntryId, usize), Full> {
+        let session = Session::default();
+        table.open(names(&key(i), &session), key(i), session, names)
+    }
+
+    #[test]
+    fn a_syn_flood_takes_a_quarter_and_never_an_established_session() {
+        let mut table = SessionTable::new(4000);
+        let established: Vec<_> = (0..500)
+            .map(|i| {
+                let (id, _) = open(&mut table, i).unwrap();
+                table.get_mut(id).state = State::Established;
+                id
+            })
+            .collect();
+        let evicted: usize = (1000..100_000).map(|i| open(&mut table, i).unwrap().1).sum();
+        assert!(table.flows().len() <= 500 + 1000, "{} sessions", table.flows().len());
+        assert_eq!(evicted, 99_000 + 500 - table.flows().len());
+        for (i, id) in established.into_iter().enumerate() {
+            assert_eq!(table.flows().find(KEY.flow(&key(i as u32)), &key(i as u32)), Some(id));
+        }
+        // The youngest attempts are still there: they may yet complete.
+        assert!(table.flows().find(KEY.flow(&key(99_999)), &key(99_999)).is_some());
+    }
+
+    #[test]
+    fn full_of_established_sessions_refuses() {
+        let mut table = SessionTable::new(8);
+        for i in 0..8 {
+            let (id, _) = open(&mut table, i).unwrap();
+            table.get_mut(id).state = State::Established;
+        }
+        assert_eq!(open(&mut table, 8), Err(Full));
+        let id = table.flows().find(KEY.flow(&key(3)), &key(3)).unwrap();
+        table.close(id, names(&key(3), &Session::default()));
+        assert!(open(&mut table, 8).is_ok());
+    }
+
+    #[test]
+    fn replies_find_their_session_and_its_direction() {
+        let mut table = SessionTable::new(8);
+        let reply = FlowKey::new(Addr::v4([10, 1, 1, 1]), Addr::v4([10, 0, 0, 9]), 8080, 0x1005, 6);
+        let both = Names { forward: KEY.flow(&key(1)), reply: Some(KEY.flow(&reply)) };
+        let session = Session { snat_port: 0x1005, ..Session::default() };
+        let (id, _) = table.open(both, key(1), session, names).unwrap();
+        assert_eq!(table.find(both.forward, &key(1), |_| false), Some((id, Direction::Forward)));
+        assert_eq!(table.find(KEY.flow(&reply), &reply, |_| true), Some((id, Direction::Reply)));
+        // Same port, other real server: not ours.
+        assert_eq!(table.find(KEY.flow(&reply), &reply, |_| false), None);
+        table.close(id, both);
+        assert_eq!(table.find(KEY.flow(&reply), &reply, |_| true), None);
+    }
+}

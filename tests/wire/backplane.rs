@@ -1,0 +1,142 @@
+//! What nodes say to each other.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use steerage::base::limits::MAX_WORKERS;
+use steerage::base::{FlowHash, HashKey, Incarnation, NodeId};
+use steerage::wire::Malformed;
+use steerage::wire::backplane::{self, HEADER_LEN, Header, Stage, cookie};
+use steerage::wire::control::{self, Heartbeat};
+
+const STAGES: [Stage; 4] = [Stage::Receive, Stage::FragmentOwner, Stage::Owner, Stage::PreviousOwner];
+
+fn header() -> impl Strategy<Value = Header> {
+    let ids = (any::<u16>(), any::<u32>(), any::<u64>(), any::<u64>());
+    (prop::sample::select(&STAGES[..]), ids).prop_map(|(stage, (sender, incarnation, hash, cookie))| Header {
+        stage,
+        sender: NodeId(sender),
+        incarnation: Incarnation(incarnation),
+        hash: FlowHash(hash),
+        cookie,
+    })
+}
+
+fn heartbeat() -> impl Strategy<Value = Heartbeat> {
+    let ids = (any::<u16>(), any::<u32>(), any::<u64>(), any::<u64>(), any::<bool>());
+    (ids, vec(any::<u32>(), 0..=MAX_WORKERS)).prop_map(
+        |((sender, incarnation, counter, view, ready), turns)| Heartbeat {
+            sender: NodeId(sender),
+            incarnation: Incarnation(incarnation),
+            counter,
+            view,
+            ready,
+            turns: turns.into_iter().collect(),
+        },
+    )
+}
+
+fn key() -> impl Strategy<Value = HashKey> {
+    any::<[u64; 2]>().prop_map(HashKey)
+}
+
+proptest! {
+    #[test]
+    fn data_headers_come_back(header in header(), rest in vec(any::<u8>(), 0..20)) {
+        let mut bytes = [0xee; HEADER_LEN].to_vec();
+        bytes.extend(&rest);
+        header.write(&mut bytes);
+        prop_assert_eq!(&bytes[HEADER_LEN..], &rest[..], "wrote past its header");
+        prop_assert_eq!(Header::parse(&bytes), Ok(header));
+        for len in 0..HEADER_LEN {
+            prop_assert_eq!(Header::parse(&bytes[..len]), Err(Malformed::Truncated));
+        }
+    }
+
+    #[test]
+    fn cookies_tell_keys_and_lives_apart(a in key(), b in key(), node: u16, life: u32) {
+        let own = cookie(a, NodeId(node), Incarnation(life));
+        prop_assert_ne!(own, cookie(a, NodeId(node), Incarnation(life.wrapping_add(1))));
+        prop_assert_ne!(own, cookie(a, NodeId(node.wrapping_add(1)), Incarnation(life)));
+        prop_assert!(a == b || own != cookie(b, NodeId(node), Incarnation(life)));
+    }
+
+    #[test]
+    fn heartbeats_come_back(beat in heartbeat(), key in key(), padding in 0usize..20) {
+        let mut out = [0xee; control::MAX_LEN];
+        let len = beat.write(&mut out, key);
+        prop_assert!(out[len..].iter().all(|b| *b == 0xee), "wrote past its end");
+        prop_assert_eq!(Heartbeat::parse(&out[..len], key), Ok(beat.clone()));
+        // An Ethernet frame may have been padded.
+        let padded = [&out[..len], &vec![0; padding]].concat();
+        prop_assert_eq!(Heartbeat::parse(&padded, key), Ok(beat));
+        for len in 0..len {
+            prop_assert_eq!(Heartbeat::parse(&out[..len], key), Err(Malformed::Truncated));
+        }
+    }
+
+    #[test]
+    fn a_tampered_heartbeat_is_refused_whatever_the_byte(beat in heartbeat(), key in key(), change in 1u8..) {
+        let mut out = [0; control::MAX_LEN];
+        let len = beat.write(&mut out, key);
+        for at in 0..len {
+            let mut bad = out;
+            bad[at] ^= change;
+            // The whole buffer is offered, so that a larger worker count is not refused for want of bytes alone.
+            prop_assert!(Heartbeat::parse(&bad, key).is_err(), "byte {}", at);
+            prop_assert!(Heartbeat::parse(&bad[..len], key).is_err(), "byte {}", at);
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_under_another_key_is_refused(beat in heartbeat(), a in key(), b in key()) {
+        let mut out = [0; control::MAX_LEN];
+        let len = beat.write(&mut out, a);
+        prop_assert_eq!(Heartbeat::parse(&out[..len], b).is_ok(), a == b);
+    }
+}
+
+#[test]
+fn strangers_are_refused() {
+    let header = Header {
+        stage: Stage::Owner,
+        sender: NodeId(1),
+        incarnation: Incarnation(2),
+        hash: FlowHash(3),
+        cookie: 4,
+    };
+    let mut good = [0; HEADER_LEN];
+    header.write(&mut good);
+    for (at, expected) in [(0, Malformed::Version), (1, Malformed::Version), (2, Malformed::Value)] {
+        for value in 0..=255u8 {
+            let mut bytes = good;
+            bytes[at] = value;
+            let ok = value == good[at] || (at == 2 && value < 4);
+            assert_eq!(Header::parse(&bytes).err(), (!ok).then_some(expected), "byte {at} is {value}");
+        }
+    }
+    assert_eq!((backplane::MAGIC, backplane::VERSION), (good[0], good[1]));
+}
+
+#[test]
+fn stages_only_increase() {
+    assert!(STAGES.is_sorted());
+    assert_eq!(Stage::default(), STAGES[0]);
+}
+
+#[test]
+fn more_workers_than_there_can_be_are_refused() {
+    let beat = Heartbeat {
+        sender: NodeId(1),
+        incarnation: Incarnation(1),
+        counter: 1,
+        view: 1,
+        ready: true,
+        turns: Default::default(),
+    };
+    let mut out = vec![0; 70_000 * 4];
+    beat.write(&mut out, HashKey([1, 2]));
+    for workers in [MAX_WORKERS as u16 + 1, u16::MAX] {
+        out[32..34].copy_from_slice(&workers.to_be_bytes());
+        assert_eq!(Heartbeat::parse(&out, HashKey([1, 2])), Err(Malformed::Length));
+    }
+}
