@@ -23,22 +23,19 @@ steerage_packages() {
         return 1
     fi
     echo "installing ${missing[*]}"
-    # The system's nginx must not start: the laboratory runs its own.
-    local policy=/usr/sbin/policy-rc.d made=
-    if [[ ! -e $policy ]]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod +x "$policy"
-        made=1
-    fi
-    local failed=0
-    {
+    # The system's nginx must not start: the laboratory runs its own. A subshell, so that the rule goes however it ends.
+    (
+        policy=/usr/sbin/policy-rc.d
+        if [[ ! -e $policy ]]; then
+            trap 'rm -f "$policy"' EXIT
+            trap 'exit 130' INT
+            trap 'exit 143' TERM
+            printf '#!/bin/sh\nexit 101\n' >"$policy"
+            chmod +x "$policy"
+        fi
         apt-get update -qq &&
             DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-    } || failed=1
-    if [[ $made ]]; then
-        rm -f "$policy"
-    fi
-    return "$failed"
+    )
 }
 
 # Puts cargo on the path; installs Rust by rustup if there is none.

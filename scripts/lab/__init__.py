@@ -6,6 +6,6 @@
 
 from .cluster import Cluster
 from .errors import LabError
-from .lab import Lab
+from .lab import Interrupted, Lab
 
-__all__ = ["Cluster", "Lab", "LabError"]
+__all__ = ["Cluster", "Interrupted", "Lab", "LabError"]

@@ -19,12 +19,13 @@ PREFIX = "stg"
 TERMINATING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(SystemExit):
-    """A signal asked the laboratory to end; the exit code is the shell's for that signal."""
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the laboratory to end. (For pytest a KeyboardInterrupt ends the whole run, in order.)"""
 
     def __init__(self, number: int):
-        super().__init__(128 + number)
-        self.signal = number
+        super().__init__(signal.Signals(number).name)
+        # The exit code that a shell gives for the signal.
+        self.code = 128 + number
 
 
 class Lab:

@@ -96,4 +96,4 @@ int decapsulate(struct xdp_md *context)
     return XDP_PASS;
 }
 
-char _license[] SEC("license") = "Dual BSD/GPL";
+char _license[] SEC("license") = "Apache-2.0";

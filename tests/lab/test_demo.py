@@ -130,8 +130,7 @@ def test_an_interrupted_demonstration_cleans_up(number):
         import sys
         sys.path.insert(0, {str(HERE.parents[1] / "scripts")!r})
         from pathlib import Path
-        from lab import build, demo
-        from lab.lab import Interrupted
+        from lab import Interrupted, build, demo
         build.release = lambda: Path({str(STANDIN)!r})
         try:
             demo.main([])

@@ -292,11 +292,14 @@ def start_another() -> tuple[subprocess.Popen, str]:
     script = f"""
         import sys, time
         sys.path.insert(0, {str(SCRIPTS)!r})
-        from lab import Lab
-        with Lab(nodes=1, servers=1) as lab:
-            lab.client.spawn(["sleep", "1000"])
-            print(lab.prefix, flush=True)
-            time.sleep(60)
+        from lab import Interrupted, Lab
+        try:
+            with Lab(nodes=1, servers=1) as lab:
+                lab.client.spawn(["sleep", "1000"])
+                print(lab.prefix, flush=True)
+                time.sleep(60)
+        except Interrupted as interrupted:
+            sys.exit(interrupted.code)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
     return process, process.stdout.readline().strip()
