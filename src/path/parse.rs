@@ -3,7 +3,7 @@
 use super::meta::{Kind, Meta};
 use super::port::{Frame, RxChecksum};
 use super::verdict::Verdict;
-use crate::base::{FlowHash, FlowKey, InterfaceId, Mac, PortId};
+use crate::base::{Addr, FlowHash, FlowKey, InterfaceId, Mac, PortId};
 use crate::view::View;
 use crate::wire::backplane::Stage;
 use crate::wire::eth::{self, Eth, ethertype};
@@ -152,6 +152,9 @@ fn transport(bytes: &[u8], mut meta: Meta) -> Result<Meta, Verdict> {
         protocol::ICMPV6 if !v4 => meta.kind = Kind::Icmp,
         // Something to one of our addresses, but nothing that we make virtual servers for.
         _ => return Err(Verdict::NoVirtualServer),
+    }
+    if meta.kind == Kind::Flow && meta.key.src == Addr::UNSPECIFIED {
+        return Err(Verdict::BadAddress);
     }
     Ok(meta)
 }

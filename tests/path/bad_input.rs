@@ -24,7 +24,7 @@ fn mend(ip: &mut [u8]) {
 fn each_absurdity_has_its_counter() {
     let mut world = World::new(Spec::default());
     let good = tcp("192.168.1.5", 2000, "10.99.0.2", 80, SYN);
-    let wrap = |ip: &[u8]| ethernet(front_mac(1), host_mac(good.src), ip);
+    let wrap = |ip: &[u8]| [&front_mac(1).0[..], &host_mac(good.src).0, &[8, 0], ip].concat();
     let changed = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut ip = good.ip();
         change(&mut ip);

@@ -82,7 +82,7 @@ fn a_new_life_of_the_target_voids_its_steering_sessions_at_once() {
     packets.iter().for_each(|p| drop(world.exchange(1, &p.frame_to(1))));
     assert_eq!(world.count(1, "hashed"), before, "all are remembered");
     world.restart(2, 9);
-    world.run(100);
+    world.run(3200);
     world.take();
     let before = world.count(1, "hashed");
     for (packet, owner) in packets.iter().zip(&owners) {
@@ -98,7 +98,6 @@ fn a_new_life_of_the_target_voids_its_steering_sessions_at_once() {
 fn no_chatter_in_steady_state() {
     let mut world = World::new(Spec::default());
     let packet = foreign(&mut world, "10.99.0.2");
-    world.run(3100); // announcements are over
     let (frames, control) = (world.backplane_frames, world.sum("control_tx"));
     for _ in 0..500 {
         world.exchange(1, &packet.frame_to(1));
@@ -234,7 +233,7 @@ fn data_frame(header: &Header, packet: &[u8]) -> Vec<u8> {
 fn forged_outdated_and_misplaced_backplane_frames_are_refused() {
     let mut world = World::new(Spec::default());
     world.restart(2, 5);
-    world.run(100);
+    world.run(3200);
     world.take();
     let key = HashKey::derive(&(0..16).collect::<Vec<u8>>(), 2);
     let cookie = |life| backplane::cookie(key, NodeId(1), Incarnation(life));

@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
-use steerage::base::{Addr, Incarnation, Instant, Mac, PortId, WorkerId};
+use steerage::base::{Addr, Incarnation, Instant, Mac};
 use steerage::io::memory::{self, MemoryLink, MemoryPools, MemoryPort};
 use steerage::manage::config::{self, Config};
 use steerage::manage::stats::Stats;
@@ -193,6 +193,7 @@ impl World {
                 stats.ready && stats.peers.iter().all(|p| p.up) && stats.view == stats.view_adopted
             };
             if self.nodes.iter_mut().all(ready) {
+                self.run(3100); // until the announcements are over
                 self.sent.clear();
                 return;
             }
@@ -235,14 +236,13 @@ impl World {
     /// Answers as a host's stack would if someone looks for it; else keeps the frame for the test.
     fn host(&mut self, node: usize, frame: Vec<u8>) {
         let answer = match Eth::new(&frame[..]).unwrap().ethertype() {
-            ethertype::ARP => self.arp_answer(&frame, 14),
+            ethertype::ARP if frame[20..22] == [0, 1] => self.arp_answer(&frame, 14),
             ethertype::VLAN if frame[16..18] == [8, 6] => self.arp_answer(&frame, 18),
             ethertype::IPV6 if frame[20] == 58 && frame[54] == 135 => self.discovery_answer(&frame),
-            _ => None,
+            _ => return self.sent.push_back((node, frame)),
         };
-        match answer {
-            Some(answer) => assert!(self.nodes[node].front[0].inject(&answer)),
-            None => self.sent.push_back((node, frame)),
+        if let Some(answer) = answer {
+            assert!(self.nodes[node].front[0].inject(&answer));
         }
     }
 
@@ -283,7 +283,7 @@ impl World {
     /// Injects, lets it pass, and gives what came out: the number of the node that sent it, and the frame.
     pub fn exchange(&mut self, number: usize, frame: &[u8]) -> Vec<(usize, Vec<u8>)> {
         self.inject(number, frame);
-        self.run(4);
+        self.run(8);
         self.take()
     }
 
@@ -319,10 +319,5 @@ impl World {
         for (i, a) in self.nodes.iter().enumerate() {
             assert_eq!(a.pools.free(), BUFFERS + BUFFERS / 4, "buffers of n{}", i + 1);
         }
-    }
-
-    /// Hands on a worker's port, for what no link can do.
-    pub fn port(&mut self, number: usize, port: u8) -> &mut MemoryPort {
-        self.nodes[number - 1].node.port(WorkerId(0), PortId(port)).unwrap()
     }
 }
