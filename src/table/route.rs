@@ -21,9 +21,18 @@ struct Intervals<K, T> {
 
 impl<K: Copy + Ord, T: Copy> Intervals<K, T> {
     #[inline]
-    fn find(&self, key: K) -> Option<T> {
-        let after = self.starts.partition_point(|&start| start <= key);
-        self.values.get(after.wrapping_sub(1)).copied().flatten()
+    fn find(&self, key: K, below: impl Fn(K, K) -> bool) -> Option<T> {
+        // The search goes on in `starts[low..low + size]`, and `starts[low] <= key`. The number of steps depends on the
+        // length alone and the choice is a conditional move, so there is no branch for an address to mispredict.
+        let (mut low, mut size) = (0, self.starts.len());
+        while size > 1 {
+            let half = size / 2;
+            let middle = low + half;
+            let Some(&start) = self.starts.get(middle) else { break };
+            low = std::hint::select_unpredictable(!below(key, start), middle, low);
+            size -= half;
+        }
+        self.values.get(low).copied().flatten()
     }
 }
 
@@ -108,9 +117,13 @@ impl<T: Copy> RouteTable<T> {
     #[inline]
     pub fn lookup(&self, addr: Addr) -> Option<T> {
         if addr.is_v4() {
-            self.v4.find(u32::from_be_bytes(addr.v4_bytes()))
+            self.v4.find(u32::from_be_bytes(addr.v4_bytes()), |a, b| a < b)
         } else {
-            self.v6.find(u128::from_be_bytes(addr.0))
+            self.v6.find(u128::from_be_bytes(addr.0), |a, b| {
+                // In halves and without a shortcut: a plain comparison of 128 bits compiles to branches.
+                let (a, b) = ([(a >> 64) as u64, a as u64], [(b >> 64) as u64, b as u64]);
+                (a[0] < b[0]) | ((a[0] == b[0]) & (a[1] < b[1]))
+            })
         }
     }
 }

@@ -168,9 +168,9 @@ impl<T: Copy> Wheel<T> {
         true
     }
 
-    /// A time before which no timer fires; none if none is scheduled. It is exact for timers on the lowest level (64 ticks
-    /// or less away); for others it is the time at which they move down, so that a caller who sleeps until then and
-    /// advances wakes at most once a level.
+    /// A time before which no timer fires; none if none is scheduled. It is exact if the next timer stands on the lowest
+    /// level; else it is the time at which that timer moves down, so that a caller who sleeps until then and advances wakes
+    /// at most once a level for it.
     pub fn next_due(&self) -> Option<Instant> {
         let pending = (0..LEVELS).any(|level| self.first(level).is_some());
         let tick = if pending { self.tick } else { self.next_tick()? };
