@@ -2,14 +2,13 @@
 //! threads ([`Node::into_parts`]); tests and the simulator call [`Node::turn`].
 
 use crate::base::{Incarnation, Instant, PortId, WorkerId};
-use crate::io::OpenDevice;
 use crate::manage::compile::{self, CompileError};
 use crate::manage::config::{Config, PortRole};
 use crate::manage::manager::{Device, Manager, WorkerLink};
 use crate::path::counters::Counters;
 use crate::path::egress::{Egress, Handoff, PortSlot};
 use crate::path::message::CHANNEL;
-use crate::path::port::{Port, PortCaps};
+use crate::path::port::{OpenDevice, Port, PortCaps};
 use crate::path::worker::{Parts, Worker};
 use crate::table::publish;
 use crate::table::ring::{self, Consumer, Producer};

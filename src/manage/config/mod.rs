@@ -18,7 +18,7 @@ pub use error::{ConfigError, Errors};
 pub use load::{load, load_from};
 
 use crate::base::{Addr, GroupId, HashKey, InterfaceId, NodeId, PortId};
-use crate::io::DeviceConfig;
+use crate::path::port::DeviceConfig;
 use crate::view::{Forward, Ingress, Protocol};
 use std::path::PathBuf;
 use std::time::Duration;

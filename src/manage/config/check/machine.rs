@@ -7,7 +7,7 @@ use super::super::{InterfaceConfig, PortConfig, PortRole, RouteConfig, WorkerCon
 use super::{Claims, Names, Net, Unique, subnet, twice};
 use crate::base::limits::HEADROOM;
 use crate::base::{InterfaceId, PortId};
-use crate::io::DeviceConfig;
+use crate::path::port::DeviceConfig;
 use crate::wire::{backplane::HEADER_LEN, ipip, udp};
 
 /// The smallest MTU of a link that carries IPv6 (RFC 8200 §5).
