@@ -140,7 +140,8 @@ impl<T: Copy> Wheel<T> {
         let target = now.0 >> TICK_SHIFT;
         let mut budget = budget;
         while self.tick <= target {
-            for level in (1..LEVELS).rev() {
+            // No timer is ever placed in a current slot above level 0, so the levels' order doesn't matter.
+            for level in 1..LEVELS {
                 while let Some(index) = self.first(level) {
                     if budget == 0 {
                         return false;
@@ -197,12 +198,14 @@ impl<T: Copy> Wheel<T> {
         is_occupied.then(|| self.links[self.head(level, digit)].next)
     }
 
-    /// The first tick of the nearest occupied slot behind the current tick's own slots.
+    /// The first tick of the nearest occupied slot; the current tick's own slots must be empty.
     fn next_tick(&self) -> Option<u64> {
         // Every slot of a level that is still ahead lies within the current slot of the level above, so the lowest level
         // that has one has the nearest one.
         (0..LEVELS).find_map(|level| {
-            let ahead = self.occupied[level] & (u64::MAX << self.digit(level) << 1);
+            // Slots behind are empty, since their time was worked off; so is the current one, whenever we are asked.
+            let ahead = self.occupied[level];
+            debug_assert_eq!(ahead & !(u64::MAX << self.digit(level) << 1), 0);
             let shift = level as u32 * DIGIT_BITS;
             let above = self.tick >> (shift + DIGIT_BITS) << DIGIT_BITS;
             (ahead != 0).then(|| (above | u64::from(ahead.trailing_zeros())) << shift)
