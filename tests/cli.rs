@@ -1,4 +1,5 @@
 //! The command line, from outside: exit codes, messages, and a node that runs on capture files.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
