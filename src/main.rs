@@ -1,2 +1,166 @@
 //! The `steerage` command.
-fn main() {}
+
+use clap::{Args, Parser, Subcommand};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use steerage::manage::config::{self, Config};
+use steerage::run::{self, client, show};
+use tracing_subscriber::EnvFilter;
+
+/// Where nodes have their sockets unless their configuration says otherwise.
+const SOCKETS: &str = "/run/steerage";
+
+/// A clustered layer-4 load balancer.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a node until SIGTERM or SIGINT.
+    ///
+    /// Messages go to standard error; the environment variable STEERAGE_LOG chooses which (`debug`, `warn,dpdk=trace`).
+    /// Exit codes: 0 stopped by a signal, 1 an error, 3 a worker panicked.
+    Run {
+        /// The node file.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a node file and what it names, and print everything that is wrong.
+    Check {
+        /// The node file.
+        file: PathBuf,
+    },
+    /// Show a running node's statistics.
+    Stats(Stats),
+}
+
+#[derive(Args)]
+struct Stats {
+    /// The node's admin socket [default: the only one in /run/steerage]
+    #[arg(short, long, value_name = "PATH", conflicts_with = "config")]
+    socket: Option<PathBuf>,
+    /// The node file, which names the socket
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match Command::parse().verb {
+        Verb::Run { config } => run(&config),
+        Verb::Check { file } => end(check(&file)),
+        Verb::Stats(stats) => end(show_stats(&stats)),
+    }
+}
+
+fn run(config: &Path) -> ExitCode {
+    let filter = EnvFilter::builder()
+        .with_env_var("STEERAGE_LOG")
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
+    match run::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            say(&format!("steerage: {exit}"));
+            ExitCode::from(exit.code())
+        }
+    }
+}
+
+fn check(file: &Path) -> Result<String, String> {
+    let config = config::load(file).map_err(|errors| errors.to_string())?;
+    Ok(format!("{}: ok\n{}", file.display(), summary(&config)))
+}
+
+fn summary(config: &Config) -> String {
+    let me = &config.cluster.nodes[config.me.index()];
+    let cores = if config.workers.cores.is_empty() {
+        "not pinned".to_owned()
+    } else {
+        format!("on cores {}", words(config.workers.cores.iter()))
+    };
+    let ports = config.ports.iter().map(|p| format!("{} ({})", p.device.name, p.device.device));
+    let servers = config.virtual_servers.iter().map(|v| v.name.as_str());
+    let real: usize = config.virtual_servers.iter().map(|v| v.real_servers.len()).sum();
+    format!(
+        "  node             {} ({} of {} in the cluster)\n  workers          {}, {cores}\n  \
+         ports            {}\n  virtual servers  {} with {real} real servers: {}\n  admin socket     {}\n",
+        me.name,
+        config.me.index() + 1,
+        config.cluster.nodes.len(),
+        config.workers.count,
+        words(ports),
+        config.virtual_servers.len(),
+        words(servers),
+        config.admin_socket.display(),
+    )
+}
+
+fn words<T: ToString>(of: impl Iterator<Item = T>) -> String {
+    of.map(|word| word.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn show_stats(stats: &Stats) -> Result<String, String> {
+    let socket = match (&stats.socket, &stats.config) {
+        (Some(socket), _) => socket.clone(),
+        (None, Some(file)) => config::load(file).map_err(|errors| errors.to_string())?.admin_socket,
+        (None, None) => only_socket(Path::new(SOCKETS))?,
+    };
+    let answer = client::get(&socket, "/v1/stats").map_err(|error| error.to_string())?;
+    let value: serde_json::Value = serde_json::from_str(&answer.body)
+        .map_err(|error| format!("{}: the answer is no JSON: {error}", socket.display()))?;
+    if answer.status != 200 {
+        let why = value["error"].as_str().unwrap_or(&answer.body);
+        return Err(format!("{}: the node answers with {}: {why}", socket.display(), answer.status));
+    }
+    Ok(if stats.json { answer.body + "\n" } else { show::tables(&value) })
+}
+
+/// The only socket in `directory`.
+fn only_socket(directory: &Path) -> Result<PathBuf, String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut sockets: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "sock")).collect();
+    sockets.sort();
+    match sockets.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(format!("no node has its socket in {}: name it with --socket or -c", directory.display())),
+        several => {
+            let several = words(several.iter().map(|p| p.display()));
+            Err(format!("several nodes run here: choose one with --socket: {several}"))
+        }
+    }
+}
+
+/// Prints the result of a command; an error to standard error.
+fn end(result: Result<String, String>) -> ExitCode {
+    match result {
+        // A reader that has seen enough (`| head`) is no failure.
+        Ok(text) => {
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            say(&text);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(text: &str) {
+    // Without a standard error there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,1 +1,199 @@
-//! Threads, clocks and sockets.
+//! Threads, clocks and sockets: a node as a process, and the command line's side of its admin API.
+
+pub mod api;
+pub mod client;
+pub mod clock;
+pub mod crew;
+pub mod devices;
+pub mod idle;
+pub mod show;
+pub mod socket;
+
+use crate::base::Instant;
+use crate::io::OpenDevice;
+use crate::manage::config::{self, Config, Errors};
+use crate::manage::manager::Manager;
+use crate::node::{Node, NodeError};
+use crate::path::port::Port;
+use crate::path::worker::Worker;
+use api::{Api, Question};
+use clock::Clock;
+use crew::{Crew, Job, Panic, Refused};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use devices::{DeviceError, Kind};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use socket::{SocketError, SocketFile};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Time between two turns of the management thread.
+const STEP: Duration = Duration::from_millis(1);
+
+/// What [`Exit::code`] is for a panic.
+pub const EXIT_PANIC: u8 = 3;
+
+/// Why a node did not run, or stopped unasked.
+#[derive(Debug, thiserror::Error)]
+pub enum Exit {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] Errors),
+    /// A device is not up.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Configuration and devices don't fit.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The admin socket can't be had.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A worker thread did not start.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The management thread can't be pinned.
+    #[error("the management thread did not start: {0}")]
+    Management(String),
+    /// Signals or the admin API's thread.
+    #[error("the process can't be set up: {0}")]
+    System(#[from] std::io::Error),
+    /// A worker panicked.
+    #[error("{0}; the node has stopped")]
+    Panic(#[from] Panic),
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Panic(_) => EXIT_PANIC,
+            _ => 1,
+        }
+    }
+}
+
+/// Runs the node of the configuration file at `path` until SIGTERM or SIGINT. (A second signal ends the process at once,
+/// with 128 and its number.) The calling thread becomes the management thread.
+///
+/// # Errors
+/// [`Exit`]. All that was started is stopped again, the devices are closed and the socket is removed.
+pub fn run(path: &Path) -> Result<(), Exit> {
+    let clock = Clock::start();
+    let config = config::load(path)?;
+    let kind = Kind::of(config.ports.iter().map(|p| &p.device))?;
+    let asked = signals()?;
+    // Before the devices: a second process of this node must not touch them.
+    let (_file, listener) = SocketFile::claim(&config.admin_socket)?;
+    match kind {
+        Kind::Pcap => {
+            let devices = devices::open_pcap(&config)?;
+            serve(&config, devices, clock, listener, &asked, || Ok(()))
+        }
+        #[cfg(feature = "dpdk")]
+        Kind::Dpdk => {
+            let devices = devices::open_dpdk(&config)?;
+            let register = || crate::io::dpdk::register_thread().map_err(|error| error.to_string());
+            serve(&config, devices, clock, listener, &asked, register)
+        }
+        #[cfg(not(feature = "dpdk"))]
+        Kind::Dpdk => {
+            let port = config.ports.first().map(|p| p.device.name.clone()).unwrap_or_default();
+            Err(DeviceError::NoDpdk(port).into())
+        }
+    }
+}
+
+/// A flag that the first SIGTERM or SIGINT sets.
+fn signals() -> Result<Arc<AtomicBool>, std::io::Error> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the shutdown must not see the flag that the same signal sets.
+        flag::register_conditional_shutdown(signal, 128 + signal, asked.clone())?;
+        flag::register(signal, asked.clone())?;
+    }
+    Ok(asked)
+}
+
+/// Builds a node on `devices` and runs it until `asked` or a worker's panic. `prepare` runs on each worker thread.
+fn serve<P: Port, G: 'static>(
+    config: &Config,
+    devices: Vec<OpenDevice<P>>,
+    clock: Clock,
+    listener: UnixListener,
+    asked: &AtomicBool,
+    prepare: fn() -> Result<G, String>,
+) -> Result<(), Exit> {
+    let incarnation = clock::incarnation();
+    let (workers, mut manager) = Node::new(config, incarnation, devices, clock.now())?.into_parts();
+    let (count, name) = (workers.len(), &config.cluster.nodes[config.me.index()].name);
+    // The manager outlives the workers: with its device monitors, the devices are closed on this thread.
+    let crew = Crew::start(clock, jobs(config, workers), prepare)?;
+    // After the workers have started: they would inherit this.
+    crew::pin(config.workers.management_core).map_err(Exit::Management)?;
+    let (question_in, questions) = bounded(api::QUESTIONS);
+    let api = Api::start(listener, question_in)?;
+    let socket = config.admin_socket.display();
+    tracing::info!(node = %name, %incarnation, workers = count, %socket, "started");
+    let panic = manage(&mut manager, clock, &questions, &crew, asked);
+    if panic.is_none() {
+        tracing::info!("stopping");
+    }
+    // A worker that goes down with the first one adds nothing.
+    let panic = panic.or(crew.stop());
+    drop(api);
+    let totals = manager.stats(clock.now()).totals;
+    let count = |name| totals.counters.get(name).copied().unwrap_or(0);
+    tracing::info!(received = count("rx"), sent = count("tx"), dropped = totals.drops_total, "stopped");
+    panic.map_or(Ok(()), |panic| Err(panic.into()))
+}
+
+fn jobs<P: Port>(
+    config: &Config,
+    workers: Vec<Worker<P>>,
+) -> Vec<Job<impl FnMut(Instant) -> bool + Send + use<P>>> {
+    let each = workers.into_iter().map(|mut worker| {
+        let id = worker.id();
+        Job {
+            name: format!("worker-{id}"),
+            core: config.workers.cores.get(id.index()).copied(),
+            idle: config.workers.idle,
+            turn: move |now| worker.turn(now),
+        }
+    });
+    each.collect()
+}
+
+/// The management thread's loop. The panic that ended it, if that was not `asked`.
+fn manage(
+    manager: &mut Manager,
+    clock: Clock,
+    questions: &Receiver<Question>,
+    crew: &Crew,
+    asked: &AtomicBool,
+) -> Option<Panic> {
+    let mut ready = false;
+    loop {
+        manager.turn(clock.now());
+        if manager.ready() != ready {
+            ready = !ready;
+            tracing::info!("{}", if ready { "ready" } else { "not ready" });
+        }
+        if let Some(panic) = crew.panicked() {
+            return Some(panic);
+        }
+        if asked.load(Ordering::Relaxed) {
+            return None;
+        }
+        match questions.recv_timeout(STEP) {
+            Ok(question) => question.answer(manager.stats(clock.now())),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(STEP),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

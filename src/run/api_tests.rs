@@ -1,0 +1,124 @@
+use super::*;
+use crate::manage::stats::Totals;
+use crate::run::client::{self, Answer, ClientError};
+use crate::run::socket::SocketFile;
+use crossbeam_channel::{Receiver, bounded};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+fn a_node(ready: bool) -> Stats {
+    Stats {
+        node: "n1".into(),
+        incarnation: 7,
+        ready,
+        view: 3,
+        view_adopted: 3,
+        uptime_s: 1.5,
+        workers: Vec::new(),
+        totals: Totals { counters: BTreeMap::new(), drops: BTreeMap::new(), drops_total: 0 },
+        ports: Vec::new(),
+        virtual_servers: Vec::new(),
+        peers: Vec::new(),
+        neighbours: Vec::new(),
+    }
+}
+
+/// An API on a socket of its own, both gone at the end of the test.
+struct Served {
+    _api: Api,
+    _file: SocketFile,
+    path: PathBuf,
+}
+
+/// An API; its questions come out of the receiver.
+fn serve(name: &str, capacity: usize) -> (Served, Receiver<Question>) {
+    let path = std::env::temp_dir().join(format!("steerage-api-{name}-{}.sock", std::process::id()));
+    let (file, listener) = SocketFile::claim(&path).unwrap();
+    let (question_in, questions) = bounded(capacity);
+    (Served { _api: Api::start(listener, question_in).unwrap(), _file: file, path }, questions)
+}
+
+/// A thread that answers all questions, until the API is gone.
+fn answer_all(questions: Receiver<Question>, ready: bool) {
+    std::thread::spawn(move || questions.iter().for_each(|question| question.answer(a_node(ready))));
+}
+
+fn json(answer: &Answer) -> serde_json::Value {
+    serde_json::from_str(&answer.body).unwrap()
+}
+
+fn raw(path: &Path, request: &str) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn statistics_health_and_metrics_of_a_ready_node() {
+    let (served, questions) = serve("ready", QUESTIONS);
+    answer_all(questions, true);
+    let stats = client::get(&served.path, "/v1/stats").unwrap();
+    assert_eq!((stats.status, &json(&stats)["node"]), (200, &json!("n1")));
+    let health = client::get(&served.path, "/v1/health").unwrap();
+    assert_eq!((health.status, json(&health)), (200, json!({ "ready": true })));
+    let metrics = raw(&served.path, "GET /metrics HTTP/1.0\r\n\r\n");
+    assert!(metrics.contains("content-type: application/openmetrics-text"), "{metrics}");
+    assert!(metrics.contains("\nsteerage_ready 1"), "{metrics}");
+}
+
+#[test]
+fn a_node_that_cannot_serve_is_unhealthy() {
+    let (served, questions) = serve("unready", QUESTIONS);
+    answer_all(questions, false);
+    let health = client::get(&served.path, "/v1/health").unwrap();
+    assert_eq!((health.status, json(&health)), (503, json!({ "ready": false })));
+    assert_eq!(client::get(&served.path, "/v1/stats").unwrap().status, 200);
+}
+
+#[test]
+fn unknown_paths_and_methods_are_errors_in_json() {
+    let (served, _questions) = serve("unknown", QUESTIONS);
+    let nothing = client::get(&served.path, "/v2/stats").unwrap();
+    assert_eq!(nothing.status, 404);
+    assert!(json(&nothing)["error"].as_str().unwrap().contains("/v2/stats"));
+    let post = raw(&served.path, "POST /v1/stats HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
+    assert!(post.starts_with("HTTP/1.0 405 "), "{post}");
+    assert!(post.to_lowercase().contains("allow: get"), "{post}");
+    assert!(post.contains("{\"error\":"), "{post}");
+}
+
+#[test]
+fn questions_that_find_no_room_or_no_one_are_answered() {
+    let (served, questions) = serve("full", 0);
+    let full = client::get(&served.path, "/v1/stats").unwrap();
+    assert_eq!(full.status, 503);
+    assert!(json(&full)["error"].as_str().unwrap().contains("too many"));
+    drop(questions);
+    assert_eq!(client::get(&served.path, "/v1/health").unwrap().status, 503);
+}
+
+#[test]
+fn a_management_thread_that_is_stuck_is_not_waited_for() {
+    let (served, questions) = serve("stuck", QUESTIONS);
+    let answer = client::get(&served.path, "/v1/stats").unwrap();
+    assert_eq!((answer.status, questions.len()), (503, 1));
+    assert!(json(&answer)["error"].as_str().unwrap().contains("in time"));
+}
+
+#[test]
+fn a_dropped_api_is_gone_in_spite_of_idle_clients() {
+    let (served, questions) = serve("drop", QUESTIONS);
+    answer_all(questions, true);
+    let mut idle = UnixStream::connect(&served.path).unwrap();
+    idle.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    idle.write_all(b"GET /v1/sta").unwrap();
+    let path = served.path.clone();
+    drop(served);
+    assert_eq!(idle.read(&mut [0; 16]).unwrap_or(0), 0, "cut off");
+    assert!(matches!(client::get(&path, "/v1/stats"), Err(ClientError::NoSocket(_))));
+}
