@@ -287,7 +287,8 @@ def test_one_node_answers_neighbour_solicitations_for_a_vip_on_link(lab, nodes):
     )
 
     def answer(frame):
-        if frame.haslayer(ICMPv6ND_NA) and frame[ICMPv6ND_NA].tgt == address:
+        # What a node announces by itself in its first seconds is no answer.
+        if frame.haslayer(ICMPv6ND_NA) and frame[ICMPv6ND_NA].tgt == address and frame[ICMPv6ND_NA].S:
             return frame.src
         return None
 
