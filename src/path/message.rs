@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 
 /// From a worker to the management thread.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation on the packet path")]
 pub enum Event {
     /// A packet waits for this neighbour.
     Resolve(Neighbour),
