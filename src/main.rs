@@ -164,3 +164,25 @@ fn say(text: &str) {
     // Without a standard error there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_socket_is_found_and_several_are_not_guessed_among() {
+        let directory = std::env::temp_dir().join(format!("steerage-sockets-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let none = only_socket(&directory);
+        std::fs::write(directory.join("n1.sock"), "").unwrap();
+        std::fs::write(directory.join("n1.pid"), "").unwrap();
+        let one = only_socket(&directory);
+        std::fs::write(directory.join("n2.sock"), "").unwrap();
+        let two = only_socket(&directory);
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert!(none.unwrap_err().contains("no node"));
+        assert_eq!(one, Ok(directory.join("n1.sock")));
+        let two = two.unwrap_err();
+        assert!(two.contains("n1.sock") && two.contains("n2.sock"), "{two}");
+    }
+}

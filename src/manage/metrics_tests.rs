@@ -128,3 +128,23 @@ fn names_are_well_formed_and_each_series_stands_once() {
     }
     assert!(families.len() > 40);
 }
+
+#[test]
+fn every_metric_stands_in_the_documentation() {
+    let page = include_str!("../../docs/operating.md");
+    let text = encode(&a_node());
+    for line in text.lines().filter_map(|l| l.strip_prefix("# TYPE steerage_")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        // Those of real servers are described by those of virtual ones.
+        let name = name.replace("real_server_", "virtual_server_");
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        assert!(page.contains(&format!("`{name}{suffix}`")), "{name}{suffix}");
+    }
+    for (counter, _) in Counters::new(0, 0).each() {
+        assert!(page.contains(&format!("`{counter}`")), "{counter}");
+    }
+}

@@ -21,6 +21,12 @@ pub enum ClientError {
     /// A file, but no process behind it.
     #[error("{path}: nobody listens on this socket: the node is not running", path = .0.display())]
     NobodyListens(PathBuf),
+    /// A process behind it, but no answer.
+    #[error(
+        "{path}: no answer within {timeout} s: the node is stuck or just starting", path = .0.display(),
+        timeout = TIMEOUT.as_secs()
+    )]
+    Silent(PathBuf),
     /// The system refuses.
     #[error("{path}: {error}", path = .path.display())]
     Io {
@@ -54,7 +60,11 @@ pub struct Answer {
 /// [`ClientError`]; an answer with another status than 200 is no error.
 pub fn get(socket: &Path, target: &str) -> Result<Answer, ClientError> {
     let path = || socket.to_owned();
-    let failed = |error: io::Error| ClientError::Io { path: path(), error };
+    let failed = |error: io::Error| match error.kind() {
+        // How a time limit of a socket shows itself.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Silent(path()),
+        _ => ClientError::Io { path: path(), error },
+    };
     let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ClientError::NoSocket(path()),
         io::ErrorKind::ConnectionRefused => ClientError::NobodyListens(path()),
@@ -121,5 +131,15 @@ mod tests {
         let nobody = get(&stale, "/v1/stats").unwrap_err();
         std::fs::remove_file(&stale).unwrap();
         assert!(matches!(nobody, ClientError::NobodyListens(_)), "{nobody}");
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("steerage-silent-{}.sock", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let silent = get(&path, "/v1/stats").unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        drop(listener);
+        assert!(matches!(silent, ClientError::Silent(_)), "{silent}");
     }
 }
