@@ -6,7 +6,7 @@ use super::meta::{Kind, Meta};
 use super::parse::{self, Link};
 use super::port::{Frame, Pool, Port};
 use super::verdict::Verdict;
-use crate::base::{Addr, Incarnation, Instant, NodeId, PortId};
+use crate::base::{Addr, Incarnation, Instant, NodeId};
 use crate::view::{Owner, View};
 use crate::wire::backplane::{self, Header, Stage};
 use crate::wire::control::Heartbeat;
@@ -122,11 +122,11 @@ pub fn send_control<P: Port>(
     message: &[u8],
     now: Instant,
 ) {
-    let port = view.nodes[node.index()].hop.map(|hop| {
-        let interface = view.hops[hop.0 as usize].interface;
-        view.services.interfaces[interface.index()].port
-    });
-    let Some(port): Option<PortId> = port else { return };
+    let Some(hop) = view.nodes[node.index()].hop.map(|hop| view.hops[hop.0 as usize]) else { return };
+    if hop.mac.is_none() {
+        return; // nobody there yet; a packet that waited for it would be stale when it went out
+    }
+    let port = view.services.interfaces[hop.interface.index()].port;
     let frame = egress.alloc(port, Pool::Control).and_then(|mut f| f.grow_back(message.len()).then_some(f));
     let Some(mut frame) = frame else { return egress.counters.count_drop(Verdict::NoBuffer) };
     frame.head_mut()[..message.len()].copy_from_slice(message);

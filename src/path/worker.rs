@@ -78,6 +78,7 @@ pub struct Parts<P: Port> {
 impl<P: Port> Worker<P> {
     /// A worker at rest. All its memory is allocated here.
     pub fn new(parts: Parts<P>) -> Self {
+        parts.egress.counters.view.set(parts.view.get().version);
         Self {
             view: parts.view,
             core: Core {

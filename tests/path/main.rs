@@ -1,4 +1,5 @@
 //! Whole nodes on memory ports, in virtual time: what each mechanism of the path promises, and for each its control.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_input;
 mod forward;
