@@ -154,7 +154,7 @@ fn send<P: Port>(
         return egress.drop(frame, Verdict::NoBuffer);
     }
     let head = frame.head_mut();
-    let inner = Inner { v6: false, class, dont_fragment: true, len: payload };
+    let inner = Inner { class, len: payload };
     ipip::write_outer(head, from, to.backplane, inner, udp::HEADER_LEN, protocol::UDP, u32::from(src_port));
     // No checksum, RFC 6935: a flipped bit is seen by the inner packet's own, or by the cookie.
     udp::write_tunnel(&mut head[outer..], src_port, dst_port, payload as u16);

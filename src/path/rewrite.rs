@@ -161,13 +161,11 @@ fn age(packet: &mut [u8], meta: &Meta) -> bool {
 /// Puts the tunnel's headers in front. `false`: no headroom.
 #[inline]
 fn encapsulate<F: Frame>(frame: &mut F, meta: &Meta, method: Forward, server: &RealServer) -> bool {
-    let v6 = !meta.key.is_v4();
-    let inner =
-        Inner { v6, class: meta.class, dont_fragment: meta.dont_fragment, len: usize::from(meta.len) };
+    let inner = Inner { class: meta.class, len: usize::from(meta.len) };
     let outer = ipip::outer_len(server.address);
     let (between, next) = match method {
         Forward::Gue => (gue::VARIANT_1_LEN, protocol::UDP),
-        _ => (0, ipip::inner_protocol(v6)),
+        _ => (0, ipip::inner_protocol(!meta.key.is_v4())),
     };
     if !frame.grow_front(outer + between) {
         return false;

@@ -9,12 +9,8 @@ pub const TTL: u8 = 64;
 /// What the packet inside says of itself, for the header outside.
 #[derive(Clone, Copy, Debug)]
 pub struct Inner {
-    /// IPv6; else IPv4.
-    pub v6: bool,
     /// DSCP and ECN (RFC 6040 §4.1: copied).
     pub class: u8,
-    /// It must not be fragmented; IPv6 never is.
-    pub dont_fragment: bool,
     /// Bytes of the packet.
     pub len: usize,
 }
@@ -32,8 +28,10 @@ pub fn inner_protocol(v6: bool) -> u8 {
 }
 
 /// Writes the outer IP header ([`outer_len`] bytes) of a tunnel: `between` counts the bytes of further headers between it
-/// and the inner packet, `next` is the protocol of what follows it. `label` spreads flows: IPv6 flow label, IPv4 id. An
-/// IPv4 checksum is left zero, for the device that sends the packet or [`super::ipv4::fill_checksum`].
+/// and the inner packet, `next` is the protocol of what follows it, `label` the IPv6 flow label. An IPv4 header says "don't
+/// fragment", as RFC 2003 §3.1 allows whatever the inner one says: its identification then means nothing (RFC 6864 §4.1), and
+/// no fabric can mix up fragments of two packets. Its checksum is left zero, for the device that sends the packet or
+/// [`super::ipv4::fill_checksum`].
 #[inline]
 pub fn write_outer(out: &mut [u8], src: Addr, dst: Addr, inner: Inner, between: usize, next: u8, label: u32) {
     let payload = inner.len + between;
@@ -41,9 +39,8 @@ pub fn write_outer(out: &mut [u8], src: Addr, dst: Addr, inner: Inner, between: 
         let header = ipv4::Header {
             tos: inner.class,
             total_len: (payload + ipv4::MIN_HEADER_LEN) as u16,
-            id: label as u16,
-            // RFC 2003 §3.1: set if the inner one is; an inner IPv6 packet can't be fragmented either.
-            flags_and_offset: if inner.dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
+            id: 0,
+            flags_and_offset: ipv4::DONT_FRAGMENT,
             ttl: TTL,
             protocol: next,
             src,

@@ -16,11 +16,11 @@ proptest! {
         (src, dst) in build::pair(), label: u32, ports in prop::option::of(any::<u16>()),
     ) {
         let packet = build::packet(&ip, &transport, &payload);
-        let (v6, class, dont_fragment) = match &ip {
-            IpHeaders::Ipv4(h, _) => (false, h.dscp.value() << 2 | h.ecn.value(), h.dont_fragment),
-            IpHeaders::Ipv6(h, _) => (true, h.traffic_class, true),
+        let (v6, class) = match &ip {
+            IpHeaders::Ipv4(h, _) => (false, h.dscp.value() << 2 | h.ecn.value()),
+            IpHeaders::Ipv6(h, _) => (true, h.traffic_class),
         };
-        let inner = Inner { v6, class, dont_fragment, len: packet.len() };
+        let inner = Inner { class, len: packet.len() };
         let outer = ipip::outer_len(dst);
         let (between, next) = match ports {
             None => (0, ipip::inner_protocol(v6)),
@@ -41,7 +41,7 @@ proptest! {
             prop_assert_eq!(usize::from(h.total_len), out.len());
             prop_assert_eq!(h.header_checksum, h.calc_header_checksum());
             prop_assert_eq!((h.dscp.value() << 2 | h.ecn.value(), h.protocol.0), (class, next));
-            prop_assert!(h.dont_fragment || !dont_fragment);
+            prop_assert!(h.dont_fragment);
             prop_assert!(!h.is_fragmenting_payload());
             prop_assert_eq!(h.time_to_live, ipip::TTL);
         } else {
