@@ -166,7 +166,7 @@ impl Manager {
         for hop in &mut view.hops {
             hop.mac = self.neighbours.mac(Neighbour { interface: hop.interface, address: hop.address });
         }
-        view.neighbours = ExactMap::build(self.neighbours.others());
+        view.neighbours = ExactMap::build(self.neighbours.known());
         for (i, node) in view.nodes.iter_mut().enumerate() {
             let id = NodeId(i as u16);
             if id != self.config.me {

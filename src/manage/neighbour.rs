@@ -118,9 +118,9 @@ impl Neighbours {
         self.known.get(&neighbour).and_then(|e| e.mac)
     }
 
-    /// All that aren't wanted by the configuration and are known.
-    pub fn others(&self) -> impl Iterator<Item = (Neighbour, Mac)> + '_ {
-        self.known.iter().filter(|(_, e)| !e.wanted).filter_map(|(n, e)| e.mac.map(|mac| (*n, mac)))
+    /// All that have told their address.
+    pub fn known(&self) -> impl Iterator<Item = (Neighbour, Mac)> + '_ {
+        self.known.iter().filter_map(|(n, e)| e.mac.map(|mac| (*n, mac)))
     }
 
     /// All, known or not, in order.
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(table.mac(neighbour(2)), Some(MAC));
         table.resolve(neighbour(3), Instant::ZERO);
         assert_eq!(run(&mut table, 0, 1, true), 1, "one question");
-        assert_eq!(table.others().count(), 2);
+        assert_eq!(table.known().count(), 2);
         run(&mut table, 1, 60, false);
         assert_eq!(table.all().count(), 0, "no answer, no entry");
     }

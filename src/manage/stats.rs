@@ -15,7 +15,7 @@ pub struct Stats {
     pub node: String,
     /// Its life.
     pub incarnation: u32,
-    /// Links are up, and every next hop has been resolved or has had its chance to be.
+    /// It can serve: every next hop has told its Ethernet address, or has been asked for it in vain.
     pub ready: bool,
     /// The View that it last published.
     pub view: u64,

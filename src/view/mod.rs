@@ -347,7 +347,7 @@ pub struct View {
     pub services: Arc<Services>,
     /// Next hops by id.
     pub hops: Vec<Hop>,
-    /// On-link neighbours that aren't next hops of the configuration (clients without a router, mostly).
+    /// All neighbours that are known: the next hops, and clients on the link.
     pub neighbours: ExactMap<Neighbour, Mac>,
 }
 
@@ -394,10 +394,9 @@ impl View {
     }
 
     /// The Ethernet address of a neighbour, if it is known.
+    #[inline]
     pub fn mac_of(&self, neighbour: Neighbour) -> Option<Mac> {
-        let hop =
-            self.hops.iter().find(|h| h.interface == neighbour.interface && h.address == neighbour.address);
-        hop.map_or_else(|| self.neighbours.get(&neighbour), |h| h.mac)
+        self.neighbours.get(&neighbour)
     }
 
     /// The interface of a frame received on `port` with this tag (zero: none).
