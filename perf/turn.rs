@@ -80,7 +80,9 @@ fn load(nodes: usize, sessions: usize) -> config::Config {
         cluster += &format!("[[snat]]\naddress = \"10.10.0.{}\"\nnode = \"n1\"\n", 101 + i);
         cluster += &format!("[[snat]]\naddress = \"fd10::1:{i:x}\"\nnode = \"n1\"\n");
     }
-    for (last, forward, ingress) in [(1, "nat", "steered"), (2, "dsr-l2", "steered"), (3, "ipip", "steered"), (4, "ipip", "local")] {
+    for (last, forward, ingress) in
+        [(1, "nat", "steered"), (2, "dsr-l2", "steered"), (3, "ipip", "steered"), (4, "ipip", "local")]
+    {
         for v6 in [false, true] {
             let vip = if v6 { format!("fd99::{last}") } else { format!("10.99.0.{last}") };
             cluster += &format!(
@@ -89,7 +91,8 @@ fn load(nodes: usize, sessions: usize) -> config::Config {
             );
             for s in 21..=24 {
                 let real = if v6 { format!("fd10::{s}") } else { format!("10.10.0.{s}") };
-                cluster += &format!("[[virtual_server.real_server]]\nname = \"s{s}\"\naddress = \"{real}\"\n");
+                cluster +=
+                    &format!("[[virtual_server.real_server]]\nname = \"s{s}\"\naddress = \"{real}\"\n");
             }
         }
     }
@@ -178,7 +181,8 @@ fn answer(link: &MemoryLink, frame: &[u8]) {
         let mut out = vec![0; 54 + ND_LEN];
         eth::write(&mut out, question.mac.unwrap(), mac, None, ethertype::IPV6);
         ipv6::write(&mut out[14..], 0, 0, ND_LEN as u16, 58, 255, question.target, asker);
-        let answer = Neighbour { advertisement: true, solicited: true, target: question.target, mac: Some(mac) };
+        let answer =
+            Neighbour { advertisement: true, solicited: true, target: question.target, mac: Some(mac) };
         answer.write(&mut out[54..], question.target, asker);
         link.inject(&out);
     }
@@ -193,7 +197,10 @@ fn row(name: &str, v6: bool, flows: usize, ns: Vec<f64>) {
     let (least, most) = (ns.iter().copied().fold(f64::MAX, f64::min), ns.iter().copied().fold(0.0, f64::max));
     let ns = median(ns);
     let family = if v6 { "IPv6" } else { "IPv4" };
-    println!("{name:<16} {family} {flows:>8} flows {ns:>7.1} ns ({least:.1}-{most:.1}) {:>6.2} Mpps", 1e3 / ns);
+    println!(
+        "{name:<16} {family} {flows:>8} flows {ns:>7.1} ns ({least:.1}-{most:.1}) {:>6.2} Mpps",
+        1e3 / ns
+    );
 }
 
 fn main() {
@@ -212,9 +219,13 @@ fn main() {
                 start.elapsed().as_nanos() as f64 / PACKETS as f64
             });
             row("port_alone", v6, count, io.collect());
-            for (name, vip, nodes) in
-                [("dsr_ipip_local", 4, 1), ("dsr_ipip", 3, 1), ("dsr_l2", 2, 1), ("nat_hit", 1, 1), ("steered_out", 2, 2)]
-            {
+            for (name, vip, nodes) in [
+                ("dsr_ipip_local", 4, 1),
+                ("dsr_ipip", 3, 1),
+                ("dsr_l2", 2, 1),
+                ("nat_hit", 1, 1),
+                ("steered_out", 2, 2),
+            ] {
                 let (mut templates, mut order) = flows(count, v6, vip);
                 if name == "steered_out" {
                     keep_foreign(&mut templates, &mut order, v6);

@@ -31,7 +31,12 @@ impl Announcements {
             })
             .flat_map(|a| {
                 let front = move |(_, x): &(usize, &Interface)| !x.backplane && on_link(x, a);
-                services.interfaces.iter().enumerate().filter(front).map(move |(i, _)| (InterfaceId(i as u8), a))
+                services
+                    .interfaces
+                    .iter()
+                    .enumerate()
+                    .filter(front)
+                    .map(move |(i, _)| (InterfaceId(i as u8), a))
             })
             .collect();
         addresses.sort_unstable();

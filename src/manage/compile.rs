@@ -3,7 +3,9 @@
 use super::config::{Config, PortRole};
 use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::limits::MAX_NODES;
-use crate::base::{Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, RealServerId, SnatId, Tick, VirtualServerId};
+use crate::base::{
+    Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, RealServerId, SnatId, Tick, VirtualServerId,
+};
 use crate::path::port::PortCaps;
 use crate::table::exact::ExactMap;
 use crate::table::maglev::{Maglev, Member};
@@ -84,7 +86,11 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
         owned: owned(config, &interfaces, &groups),
         virtual_servers,
         real_servers,
-        snats: config.snats.iter().map(|s| Snat { address: s.address, group: s.group, node: s.node }).collect(),
+        snats: config
+            .snats
+            .iter()
+            .map(|s| Snat { address: s.address, group: s.group, node: s.node })
+            .collect(),
         groups,
         interfaces,
         interface_of,
@@ -142,9 +148,15 @@ fn interfaces(config: &Config, caps: &[PortCaps]) -> (Vec<Interface>, Option<Int
     (all, backplane)
 }
 
-fn routes(config: &Config, interfaces: &[Interface], hops: &mut Hops) -> Result<RouteTable<Route>, CompileError> {
+fn routes(
+    config: &Config,
+    interfaces: &[Interface],
+    hops: &mut Hops,
+) -> Result<RouteTable<Route>, CompileError> {
     let connected = interfaces.iter().enumerate().filter(|(_, x)| !x.backplane).flat_map(|(i, x)| {
-        x.addresses.iter().map(move |(a, len)| ((network(*a, *len), *len), Route::OnLink(InterfaceId(i as u8))))
+        x.addresses
+            .iter()
+            .map(move |(a, len)| ((network(*a, *len), *len), Route::OnLink(InterfaceId(i as u8))))
     });
     let mut all: Vec<_> = connected.collect();
     // Two addresses of one interface may share their prefix.
@@ -283,9 +295,11 @@ pub fn advertiser(config: &Config, group: GroupId, vip: Addr) -> Option<NodeId> 
 fn owned(config: &Config, interfaces: &[Interface], groups: &[Group]) -> ExactMap<Addr, Owned> {
     debug_assert!(groups.len() <= MAX_NODES);
     let own = interfaces.iter().flat_map(|x| x.addresses.iter().map(|(a, _)| (*a, Owned::Interface)));
-    let snats = config.snats.iter().enumerate().map(|(i, s)| {
-        (s.address, Owned::Snat { id: SnatId(i as u16), advertised: s.node == config.me })
-    });
+    let snats = config
+        .snats
+        .iter()
+        .enumerate()
+        .map(|(i, s)| (s.address, Owned::Snat { id: SnatId(i as u16), advertised: s.node == config.me }));
     // A VIP may stand in several groups, by port; the first virtual server that names it decides who advertises it.
     let vips = config.virtual_servers.iter().map(|v| {
         (v.address, Owned::Vip { advertised: advertiser(config, v.group, v.address) == Some(config.me) })

@@ -6,7 +6,8 @@ use super::neighbour::Neighbours;
 use super::peer::Peers;
 use super::probe;
 use super::stats::{
-    NeighbourStats, PeerStats, PortStats, RealServerStats, Stats, Totals, Traffic, VirtualServerStats, WorkerStats,
+    NeighbourStats, PeerStats, PortStats, RealServerStats, Stats, Totals, Traffic, VirtualServerStats,
+    WorkerStats,
 };
 use crate::base::{GroupId, Incarnation, Instant, NodeId, RealServerId};
 use crate::path::counters::Counters;
@@ -100,7 +101,9 @@ impl Manager {
             busy = true;
             match event {
                 Event::Resolve(neighbour) => self.neighbours.resolve(neighbour, now),
-                Event::Heard { neighbour, mac, asked_us } => self.neighbours.heard(neighbour, mac, asked_us, now),
+                Event::Heard { neighbour, mac, asked_us } => {
+                    self.neighbours.heard(neighbour, mac, asked_us, now)
+                }
                 Event::Heartbeat(beat) => changed |= self.peers.heard(&beat, now),
             }
         }
@@ -260,7 +263,12 @@ impl Manager {
     fn peer_stats(&self, now: Instant) -> Vec<PeerStats> {
         let view = self.views.current();
         let all = &view.services.groups[GroupId(0).index()];
-        let others = view.nodes.iter().enumerate().map(|(i, n)| (NodeId(i as u16), n)).filter(|(id, _)| *id != view.me);
+        let others = view
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(i, n)| (NodeId(i as u16), n))
+            .filter(|(id, _)| *id != view.me);
         others
             .map(|(id, node)| {
                 let peer = self.peers.get(id);

@@ -73,7 +73,8 @@ impl Neighbours {
                 entry.mac = Some(mac);
             }
             None if asked_us && room => {
-                self.known.insert(neighbour, Entry { mac: Some(mac), confirmed: now, asked: 0, wanted: false });
+                self.known
+                    .insert(neighbour, Entry { mac: Some(mac), confirmed: now, asked: 0, wanted: false });
                 self.due(neighbour, now + FRESH);
                 self.changed = true;
             }

@@ -44,7 +44,8 @@ pub fn announce(id: InterfaceId, interface: &Interface, address: Addr) -> Comman
         arp_frame(interface, &claim)
     } else {
         let to = Addr([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        let claim = Discovery { advertisement: true, solicited: false, target: address, mac: Some(interface.mac) };
+        let claim =
+            Discovery { advertisement: true, solicited: false, target: address, mac: Some(interface.mac) };
         discovery_frame(interface, &claim, address, to)
     };
     Command::Transmit { interface: id, frame }
@@ -57,7 +58,12 @@ fn arp_frame(interface: &Interface, message: &Arp) -> ArrayVec<u8, HEAD_BYTES> {
     out[..l2 + arp::LEN].iter().copied().collect()
 }
 
-fn discovery_frame(interface: &Interface, message: &Discovery, src: Addr, dst: Addr) -> ArrayVec<u8, HEAD_BYTES> {
+fn discovery_frame(
+    interface: &Interface,
+    message: &Discovery,
+    src: Addr,
+    dst: Addr,
+) -> ArrayVec<u8, HEAD_BYTES> {
     let mut out = [0; HEAD_BYTES];
     let l2 = eth::write(&mut out, icmp::multicast_mac(dst), interface.mac, interface.vlan, ethertype::IPV6);
     ipv6::write(&mut out[l2..], 0, 0, icmp::ND_LEN as u16, protocol::ICMPV6, 255, src, dst);

@@ -1,6 +1,7 @@
 //! One whole appliance as a steppable value: its workers and its manager, wired to each other. Production pins the parts to
 //! threads ([`Node::into_parts`]); tests and the simulator call [`Node::turn`].
 
+use crate::base::limits::RING_FRAMES;
 use crate::base::{Incarnation, Instant, PortId, WorkerId};
 use crate::manage::compile::{self, CompileError};
 use crate::manage::config::{Config, PortRole};
@@ -12,7 +13,6 @@ use crate::path::port::{OpenDevice, Port, PortCaps};
 use crate::path::worker::{Parts, Worker};
 use crate::table::publish;
 use crate::table::ring::{self, Consumer, Producer};
-use crate::base::limits::RING_FRAMES;
 use crossbeam_channel::bounded;
 use std::sync::Arc;
 
@@ -91,16 +91,18 @@ impl<P: Port> Node<P> {
         let (views, subscribers) = publish::channel(view, count);
         let (event_in, events) = bounded(CHANNEL * count);
         let mut mesh = Mesh::new(count);
-        let mut queues: Vec<_> = devices.into_iter().map(|d| (d.queues.len(), d.queues.into_iter(), d.monitor)).collect();
+        let mut queues: Vec<_> =
+            devices.into_iter().map(|d| (d.queues.len(), d.queues.into_iter(), d.monitor)).collect();
         let (mut workers, mut links) = (Vec::new(), Vec::new());
         for (i, view) in subscribers.into_iter().enumerate() {
             let id = WorkerId(i as u16);
             let counters = Arc::new(Counters::new(virtual_servers, real_servers));
             let (command_in, commands) = bounded(CHANNEL);
-            let ports = queues.iter_mut().zip(&caps).zip(&config.ports).map(|(((count, queues, _), caps), port)| {
-                let backplane = port.role == PortRole::Backplane;
-                PortSlot::new(queues.next(), *count as u16, caps.clone(), backplane)
-            });
+            let ports =
+                queues.iter_mut().zip(&caps).zip(&config.ports).map(|(((count, queues, _), caps), port)| {
+                    let backplane = port.role == PortRole::Backplane;
+                    PortSlot::new(queues.next(), *count as u16, caps.clone(), backplane)
+                });
             let rings = std::mem::take(&mut mesh.producers[i]);
             workers.push(Worker::new(Parts {
                 id,
@@ -113,11 +115,11 @@ impl<P: Port> Node<P> {
             }));
             links.push(WorkerLink { counters, commands: command_in });
         }
-        let devices = queues.into_iter().zip(caps).zip(&config.ports).map(|(((_, _, monitor), caps), port)| Device {
-            name: port.device.name.clone(),
-            caps,
-            monitor,
-        });
+        let devices = queues
+            .into_iter()
+            .zip(caps)
+            .zip(&config.ports)
+            .map(|(((_, _, monitor), caps), port)| Device { name: port.device.name.clone(), caps, monitor });
         let manager = Manager::new(config.clone(), incarnation, views, events, links, devices.collect(), now);
         Ok(Self { workers, manager })
     }
@@ -179,4 +181,3 @@ fn check_backplane(config: &Config, caps: &[PortCaps]) -> Result<(), NodeError> 
     }
     Ok(())
 }
-

@@ -45,7 +45,9 @@ pub fn receive<F: Frame>(frame: &mut F, view: &View, link: &Link) -> Result<Rece
     let payload = usize::from(outer.l4) + udp::HEADER_LEN;
     let bytes = frame.head().get(payload..).ok_or(Verdict::BackplaneMalformed)?;
     if outer.key.dst_port == view.control_port {
-        return Heartbeat::parse(bytes, view.auth_key).map(Received::Control).map_err(|_| Verdict::ControlRefused);
+        return Heartbeat::parse(bytes, view.auth_key)
+            .map(Received::Control)
+            .map_err(|_| Verdict::ControlRefused);
     }
     if !(view.data_port..view.data_port.saturating_add(me.workers)).contains(&outer.key.dst_port) {
         return Err(Verdict::StrayOnBackplane);
@@ -67,7 +69,8 @@ pub fn receive<F: Frame>(frame: &mut F, view: &View, link: &Link) -> Result<Rece
 /// proved by its cookie.
 #[inline]
 fn authenticate(view: &View, sender: NodeId, incarnation: Incarnation, cookie: u64) -> Result<(), Verdict> {
-    let node = view.nodes.get(sender.index()).filter(|_| sender != view.me).ok_or(Verdict::BackplaneMalformed)?;
+    let node =
+        view.nodes.get(sender.index()).filter(|_| sender != view.me).ok_or(Verdict::BackplaneMalformed)?;
     if incarnation < node.incarnation {
         return Err(Verdict::BackplaneIncarnation);
     }
@@ -102,11 +105,25 @@ pub fn steer<P: Port>(
     };
     header.write(frame.head_mut());
     egress.counters.steered_out.inc();
-    send(view, egress, frame, owner.node, (meta.hash.outer_port(), view.data_port + owner.worker.0), meta.class, now);
+    send(
+        view,
+        egress,
+        frame,
+        owner.node,
+        (meta.hash.outer_port(), view.data_port + owner.worker.0),
+        meta.class,
+        now,
+    );
 }
 
 /// Sends a control message to a node, from the buffers that are kept for that.
-pub fn send_control<P: Port>(view: &View, egress: &mut Egress<P>, node: NodeId, message: &[u8], now: Instant) {
+pub fn send_control<P: Port>(
+    view: &View,
+    egress: &mut Egress<P>,
+    node: NodeId,
+    message: &[u8],
+    now: Instant,
+) {
     let port = view.nodes[node.index()].hop.map(|hop| {
         let interface = view.hops[hop.0 as usize].interface;
         view.services.interfaces[interface.index()].port

@@ -122,4 +122,3 @@ pub struct FlowCounters {
     /// Sessions now.
     pub sessions: Counter,
 }
-

@@ -25,7 +25,9 @@ pub fn receive<P: Port>(view: &View, egress: &mut Egress<P>, frame: P::Frame, me
     let Ok(parsed) = Icmp::new(message, v6) else { return egress.drop(frame, Verdict::TransportMalformed) };
     match parsed.kind() {
         Kind::EchoRequest => echo(view, egress, frame, meta, now),
-        Kind::NeighbourSolicitation | Kind::NeighbourAdvertisement => local::discovery(view, egress, frame, meta, now),
+        Kind::NeighbourSolicitation | Kind::NeighbourAdvertisement => {
+            local::discovery(view, egress, frame, meta, now)
+        }
         _ => egress.drop(frame, Verdict::IcmpIgnored),
     }
 }

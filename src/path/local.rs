@@ -45,7 +45,13 @@ pub fn arp<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, li
 }
 
 /// Handles a neighbour solicitation or advertisement; the frame starts at its IPv6 header.
-pub fn discovery<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, meta: &Meta, _now: Instant) {
+pub fn discovery<P: Port>(
+    view: &View,
+    egress: &mut Egress<P>,
+    mut frame: P::Frame,
+    meta: &Meta,
+    _now: Instant,
+) {
     let message = &frame.head()[usize::from(meta.l4)..];
     // RFC 4861 §7.1: hop limit, code, checksum, options, and a target that isn't multicast.
     let valid = meta.ttl == ON_LINK_HOPS
@@ -86,8 +92,12 @@ pub fn discovery<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Fra
     if frame.head().len() != frame.len() || !frame.grow_back(missing) || !frame.grow_front(l2) {
         return egress.drop(frame, Verdict::NoBuffer);
     }
-    let answer =
-        Discovery { advertisement: true, solicited: !probe, target: message.target, mac: Some(interface.mac) };
+    let answer = Discovery {
+        advertisement: true,
+        solicited: !probe,
+        target: message.target,
+        mac: Some(interface.mac),
+    };
     let head = frame.head_mut();
     eth::write(head, mac, interface.mac, interface.vlan, ethertype::IPV6);
     let packet = &mut head[l2..];

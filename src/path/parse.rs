@@ -53,49 +53,55 @@ pub fn link<F: Frame>(frame: &F, view: &View, port: PortId, mac: Mac) -> Result<
 #[inline]
 pub fn packet<F: Frame>(frame: &mut F, interface: InterfaceId, verify: bool) -> Result<Meta, Verdict> {
     let bytes = frame.head();
-    let meta = match bytes.first().map(|b| b >> 4) {
-        Some(4) => {
-            let ip = Ipv4::new(bytes).map_err(|_| Verdict::IpMalformed)?;
-            if verify {
-                match frame.rx_checksum() {
-                    RxChecksum::Good => {}
-                    RxChecksum::Bad => return Err(Verdict::IpChecksum),
-                    RxChecksum::Unknown if ip.checksum_ok() => {}
-                    RxChecksum::Unknown => return Err(Verdict::IpChecksum),
+    let meta =
+        match bytes.first().map(|b| b >> 4) {
+            Some(4) => {
+                let ip = Ipv4::new(bytes).map_err(|_| Verdict::IpMalformed)?;
+                if verify {
+                    match frame.rx_checksum() {
+                        RxChecksum::Good => {}
+                        RxChecksum::Bad => return Err(Verdict::IpChecksum),
+                        RxChecksum::Unknown if ip.checksum_ok() => {}
+                        RxChecksum::Unknown => return Err(Verdict::IpChecksum),
+                    }
                 }
+                if ip.is_fragment() {
+                    return Err(Verdict::Fragment);
+                }
+                let (src, dst) = (ip.src(), ip.dst());
+                let [s, d] = [src.v4_bytes(), dst.v4_bytes()];
+                // RFC 1122 §3.2.1.3: what can't be a source; and nothing that we forward is multicast.
+                if s[0] == 0 || s[0] == 127 || s[0] >= 224 || d[0] >= 224 || src == dst {
+                    return Err(Verdict::BadAddress);
+                }
+                facts(interface, FlowKey::new(src, dst, 0, 0, ip.protocol()), ip.header_len(), ip.total_len())
+                    .with(ip.ttl(), ip.tos(), ip.dont_fragment())
             }
-            if ip.is_fragment() {
-                return Err(Verdict::Fragment);
+            Some(6) => {
+                let ip = Ipv6::new(bytes).map_err(|_| Verdict::IpMalformed)?;
+                let (src, dst) = (ip.src(), ip.dst());
+                // RFC 4291 §2.7, §2.5.3, §2.5.5. The unspecified source is duplicate address detection's alone.
+                if src.0[0] == 0xff
+                    || src.is_v4()
+                    || dst.is_v4()
+                    || src == dst
+                    || src.0[..15] == [0; 15] && src.0[15] == 1
+                {
+                    return Err(Verdict::BadAddress);
+                }
+                let upper = ipv6::upper(bytes).map_err(|e| match e {
+                    Malformed::Truncated => Verdict::IpMalformed,
+                    _ => Verdict::ExtensionHeaders,
+                })?;
+                // A fragment header on a whole datagram is no fragment (RFC 6946).
+                if upper.fragment.is_some_and(|f| f.more || f.offset != 0) {
+                    return Err(Verdict::Fragment);
+                }
+                facts(interface, FlowKey::new(src, dst, 0, 0, upper.protocol), upper.offset, ip.total_len())
+                    .with(ip.hop_limit(), ip.traffic_class(), true)
             }
-            let (src, dst) = (ip.src(), ip.dst());
-            let [s, d] = [src.v4_bytes(), dst.v4_bytes()];
-            // RFC 1122 §3.2.1.3: what can't be a source; and nothing that we forward is multicast.
-            if s[0] == 0 || s[0] == 127 || s[0] >= 224 || d[0] >= 224 || src == dst {
-                return Err(Verdict::BadAddress);
-            }
-            facts(interface, FlowKey::new(src, dst, 0, 0, ip.protocol()), ip.header_len(), ip.total_len())
-                .with(ip.ttl(), ip.tos(), ip.dont_fragment())
-        }
-        Some(6) => {
-            let ip = Ipv6::new(bytes).map_err(|_| Verdict::IpMalformed)?;
-            let (src, dst) = (ip.src(), ip.dst());
-            // RFC 4291 §2.7, §2.5.3, §2.5.5. The unspecified source is duplicate address detection's alone.
-            if src.0[0] == 0xff || src.is_v4() || dst.is_v4() || src == dst || src.0[..15] == [0; 15] && src.0[15] == 1 {
-                return Err(Verdict::BadAddress);
-            }
-            let upper = ipv6::upper(bytes).map_err(|e| match e {
-                Malformed::Truncated => Verdict::IpMalformed,
-                _ => Verdict::ExtensionHeaders,
-            })?;
-            // A fragment header on a whole datagram is no fragment (RFC 6946).
-            if upper.fragment.is_some_and(|f| f.more || f.offset != 0) {
-                return Err(Verdict::Fragment);
-            }
-            facts(interface, FlowKey::new(src, dst, 0, 0, upper.protocol), upper.offset, ip.total_len())
-                .with(ip.hop_limit(), ip.traffic_class(), true)
-        }
-        _ => return Err(Verdict::IpMalformed),
-    };
+            _ => return Err(Verdict::IpMalformed),
+        };
     if usize::from(meta.len) > frame.len() || meta.l4 > meta.len {
         return Err(Verdict::IpMalformed);
     }
@@ -158,4 +164,3 @@ fn transport(bytes: &[u8], mut meta: Meta) -> Result<Meta, Verdict> {
     }
     Ok(meta)
 }
-

@@ -162,7 +162,8 @@ fn age(packet: &mut [u8], meta: &Meta) -> bool {
 #[inline]
 fn encapsulate<F: Frame>(frame: &mut F, meta: &Meta, method: Forward, server: &RealServer) -> bool {
     let v6 = !meta.key.is_v4();
-    let inner = Inner { v6, class: meta.class, dont_fragment: meta.dont_fragment, len: usize::from(meta.len) };
+    let inner =
+        Inner { v6, class: meta.class, dont_fragment: meta.dont_fragment, len: usize::from(meta.len) };
     let outer = ipip::outer_len(server.address);
     let (between, next) = match method {
         Forward::Gue => (gue::VARIANT_1_LEN, protocol::UDP),
@@ -180,4 +181,3 @@ fn encapsulate<F: Frame>(frame: &mut F, meta: &Meta, method: Forward, server: &R
     }
     true
 }
-

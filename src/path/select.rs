@@ -104,7 +104,8 @@ fn snat(
     now: Instant,
 ) -> Option<(SnatId, u16, FlowHash)> {
     let server = &view.services.real_servers[real.index()];
-    let group = &view.services.groups[view.services.virtual_servers[server.virtual_server.index()].group.index()];
+    let group =
+        &view.services.groups[view.services.virtual_servers[server.virtual_server.index()].group.index()];
     let bucket = meta.hash.bucket();
     let start = mix(meta.hash.0 ^ now.0) as usize;
     for snat in &group.snats {

@@ -4,8 +4,8 @@ use super::counters::Counters;
 use super::meta::Meta;
 use super::verdict::Verdict;
 use crate::base::{Instant, NodeId, VirtualServerId, WorkerId};
-use crate::table::session::{Direction, SessionTable};
 use crate::table::flow::EntryId;
+use crate::table::session::{Direction, SessionTable};
 use crate::table::steering::{Steering, SteeringTable};
 use crate::view::{Ingress, Owned, Owner, View, snat_bucket};
 use crate::wire::backplane::Stage;
@@ -48,7 +48,10 @@ pub fn decide(
     now: Instant,
 ) -> Result<Decision, Verdict> {
     let receiving = meta.stage == Stage::Receive;
-    if receiving && view.steering_cache && let Some(target) = cached(view, steering, meta, now) {
+    if receiving
+        && view.steering_cache
+        && let Some(target) = cached(view, steering, meta, now)
+    {
         counters.steering_hits.inc();
         return Ok(towards(view, target));
     }
@@ -105,7 +108,14 @@ fn cached(view: &View, steering: &mut SteeringTable, meta: &Meta, now: Instant) 
     Some(Owner { node: session.node, worker: session.worker })
 }
 
-fn remember(view: &View, steering: &mut SteeringTable, counters: &Counters, meta: &Meta, owner: Owner, now: Instant) {
+fn remember(
+    view: &View,
+    steering: &mut SteeringTable,
+    counters: &Counters,
+    meta: &Meta,
+    owner: Owner,
+    now: Instant,
+) {
     let incarnation = view.nodes[owner.node.index()].incarnation;
     let session = Steering { node: owner.node, worker: owner.worker, incarnation, last_seen: now.tick() };
     if steering.insert(meta.hash, meta.key, session).is_err() {

@@ -83,7 +83,10 @@ mod tests {
         assert_eq!(after(&[(ACK, Forward), (FIN | ACK, Forward)]), State::Closing);
         assert_eq!(after(&[(ACK, Forward), (FIN | ACK, Forward), (FIN | ACK, Forward)]), State::Closing);
         assert_eq!(after(&[(ACK, Forward), (FIN | ACK, Reply), (FIN | ACK, Forward)]), State::Closed);
-        assert_eq!(after(&[(ACK, Forward), (FIN | ACK, Reply), (FIN | ACK, Forward), (ACK, Reply)]), State::Closed);
+        assert_eq!(
+            after(&[(ACK, Forward), (FIN | ACK, Reply), (FIN | ACK, Forward), (ACK, Reply)]),
+            State::Closed
+        );
         assert_eq!(after(&[(SYN, Forward), (RST | ACK, Reply)]), State::Closed);
     }
 

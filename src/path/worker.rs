@@ -4,6 +4,7 @@ use super::backplane::{self, Received};
 use super::counters::Counters;
 use super::egress::{Egress, Handoff};
 use super::icmp;
+use super::local;
 use super::message::Command;
 use super::meta::{Batch, Kind, Meta};
 use super::parse;
@@ -13,7 +14,6 @@ use super::select::{self, Opened};
 use super::steer::{self, Decision};
 use super::track;
 use super::verdict::Verdict;
-use super::local;
 use crate::base::limits::{BURST, CONTROL_SLICE, SWEEP_SLICE};
 use crate::base::{Instant, PortId, WorkerId};
 use crate::table::publish::Subscriber;
@@ -149,11 +149,23 @@ impl<P: Port> Worker<P> {
             }
             busy = true;
             let counters = &self.core.egress.counters;
-            if from_backplane { counters.backplane_rx.add(count as u64) } else { counters.rx.add(count as u64) }
+            if from_backplane {
+                counters.backplane_rx.add(count as u64)
+            } else {
+                counters.rx.add(count as u64)
+            }
             let port = PortId(port as u8);
             for frame in self.received.drain(..) {
                 if from_backplane {
-                    Self::take_backplane(view, &mut self.core, &mut self.batch, frame, port, &mut control_left, now);
+                    Self::take_backplane(
+                        view,
+                        &mut self.core,
+                        &mut self.batch,
+                        frame,
+                        port,
+                        &mut control_left,
+                        now,
+                    );
                 } else {
                     Self::take_front(view, &mut self.core, &mut self.batch, frame, port, now);
                 }
@@ -266,10 +278,14 @@ impl<P: Port> Worker<P> {
         for done in 0..COMMAND_SLICE {
             let Ok(command) = self.commands.try_recv() else { return done > 0 };
             match command {
-                Command::Control { node, message } => backplane::send_control(view, egress, node, &message, now),
+                Command::Control { node, message } => {
+                    backplane::send_control(view, egress, node, &message, now)
+                }
                 Command::Transmit { interface, frame: bytes } => {
                     let port = view.services.interfaces[interface.index()].port;
-                    let frame = egress.alloc(port, Pool::Data).and_then(|mut f| f.grow_back(bytes.len()).then_some(f));
+                    let frame = egress
+                        .alloc(port, Pool::Data)
+                        .and_then(|mut f| f.grow_back(bytes.len()).then_some(f));
                     match frame {
                         Some(mut frame) => {
                             frame.head_mut()[..bytes.len()].copy_from_slice(&bytes);
@@ -315,7 +331,8 @@ impl<P: Port> Worker<P> {
         }
         // What a slice can't hold is not made up for: after a long rest the period begins anew.
         let steps = due.min(SWEEP_SLICE as u64);
-        self.swept_until = if steps == due { self.swept_until + Duration::from_nanos(steps * entry) } else { now };
+        self.swept_until =
+            if steps == due { self.swept_until + Duration::from_nanos(steps * entry) } else { now };
         for _ in 0..steps {
             core.expire_session(view, now);
             core.expire_steering(view, now);
@@ -363,7 +380,15 @@ impl<P: Port> Core<P> {
                 let session = *session;
                 return match direction {
                     Direction::Forward => {
-                        rewrite::forward(view, &mut self.egress, frame, meta, session.real, Some(&session), now);
+                        rewrite::forward(
+                            view,
+                            &mut self.egress,
+                            frame,
+                            meta,
+                            session.real,
+                            Some(&session),
+                            now,
+                        );
                     }
                     Direction::Reply => {
                         let client = *self.sessions.flows().key(id);
@@ -379,7 +404,15 @@ impl<P: Port> Core<P> {
                 match select::open(view, &mut self.sessions, &self.egress.counters, server, meta, now) {
                     Ok(Opened::Session(id)) => {
                         let session = *self.sessions.flows().get(id);
-                        rewrite::forward(view, &mut self.egress, frame, meta, session.real, Some(&session), now);
+                        rewrite::forward(
+                            view,
+                            &mut self.egress,
+                            frame,
+                            meta,
+                            session.real,
+                            Some(&session),
+                            now,
+                        );
                     }
                     Ok(Opened::Stateless(real)) => {
                         rewrite::forward(view, &mut self.egress, frame, meta, real, None, now);
@@ -429,4 +462,3 @@ impl<P: Port> Core<P> {
         }
     }
 }
-

@@ -5,8 +5,8 @@
 
 use crate::base::limits::{BUCKETS, MAX_NODES};
 use crate::base::{
-    Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, InterfaceId, Mac, NodeId, PortId, RealServerId, SnatId,
-    VirtualServerId, WorkerId,
+    Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, InterfaceId, Mac, NodeId, PortId, RealServerId,
+    SnatId, VirtualServerId, WorkerId,
 };
 use crate::table::exact::{ExactKey, ExactMap};
 use crate::table::maglev::Maglev;
@@ -395,7 +395,8 @@ impl View {
 
     /// The Ethernet address of a neighbour, if it is known.
     pub fn mac_of(&self, neighbour: Neighbour) -> Option<Mac> {
-        let hop = self.hops.iter().find(|h| h.interface == neighbour.interface && h.address == neighbour.address);
+        let hop =
+            self.hops.iter().find(|h| h.interface == neighbour.interface && h.address == neighbour.address);
         hop.map_or_else(|| self.neighbours.get(&neighbour), |h| h.mac)
     }
 

@@ -1,7 +1,7 @@
 //! Truncated, overlapping, absurd: counted or forwarded, never a panic, never a leaked buffer.
 
 use crate::packets::{SYN, ethernet, tcp, udp};
-use crate::world::{Spec, World, front_mac, host_mac, addr};
+use crate::world::{Spec, World, addr, front_mac, host_mac};
 use proptest::prelude::*;
 
 /// One frame must end as one counted drop of this kind.
@@ -41,13 +41,25 @@ fn each_absurdity_has_its_counter() {
     refused(&mut world, &wrap(&good.ip())[..14], "ip_malformed");
     refused(&mut world, &[&wrap(&[])[..12], &[0x81, 0, 0]].concat(), "ethernet_malformed");
     refused(&mut world, &ethernet(front_mac(2), host_mac(good.src), &good.ip()), "not_our_mac");
-    refused(&mut world, &[&wrap(&good.ip())[..12], &[0x12, 0x34], &good.ip()[..]].concat(), "unknown_ethertype");
+    refused(
+        &mut world,
+        &[&wrap(&good.ip())[..12], &[0x12, 0x34], &good.ip()[..]].concat(),
+        "unknown_ethertype",
+    );
     refused(&mut world, &changed(&|ip| ip[0] = 0x44), "ip_malformed");
     refused(&mut world, &changed(&|ip| ip[0] = 0x4f), "ip_malformed");
     refused(&mut world, &changed(&|ip| ip[0] = 0x75), "ip_malformed");
     refused(&mut world, &changed(&|ip| ip[3] += 1), "ip_malformed");
     refused(&mut world, &changed(&|ip| ip[3] = 19), "ip_malformed");
-    refused(&mut world, &{ let mut f = wrap(&good.ip()); f[24] ^= 1; f }, "ip_checksum");
+    refused(
+        &mut world,
+        &{
+            let mut f = wrap(&good.ip());
+            f[24] ^= 1;
+            f
+        },
+        "ip_checksum",
+    );
     refused(&mut world, &changed(&|ip| ip[6] = 0x20), "fragment");
     refused(&mut world, &changed(&|ip| ip[7] = 3), "fragment");
     refused(&mut world, &changed(&|ip| ip[12] = 224), "bad_address");
@@ -61,7 +73,11 @@ fn each_absurdity_has_its_counter() {
     refused(&mut world, &changed(&|ip| ip[19] = 77), "not_our_address");
     refused(&mut world, &wrap6(&|ip| ip[5] += 1), "ip_malformed");
     refused(&mut world, &wrap6(&|ip| ip[8] = 0xff), "bad_address");
-    refused(&mut world, &wrap6(&|ip| ip[8..20].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255])), "bad_address");
+    refused(
+        &mut world,
+        &wrap6(&|ip| ip[8..20].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255])),
+        "bad_address",
+    );
     refused(&mut world, &wrap6(&|ip| ip[8..24].fill(0)), "bad_address");
     refused(&mut world, &wrap6(&|ip| ip[45] += 1), "transport_malformed");
     refused(&mut world, &wrap6(&|ip| ip[45] = 7), "transport_malformed");
@@ -82,7 +98,11 @@ fn each_absurdity_has_its_counter() {
     };
     refused(&mut world, &wrap6(&deep), "extension_headers");
     // ARP of the wrong kind, and a lie about its own length.
-    refused(&mut world, &[&host_mac(addr("10.10.0.1")).0[..0], &front_mac(1).0, &[2; 6], &[8, 6], &[9; 28]].concat(), "arp_malformed");
+    refused(
+        &mut world,
+        &[&host_mac(addr("10.10.0.1")).0[..0], &front_mac(1).0, &[2; 6], &[8, 6], &[9; 28]].concat(),
+        "arp_malformed",
+    );
     world.assert_no_leak();
 }
 
@@ -124,7 +144,13 @@ fn options_extension_headers_and_padding_pass() {
 enum Nasty {
     Bytes(Vec<u8>),
     /// A good packet with bytes changed and its end cut, checksum mended or not.
-    Bent { which: u8, at: Vec<(usize, u8)>, keep: usize, mend: bool, backplane: bool },
+    Bent {
+        which: u8,
+        at: Vec<(usize, u8)>,
+        keep: usize,
+        mend: bool,
+        backplane: bool,
+    },
 }
 
 fn nasty() -> impl Strategy<Value = Nasty> {

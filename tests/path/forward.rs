@@ -43,7 +43,10 @@ fn nat_in_both_directions_through_any_node() {
             assert_eq!((at_server.dst_port, at_server.ttl), (80, 60));
             assert_eq!(at_server.payload, syn.payload);
             let snat = at_server.src;
-            assert!((101..=103).any(|i| [format!("10.10.0.{i}"), format!("fd10::{i}")].iter().any(|a| addr(a) == snat)));
+            assert!(
+                (101..=103)
+                    .any(|i| [format!("10.10.0.{i}"), format!("fd10::{i}")].iter().any(|a| addr(a) == snat))
+            );
             assert!(at_server.src_port >= 4096);
             // The reply comes in anywhere.
             let back = 1 + (usize::from(port) + n) % 3;
@@ -89,7 +92,10 @@ fn dsr_rewrites_the_mac_and_nothing_else() {
             let (owner, frame) = &out[0];
             let (dst, src, inner) = open(frame);
             assert_eq!(src, front_mac(*owner));
-            assert!((21..=24).any(|i: u8| dst.0 == [2, 0, 0, 0, 9, if vip.contains(':') { u8_hex(i) } else { i }]));
+            assert!(
+                (21..=24)
+                    .any(|i: u8| dst.0 == [2, 0, 0, 0, 9, if vip.contains(':') { u8_hex(i) } else { i }])
+            );
             assert_eq!(read(inner), Packet { ttl: 60, ..packet });
         }
     }
@@ -119,7 +125,16 @@ fn tunnels_carry_the_whole_packet() {
                 (40, outer[6], Addr(outer[24..40].try_into().unwrap()))
             };
             assert!(is_server(dst), "{dst}");
-            assert_eq!(protocol, if extra == 8 { 17 } else if v4 { 4 } else { 41 });
+            assert_eq!(
+                protocol,
+                if extra == 8 {
+                    17
+                } else if v4 {
+                    4
+                } else {
+                    41
+                }
+            );
             if extra == 8 {
                 assert_eq!(outer[header + 2..header + 4], 6080u16.to_be_bytes());
             }
@@ -257,7 +272,9 @@ fn snat_ports_run_out_cleanly() {
 #[test]
 fn too_big_for_the_tunnel_is_told() {
     let mut world = World::new(Spec::default());
-    for (client, vip, mtu, header) in [("192.168.1.5", "10.99.0.3", 1480, 20), ("fd77::5", "fd99::4", 1452, 40)] {
+    for (client, vip, mtu, header) in
+        [("192.168.1.5", "10.99.0.3", 1480, 20), ("fd77::5", "fd99::4", 1452, 40)]
+    {
         let mut packet = udp(client, 2000, vip, 80);
         packet.payload = vec![7; 1500 - header - 8];
         let out = world.exchange(1, &packet.frame_to(1));
@@ -293,7 +310,10 @@ fn too_big_without_df_is_counted() {
     let mut frame = ethernet(front_mac(1), host_mac(packet.src), &packet.ip());
     frame[20] = 0; // no DF
     let sum = u16::from_be_bytes([frame[24], frame[25]]);
-    let mended = { let (s, c) = sum.overflowing_add(0x4000); s + u16::from(c) };
+    let mended = {
+        let (s, c) = sum.overflowing_add(0x4000);
+        s + u16::from(c)
+    };
     frame[24..26].copy_from_slice(&mended.to_be_bytes());
     assert!(world.exchange(1, &frame).is_empty());
     assert_eq!((1..=3).map(|n| world.drops(n, "too_big_silent")).sum::<u64>(), 1);
@@ -321,7 +341,9 @@ fn a_client_that_nobody_knows_is_asked_for_and_then_answered() {
     // One that never answers: what waits for it is given up in time.
     let syn = tcp("10.10.0.77", 2000, "10.99.0.1", 80, SYN);
     let at_server = read(open(&world.exchange(1, &syn.frame_to(1))[0].1).2);
-    assert!(world.exchange(1, &at_server.answer(SYN | ACK).frame_to(1)).iter().all(|(_, f)| f[12..14] == [8, 6]));
+    assert!(
+        world.exchange(1, &at_server.answer(SYN | ACK).frame_to(1)).iter().all(|(_, f)| f[12..14] == [8, 6])
+    );
     world.run(1500);
     assert_eq!((1..=3).map(|n| world.drops(n, "neighbour_unresolved")).sum::<u64>(), 1);
     world.assert_no_leak();

@@ -67,7 +67,8 @@ fn ask(world: &mut World, frame: &[u8]) -> Vec<(usize, Mac)> {
 fn one_node_answers_for_each_address() {
     let mut cluster = standard(None);
     for i in 30..60 {
-        cluster += &virtual_server(&format!("flat-{i}"), &format!("10.10.0.2{}", i - 10), "tcp", "dsr-l2", "all");
+        cluster +=
+            &virtual_server(&format!("flat-{i}"), &format!("10.10.0.2{}", i - 10), "tcp", "dsr-l2", "all");
     }
     let mut world = World::new(Spec { cluster, ..Spec::default() });
     let mut answers = [0; 4];
@@ -82,8 +83,14 @@ fn one_node_answers_for_each_address() {
         assert_eq!(ask(&mut world, &arp_request(&format!("10.10.0.1{node}"))), [(node, front_mac(node))]);
         assert_eq!(ask(&mut world, &arp_request(&format!("10.10.0.10{node}"))), [(node, front_mac(node))]);
         let from = addr("fd10::1");
-        assert_eq!(ask(&mut world, &solicitation(&format!("fd10::1{node}"), from)), [(node, front_mac(node))]);
-        assert_eq!(ask(&mut world, &solicitation(&format!("fd10::10{node}"), from)), [(node, front_mac(node))]);
+        assert_eq!(
+            ask(&mut world, &solicitation(&format!("fd10::1{node}"), from)),
+            [(node, front_mac(node))]
+        );
+        assert_eq!(
+            ask(&mut world, &solicitation(&format!("fd10::10{node}"), from)),
+            [(node, front_mac(node))]
+        );
     }
     assert_eq!(ask(&mut world, &solicitation("fd99::1", addr("fd10::1"))).len(), 1);
     // Someone who wants to take an address of ours asks without one: he is told all the same.

@@ -51,7 +51,9 @@ impl Packet {
                 (header.syn, header.ack) = (flags & SYN != 0, flags & ACK != 0);
                 (header.fin, header.rst) = (flags & FIN != 0, flags & RST != 0);
                 header.checksum = if self.src.is_v4() {
-                    header.calc_checksum_ipv4_raw(self.src.v4_bytes(), self.dst.v4_bytes(), &self.payload).unwrap()
+                    header
+                        .calc_checksum_ipv4_raw(self.src.v4_bytes(), self.dst.v4_bytes(), &self.payload)
+                        .unwrap()
                 } else {
                     header.calc_checksum_ipv6_raw(self.src.0, self.dst.0, &self.payload).unwrap()
                 };
@@ -59,10 +61,16 @@ impl Packet {
             }
             None => {
                 let len = (8 + self.payload.len()) as u16;
-                let mut header =
-                    UdpHeader { source_port: self.src_port, destination_port: self.dst_port, length: len, checksum: 0 };
+                let mut header = UdpHeader {
+                    source_port: self.src_port,
+                    destination_port: self.dst_port,
+                    length: len,
+                    checksum: 0,
+                };
                 header.checksum = if self.src.is_v4() {
-                    header.calc_checksum_ipv4_raw(self.src.v4_bytes(), self.dst.v4_bytes(), &self.payload).unwrap()
+                    header
+                        .calc_checksum_ipv4_raw(self.src.v4_bytes(), self.dst.v4_bytes(), &self.payload)
+                        .unwrap()
                 } else {
                     header.calc_checksum_ipv6_raw(self.src.0, self.dst.0, &self.payload).unwrap()
                 };

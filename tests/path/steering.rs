@@ -1,6 +1,6 @@
 //! Steering between cores and nodes (MECHANISMS §0, §2, §4), each with its control.
 
-use crate::packets::{ACK, SYN, Packet, ethernet, open, read, tcp, udp};
+use crate::packets::{ACK, Packet, SYN, ethernet, open, read, tcp, udp};
 use crate::world::{Spec, World, addr, front_mac, host_mac, virtual_server};
 use steerage::base::{FlowHash, HashKey, Incarnation, Mac, NodeId};
 use steerage::wire::backplane::{self, Header, Stage};
@@ -62,7 +62,11 @@ fn a_full_steering_table_hashes_and_is_still_right() {
         world.run(5);
         for (owner, frame) in world.take() {
             let port = read(open(&frame).2).src_port;
-            if round == 0 { owners.insert(port, owner); } else { assert_eq!(owners[&port], owner) }
+            if round == 0 {
+                owners.insert(port, owner);
+            } else {
+                assert_eq!(owners[&port], owner)
+            }
         }
     }
     assert_eq!(owners.len(), 9000);
@@ -186,10 +190,8 @@ fn only_members_of_the_group_serve() {
 #[test]
 fn local_virtual_servers_are_handled_where_they_arrive() {
     let cluster = crate::world::standard(None)
-        + &virtual_server("anywhere", "10.99.0.20", "udp", "ipip", "all").replace(
-            "group = \"all\"\n",
-            "group = \"all\"\ningress = \"local\"\n",
-        );
+        + &virtual_server("anywhere", "10.99.0.20", "udp", "ipip", "all")
+            .replace("group = \"all\"\n", "group = \"all\"\ningress = \"local\"\n");
     let mut world = World::new(Spec { cluster, ..Spec::default() });
     for port in 0..40 {
         let packet = udp("192.168.1.5", 5000 + port, "10.99.0.20", 80);
@@ -201,7 +203,10 @@ fn local_virtual_servers_are_handled_where_they_arrive() {
         }
         assert_eq!(servers.len(), 1);
     }
-    assert_eq!((world.sum("steered_out"), world.sum("sessions_opened"), world.sum("steering_sessions")), (0, 0, 0));
+    assert_eq!(
+        (world.sum("steered_out"), world.sum("sessions_opened"), world.sum("steering_sessions")),
+        (0, 0, 0)
+    );
 }
 
 const BACK: [Mac; 2] = [Mac([2, 0, 0, 0, 2, 1]), Mac([2, 0, 0, 0, 2, 2])];
@@ -253,9 +258,15 @@ fn forged_outdated_and_misplaced_backplane_frames_are_refused() {
     };
     assert_eq!(inject(&good, "backplane_cookie").1, 0);
     assert_eq!(inject(&Header { cookie: 1, ..good }, "backplane_cookie"), (0, 1));
-    assert_eq!(inject(&Header { incarnation: Incarnation(4), cookie: cookie(4), ..good }, "backplane_incarnation"), (0, 1));
+    assert_eq!(
+        inject(&Header { incarnation: Incarnation(4), cookie: cookie(4), ..good }, "backplane_incarnation"),
+        (0, 1)
+    );
     // A life that we haven't heard of, proved by its cookie: taken.
-    assert_eq!(inject(&Header { incarnation: Incarnation(6), cookie: cookie(6), ..good }, "backplane_cookie").1, 0);
+    assert_eq!(
+        inject(&Header { incarnation: Incarnation(6), cookie: cookie(6), ..good }, "backplane_cookie").1,
+        0
+    );
     assert_eq!(inject(&Header { stage: Stage::Receive, ..good }, "backplane_malformed"), (0, 1));
     assert_eq!(inject(&Header { sender: NodeId(0), ..good }, "backplane_malformed"), (0, 1));
     assert_eq!(inject(&Header { sender: NodeId(9), ..good }, "backplane_malformed"), (0, 1));

@@ -49,7 +49,13 @@ pub fn standard(weight_of_first: Option<u32>) -> String {
         for protocol in ["tcp", "udp"] {
             for family in [4, 6] {
                 let vip = if family == 4 { format!("10.99.0.{}", i + 1) } else { format!("fd99::{}", i + 1) };
-                out += &virtual_server(&format!("{forward}-{protocol}-{family}"), &vip, protocol, forward, "all");
+                out += &virtual_server(
+                    &format!("{forward}-{protocol}-{family}"),
+                    &vip,
+                    protocol,
+                    forward,
+                    "all",
+                );
                 if let Some(weight) = weight_of_first {
                     out = out.replacen("weight = 1 #21", &format!("weight = {weight}"), 1);
                 }
@@ -128,7 +134,8 @@ pub fn load(spec: &Spec, number: usize) -> Config {
          [[route]]\nto = \"fd77::/16\"\nvia = \"fd10::fe\"\n",
         spec.tables, spec.front_mtu,
     );
-    let mut cluster = "[cluster]\nkey = \"000102030405060708090a0b0c0d0e0f\"\nmaglev_slots = 509\n".to_string();
+    let mut cluster =
+        "[cluster]\nkey = \"000102030405060708090a0b0c0d0e0f\"\nmaglev_slots = 509\n".to_string();
     for i in 1..=spec.nodes {
         let workers = spec.workers;
         cluster += &format!("[[node]]\nname = \"n{i}\"\nbackplane = \"10.20.0.1{i}\"\nworkers = {workers}\n");
@@ -227,7 +234,8 @@ impl World {
             if i != from && (dst.is_multicast() || dst == back_mac(i + 1)) {
                 // Flow steering of a device: the data port picks the queue, all else goes to the first.
                 let port = usize::from(u16::from_be_bytes([frame[36], frame[37]]));
-                let queue = port.checked_sub(6600).filter(|q| frame[23] == 17 && *q < node.back.len()).unwrap_or(0);
+                let queue =
+                    port.checked_sub(6600).filter(|q| frame[23] == 17 && *q < node.back.len()).unwrap_or(0);
                 assert!(node.back[queue].inject(&frame), "the backplane takes all");
             }
         }
@@ -270,7 +278,8 @@ impl World {
         let mut out = vec![0; 54 + icmp::ND_LEN];
         eth::write(&mut out, question.mac?, mac, None, ethertype::IPV6);
         ipv6::write(&mut out[14..], 0, 0, icmp::ND_LEN as u16, 58, 255, question.target, asker);
-        let answer = Neighbour { advertisement: true, solicited: true, target: question.target, mac: Some(mac) };
+        let answer =
+            Neighbour { advertisement: true, solicited: true, target: question.target, mac: Some(mac) };
         answer.write(&mut out[54..], question.target, asker);
         Some(out)
     }
