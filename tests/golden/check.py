@@ -16,7 +16,7 @@ import capture
 import world
 from scapy.config import conf
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror
-from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6PacketTooBig, IPerror6, IPv6
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6PacketTooBig, IPerror6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
@@ -36,7 +36,8 @@ QUOTING = "(icmp.type == 3 || icmpv6.type == 2)"
 COMPLAINT = (
     "_ws.malformed || _ws.unreassembled"
     ' || ip.checksum.status == "Bad" || icmp.checksum.status == "Bad" || icmpv6.checksum.status == "Bad"'
-    f' || !{QUOTING} && (tcp.checksum.status == "Bad" || udp.checksum.status == "Bad" || _ws.expert.severity >= {WARNING})'
+    f' || !{QUOTING} && (tcp.checksum.status == "Bad" || udp.checksum.status == "Bad"'
+    f" || _ws.expert.severity >= {WARNING})"
 )
 SUMS = {
     IP: "chksum",
@@ -133,12 +134,14 @@ def judge(paths: list[Path]) -> list[str]:
     named = [(path.name, raw) for path in paths for raw in with_inner(path)]
     out = []
     for who, complaints in complaints_about([raw for _, raw in named]):
-        out += [f"{named[i][0]}: {who}: {text}: {named[i][1].hex()}" for i, text in complaints.items()]
+        for i, text in complaints.items():
+            name, raw = named[i]
+            out.append(f"{name}: {who}: {text}: {raw.hex()}")
     return out
 
 
 def control(paths: list[Path]) -> list[str]:
-    """Damaged packets that tshark or scapy has nothing against: one for each stack of layers and each checksum in it."""
+    """Damaged packets that tshark or scapy has nothing against: one for each stack of layers and checksum."""
     samples = {}
     for path in paths:
         for raw in with_inner(path):

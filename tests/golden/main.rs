@@ -186,7 +186,7 @@ fn run(scratch: &Scratch, case: &Case) -> BTreeMap<String, u64> {
 
 /// Writes the inputs of one stage and runs its cases; their names.
 fn stage(scratch: &Scratch, stage: &str) -> Vec<String> {
-    let made = script("make.py", &[stage], &[scratch.0.clone()]);
+    let made = script("make.py", &[stage], std::slice::from_ref(&scratch.0));
     assert!(made.status.success(), "make.py {stage}: {}", text(&made));
     let cases: Vec<Case> = serde_json::from_slice(&fs::read(scratch.0.join("cases.json")).unwrap()).unwrap();
     assert!(!cases.is_empty());

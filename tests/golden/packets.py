@@ -54,11 +54,13 @@ def variants(kind: int) -> Iterator[Packet]:
         yield IPv6(hlim=64, fl=0x12345)
         yield IPv6(hlim=3, tc=0xB9)
         yield IPv6(hlim=255) / hop
-        yield IPv6(hlim=61) / hop / IPv6ExtHdrDestOpt(options=[Pad1(), PadN(optdata=bytes(17))]) / IPv6ExtHdrFragment(id=9)
+        options = IPv6ExtHdrDestOpt(options=[Pad1(), PadN(optdata=bytes(17))])
+        # A fragment header on a whole datagram (RFC 6946).
+        yield IPv6(hlim=61) / hop / options / IPv6ExtHdrFragment(id=9)
 
 
 def flows(kind: int, vip: str, first_port: int) -> Iterator[Packet]:
-    """A client's packets to `vip`, each of a flow of its own: TCP and UDP, every sort of header, even and odd lengths."""
+    """A client's packets to `vip`, each of a flow of its own: TCP and UDP, all sorts of headers, even and odd lengths."""
     port = first_port
     clients = (FAR[kind], NEAR[kind], TAGGED[kind])
     lengths = (0, 1, 2, 3, 7, 64, 133)

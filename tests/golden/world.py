@@ -135,7 +135,9 @@ def ip_class(packet: IP | IPv6) -> int:
     return packet.tc if isinstance(packet, IPv6) else packet.tos
 
 
-def outer(source: str, target: str, inside: IP | IPv6, number: int, spread: int, unfragmented: bool = False) -> IP | IPv6:
+def outer(
+    source: str, target: str, inside: IP | IPv6, number: int, spread: int, unfragmented: bool = False
+) -> IP | IPv6:
     """The outer header that a node puts in front of `inside`."""
     if ":" in target:
         return IPv6(src=source, dst=target, tc=ip_class(inside), fl=spread & 0xFFFFF, hlim=64, nh=number)
