@@ -103,15 +103,21 @@ pub fn steer<P: Port>(
     };
     header.write(frame.head_mut());
     egress.counters.steered_out.inc();
-    send(
-        view,
-        egress,
-        frame,
-        owner.node,
-        (meta.hash.outer_port(), view.data_port + owner.worker.0),
-        meta.class,
-        now,
-    );
+    let ports = (meta.hash.outer_port(), view.data_port + owner.worker.0);
+    let envelope = Envelope { node: owner.node, ports, class: meta.class, checksum: false };
+    send(view, egress, frame, envelope, now);
+}
+
+/// What is around a frame between nodes.
+struct Envelope {
+    node: NodeId,
+    /// UDP source and destination.
+    ports: (u16, u16),
+    /// DSCP and ECN.
+    class: u8,
+    /// With a UDP checksum. A tunnel may do without (RFC 6935): a flipped bit is seen by the inner packet's own, or by the
+    /// cookie.
+    checksum: bool,
 }
 
 /// Sends a control message to a node, from the buffers that are kept for that.
@@ -132,21 +138,14 @@ pub fn send_control<P: Port>(
     frame.head_mut()[..message.len()].copy_from_slice(message);
     egress.counters.control_tx.inc();
     // Class selector 6, network control (RFC 2474 §4.2.2), so that switches keep heartbeats alive under load.
-    send(view, egress, frame, node, (view.control_port, view.control_port), 0xc0, now);
+    let ports = (view.control_port, view.control_port);
+    send(view, egress, frame, Envelope { node, ports, class: 0xc0, checksum: true }, now);
 }
 
 /// Puts UDP and IP in front of what `frame` holds and sends it to a node.
 #[inline]
-fn send<P: Port>(
-    view: &View,
-    egress: &mut Egress<P>,
-    mut frame: P::Frame,
-    node: NodeId,
-    (src_port, dst_port): (u16, u16),
-    class: u8,
-    now: Instant,
-) {
-    let (from, to) = (view.this_node().backplane, &view.nodes[node.index()]);
+fn send<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, envelope: Envelope, now: Instant) {
+    let (from, to) = (view.this_node().backplane, &view.nodes[envelope.node.index()]);
     let Some(hop) = to.hop else { return egress.drop(frame, Verdict::NoRoute) };
     let outer = ipip::outer_len(to.backplane);
     let payload = frame.len();
@@ -154,10 +153,13 @@ fn send<P: Port>(
         return egress.drop(frame, Verdict::NoBuffer);
     }
     let head = frame.head_mut();
-    let inner = Inner { class, len: payload };
+    let inner = Inner { class: envelope.class, len: payload };
+    let (src_port, dst_port) = envelope.ports;
     ipip::write_outer(head, from, to.backplane, inner, udp::HEADER_LEN, protocol::UDP, u32::from(src_port));
-    // No checksum, RFC 6935: a flipped bit is seen by the inner packet's own, or by the cookie.
     udp::write_tunnel(&mut head[outer..], src_port, dst_port, payload as u16);
+    if envelope.checksum {
+        udp::fill_checksum(&mut head[outer..], from, to.backplane);
+    }
     egress.send(view, frame, Towards::Hop(hop), Outer::WithoutChecksum, now);
 }
 

@@ -24,8 +24,10 @@ pub fn arp<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, li
     let interface = &view.services.interfaces[link.interface.index()];
     let ours = answers(view, link.interface, message.target);
     let asked_us = ours && message.operation == Operation::Request;
-    let told = learn(view, egress, link.interface, message.sender, message.sender_mac, asked_us, !asked_us);
+    let answered = message.operation == Operation::Reply;
+    let told = learn(view, egress, link.interface, message.sender, message.sender_mac, asked_us, answered);
     if !asked_us {
+        // What a neighbour on the link tells of itself, in whatever message, has been heard: no drop.
         return if told { drop(frame) } else { egress.drop(frame, Verdict::NeighbourIgnored) };
     }
     let reply = Arp {

@@ -119,7 +119,8 @@ const HIP: u8 = 139;
 const SHIM6: u8 = 140;
 
 /// Walks the extension headers of the packet at the start of `b` (whose fixed header was checked). At most
-/// [`MAX_EXT_HEADERS`] in [`MAX_EXT_BYTES`]; more is `TooDeep`, and a hop-by-hop header that isn't the first is `Value`.
+/// [`MAX_EXT_HEADERS`] in [`MAX_EXT_BYTES`]; more is `TooDeep`, and a hop-by-hop header that isn't the first, or a
+/// routing header with segments left, is `Value`.
 #[inline]
 pub fn upper(b: &[u8]) -> Result<Upper, Malformed> {
     let protocol = b[6];
@@ -161,6 +162,9 @@ fn walk(b: &[u8], mut next: u8) -> Result<Upper, Malformed> {
             // Its fixed part alone has twelve bytes (RFC 4302 §2.2), which the field counts as one.
             AUTHENTICATION if b[offset + 1] == 0 => return Err(Malformed::Length),
             AUTHENTICATION => (usize::from(b[offset + 1]) + 2) * 4,
+            // One with segments left names another destination than the fixed header does, and it is that one which the
+            // transport's checksum covers (RFC 8200 §4.4, §8.1): we are a destination, not a waypoint.
+            ROUTING if b[offset + 3] != 0 => return Err(Malformed::Value),
             _ => (usize::from(b[offset + 1]) + 1) * 8,
         };
         let header = next;

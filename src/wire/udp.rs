@@ -1,6 +1,7 @@
 //! UDP (RFC 768).
 
-use super::{Malformed, be16, need, put};
+use super::{Malformed, be16, checksum, need, protocol, put};
+use crate::base::Addr;
 use std::ops::{Deref, DerefMut};
 
 /// Bytes of the header.
@@ -81,4 +82,14 @@ pub fn write_tunnel(out: &mut [u8], src_port: u16, dst_port: u16, payload_len: u
     put(out, 2, dst_port.to_be_bytes());
     put(out, 4, (payload_len + HEADER_LEN as u16).to_be_bytes());
     put(out, 6, [0, 0]);
+}
+
+/// Fills in the checksum of a whole datagram, header and payload, whose field is zero.
+pub fn fill_checksum(datagram: &mut [u8], src: Addr, dst: Addr) {
+    let pseudo = checksum::pseudo_header(src, dst, protocol::UDP, datagram.len());
+    let sum = match !checksum::add(pseudo, checksum::sum(datagram)) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    put(datagram, CHECKSUM_AT, sum.to_be_bytes());
 }

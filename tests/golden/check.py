@@ -52,7 +52,6 @@ SUMS = {
 # UDP ports that carry a packet, and the bytes of the header in front of it.
 TUNNELS = {world.GUE_PORT: 0, world.DATA_PORT: world.HEADER_BYTES}
 # Those that need no checksum over IPv6: tunnels (RFC 6935), and control frames, which end in a code of their own.
-UNSUMMED = [*TUNNELS, world.CONTROL_PORT]
 
 
 def by_tshark(frames: list[bytes]) -> dict[int, str]:
@@ -83,7 +82,7 @@ def by_scapy(frames: list[bytes]) -> dict[int, str]:
         chain = layers(packet)
         for below, layer in zip([None, *chain], chain):
             if isinstance(layer, UDP) and layer.chksum == 0:
-                if isinstance(below, IP) or layer.dport in UNSUMMED:
+                if isinstance(below, IP) or layer.dport in TUNNELS:
                     continue
                 complaints[i] = "UDP over IPv6 without a checksum"
             if type(layer) in SUMS:

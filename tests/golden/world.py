@@ -111,7 +111,7 @@ def bucket(value: int) -> int:
 
 
 def label(value: int) -> int:
-    """What a tunnel's IPv6 flow label and IPv4 identification are cut from."""
+    """What a tunnel's IPv6 flow label is cut from."""
     return _mix(value ^ 0x736C6F7400000002) & 0xFFFFFFFF
 
 
@@ -136,14 +136,12 @@ def ip_class(packet: IP | IPv6) -> int:
 
 
 def outer(
-    source: str, target: str, inside: IP | IPv6, number: int, spread: int, unfragmented: bool = False
+    source: str, target: str, inside: IP | IPv6, number: int, spread: int
 ) -> IP | IPv6:
     """The outer header that a node puts in front of `inside`."""
     if ":" in target:
         return IPv6(src=source, dst=target, tc=ip_class(inside), fl=spread & 0xFFFFF, hlim=64, nh=number)
-    whole = unfragmented or isinstance(inside, IPv6) or "DF" in inside.flags
-    return IP(src=source, dst=target, tos=ip_class(inside), id=spread & 0xFFFF, flags="DF" if whole else 0, ttl=64,
-              proto=number)
+    return IP(src=source, dst=target, tos=ip_class(inside), id=0, flags="DF", ttl=64, proto=number)
 
 
 def steered(packet: IP | IPv6, over: int, value: int | None = None) -> Ether:
@@ -151,7 +149,7 @@ def steered(packet: IP | IPv6, over: int, value: int | None = None) -> Ether:
     value = flow_hash(packet) if value is None else value
     own, peer = BACKPLANE[over]
     port = outer_port(value)
-    envelope = outer(own, peer, packet, 17, port, unfragmented=True)
+    envelope = outer(own, peer, packet, 17, port)
     load = header(STAGE_OWNER, NODE, NODE_LIFE, value, cookie(NODE, NODE_LIFE)) + bytes(packet)
     return Ether(dst=PEER_BACK, src=NODE_BACK) / envelope / UDP(sport=port, dport=DATA_PORT, chksum=0) / load
 
