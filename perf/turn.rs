@@ -196,8 +196,13 @@ fn answer(link: &MemoryLink, frame: &[u8]) {
         let mut out = vec![0; 54 + ND_LEN];
         eth::write(&mut out, question.mac.unwrap(), mac, None, ethertype::IPV6);
         ipv6::write(&mut out[14..], 0, 0, ND_LEN as u16, 58, 255, question.target, asker);
-        let answer =
-            Neighbour { advertisement: true, solicited: true, target: question.target, mac: Some(mac) };
+        let answer = Neighbour {
+            advertisement: true,
+            solicited: true,
+            overrides: true,
+            target: question.target,
+            mac: Some(mac),
+        };
         answer.write(&mut out[54..], question.target, asker);
         link.inject(&out);
     }

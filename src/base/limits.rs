@@ -30,6 +30,8 @@ pub const MAX_NEIGHBOURS: usize = 16_384;
 pub const MAGLEV_SLOTS: usize = 65_537;
 /// Frames that wait in one worker until a neighbour has answered.
 pub const MAX_HELD: usize = 64;
+/// Of those, frames for one neighbour.
+pub const MAX_HELD_EACH: usize = 8;
 /// Frames in the ring between two workers of a node.
 pub const RING_FRAMES: usize = 1024;
 /// Bytes that a stage may rely on being contiguous at the front of a frame, if the frame is that long.
@@ -38,8 +40,6 @@ pub const HEAD_BYTES: usize = 192;
 pub const MAX_EXT_HEADERS: usize = 8;
 /// See [`MAX_EXT_HEADERS`].
 pub const MAX_EXT_BYTES: usize = 256;
-/// Control frames that a worker takes from one burst round, and handles in a turn, whatever the data load.
-pub const CONTROL_SLICE: usize = 16;
 /// Entries of a flow table that one turn looks at for expiry.
 pub const SWEEP_SLICE: usize = 64;
 /// Bytes that Steerage may put in front of a packet: Ethernet, VLAN, IPv6, UDP, backplane header.

@@ -11,11 +11,16 @@ use std::time::Duration;
 const ROUNDS: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(3)];
 
+/// Announcements that one turn sends.
+const SLICE: usize = 32;
+
 /// What is still to be announced, since when.
 pub struct Announcements {
     addresses: Vec<(InterfaceId, Addr)>,
     since: Instant,
     round: usize,
+    /// Of the round under way: how many are out.
+    sent: usize,
 }
 
 impl Announcements {
@@ -41,18 +46,23 @@ impl Announcements {
             .collect();
         addresses.sort_unstable();
         addresses.dedup();
-        Self { addresses, since, round: 0 }
+        Self { addresses, since, round: 0, sent: 0 }
     }
 
-    /// The frames of a round that is due.
-    pub fn turn(&mut self, services: &Services, now: Instant, mut send: impl FnMut(Command)) {
+    /// Some of the frames of a round that is due, as many as `send` takes: it says no when it has no room.
+    pub fn turn(&mut self, services: &Services, now: Instant, mut send: impl FnMut(Command) -> bool) {
         let due = ROUNDS.get(self.round).is_some_and(|after| now >= self.since + *after);
         if !due {
             return;
         }
-        self.round += 1;
-        for (interface, address) in &self.addresses {
-            send(probe::announce(*interface, &services.interfaces[interface.index()], *address));
+        for (interface, address) in self.addresses.iter().skip(self.sent).take(SLICE) {
+            if !send(probe::announce(*interface, &services.interfaces[interface.index()], *address)) {
+                return;
+            }
+            self.sent += 1;
+        }
+        if self.sent == self.addresses.len() {
+            (self.round, self.sent) = (self.round + 1, 0);
         }
     }
 }

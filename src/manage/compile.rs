@@ -294,7 +294,9 @@ pub fn advertiser(config: &Config, group: GroupId, vip: Addr) -> Option<NodeId> 
 
 fn owned(config: &Config, interfaces: &[Interface], groups: &[Group]) -> ExactMap<Addr, Owned> {
     debug_assert!(groups.len() <= MAX_NODES);
-    let own = interfaces.iter().flat_map(|x| x.addresses.iter().map(|(a, _)| (*a, Owned::Interface)));
+    // The backplane's address is nobody's business in front; there it is a stranger's.
+    let front = interfaces.iter().filter(|x| !x.backplane);
+    let own = front.flat_map(|x| x.addresses.iter().map(|(a, _)| (*a, Owned::Interface)));
     let snats = config
         .snats
         .iter()

@@ -9,9 +9,9 @@ use super::stats::{
     NeighbourStats, PeerStats, PortStats, RealServerStats, Stats, Totals, Traffic, VirtualServerStats,
     WorkerStats,
 };
-use crate::base::{GroupId, Incarnation, Instant, NodeId, RealServerId};
+use crate::base::{GroupId, Incarnation, Instant, NodeId};
 use crate::path::counters::Counters;
-use crate::path::message::{Command, Event};
+use crate::path::message::{CHANNEL, Command, Event};
 use crate::path::port::{DeviceMonitor, PortCaps};
 use crate::table::exact::ExactMap;
 use crate::table::publish::Publisher;
@@ -48,6 +48,7 @@ pub struct Manager {
     incarnation: Incarnation,
     views: Publisher<View>,
     events: Receiver<Event>,
+    heartbeats_in: Receiver<Heartbeat>,
     workers: Vec<WorkerLink>,
     devices: Vec<Device>,
     neighbours: Neighbours,
@@ -65,7 +66,7 @@ impl Manager {
         config: Config,
         incarnation: Incarnation,
         views: Publisher<View>,
-        events: Receiver<Event>,
+        (events, heartbeats_in): (Receiver<Event>, Receiver<Heartbeat>),
         workers: Vec<WorkerLink>,
         devices: Vec<Device>,
         now: Instant,
@@ -79,6 +80,7 @@ impl Manager {
             incarnation,
             views,
             events,
+            heartbeats_in,
             workers,
             devices,
             neighbours,
@@ -104,8 +106,10 @@ impl Manager {
                 Event::Heard { neighbour, mac, asked_us } => {
                     self.neighbours.heard(neighbour, mac, asked_us, now)
                 }
-                Event::Heartbeat(beat) => changed |= self.peers.heard(&beat, now),
             }
+        }
+        while let Ok(beat) = self.heartbeats_in.try_recv() {
+            changed |= self.peers.heard(&beat, now);
         }
         changed |= self.peers.turn(now);
         self.ask_and_announce(now);
@@ -125,18 +129,19 @@ impl Manager {
     fn ask_and_announce(&mut self, now: Instant) {
         let Self { neighbours, announcements, views, workers, commands_lost, .. } = self;
         let services = &views.current().services;
-        let mut send = |command| {
-            if workers[0].commands.try_send(command).is_err() {
-                *commands_lost += 1;
-            }
-        };
+        let commands = &workers[0].commands;
         neighbours.turn(now, |n| {
             let interface = &services.interfaces[n.interface.index()];
-            if let Some(command) = probe::ask(n.interface, interface, n.address) {
-                send(command);
+            if let Some(command) = probe::ask(n.interface, interface, n.address)
+                && commands.try_send(command).is_err()
+            {
+                *commands_lost += 1;
             }
         });
-        announcements.turn(services, now, send);
+        // They can wait, heartbeats can't: half of the channel stays free for those.
+        announcements.turn(services, now, |command| {
+            commands.len() < CHANNEL / 2 && commands.try_send(command).is_ok()
+        });
     }
 
     fn send_heartbeats(&mut self) {
@@ -235,7 +240,6 @@ impl Manager {
         let services = &view.services;
         let each = services.virtual_servers.iter().enumerate().map(|(id, server)| {
             let group = &services.groups[server.group.index()];
-            let real_servers = services.real_servers.iter().enumerate();
             VirtualServerStats {
                 name: server.name.clone(),
                 address: server.address.ip(),
@@ -246,18 +250,19 @@ impl Manager {
                 forward: server.forward,
                 ingress: server.ingress,
                 traffic: self.traffic(|c| &c.virtual_servers[id]),
-                real_servers: real_servers
-                    .filter(|(_, real)| real.virtual_server.index() == id)
-                    .map(|(i, real)| RealServerStats {
-                        name: real.name.clone(),
-                        address: real.address.ip(),
-                        port: real.port,
-                        traffic: self.traffic(|c| &c.real_servers[RealServerId(i as u32).index()]),
-                    })
-                    .collect(),
+                real_servers: Vec::new(),
             }
         });
-        each.collect()
+        let mut all: Vec<_> = each.collect();
+        for (i, real) in services.real_servers.iter().enumerate() {
+            all[real.virtual_server.index()].real_servers.push(RealServerStats {
+                name: real.name.clone(),
+                address: real.address.ip(),
+                port: real.port,
+                traffic: self.traffic(|c| &c.real_servers[i]),
+            });
+        }
+        all
     }
 
     fn peer_stats(&self, now: Instant) -> Vec<PeerStats> {

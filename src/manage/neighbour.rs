@@ -15,6 +15,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const TRIES: u32 = 3;
 /// How long an answer is believed before it is asked for again.
 const FRESH: Duration = Duration::from_secs(30);
+/// How long a neighbour that the configuration doesn't want is remembered; who needs it longer asks again.
+const STRANGER: Duration = Duration::from_secs(120);
 /// Timers that one turn fires.
 const TIMER_SLICE: usize = 64;
 
@@ -25,8 +27,8 @@ struct Entry {
     confirmed: Instant,
     /// Questions since then.
     asked: u32,
-    /// A next hop of the configuration: never forgotten.
-    wanted: bool,
+    /// Since when it is here; none for a next hop of the configuration, which is never forgotten.
+    stranger_since: Option<Instant>,
 }
 
 /// See the module's text.
@@ -43,7 +45,7 @@ impl Neighbours {
             Self { known: BTreeMap::new(), timers: Wheel::new(MAX_NEIGHBOURS + hops.len()), changed: false };
         for hop in hops {
             let neighbour = Neighbour { interface: hop.interface, address: hop.address };
-            new.known.insert(neighbour, Entry { mac: None, confirmed: now, asked: 0, wanted: true });
+            new.known.insert(neighbour, Entry { mac: None, confirmed: now, asked: 0, stranger_since: None });
             new.due(neighbour, now);
         }
         new
@@ -58,7 +60,8 @@ impl Neighbours {
     /// A packet waits for `neighbour`.
     pub fn resolve(&mut self, neighbour: Neighbour, now: Instant) {
         if self.known.len() < MAX_NEIGHBOURS && !self.known.contains_key(&neighbour) {
-            self.known.insert(neighbour, Entry { mac: None, confirmed: now, asked: 0, wanted: false });
+            self.known
+                .insert(neighbour, Entry { mac: None, confirmed: now, asked: 0, stranger_since: Some(now) });
             self.due(neighbour, now);
         }
     }
@@ -73,8 +76,10 @@ impl Neighbours {
                 entry.mac = Some(mac);
             }
             None if asked_us && room => {
-                self.known
-                    .insert(neighbour, Entry { mac: Some(mac), confirmed: now, asked: 0, wanted: false });
+                self.known.insert(
+                    neighbour,
+                    Entry { mac: Some(mac), confirmed: now, asked: 0, stranger_since: Some(now) },
+                );
                 self.due(neighbour, now + FRESH);
                 self.changed = true;
             }
@@ -92,9 +97,10 @@ impl Neighbours {
             if entry.mac.is_some() && entry.asked == 0 && now < stale {
                 return again.push((neighbour, stale));
             }
-            if entry.asked >= TRIES {
+            let old = entry.stranger_since.is_some_and(|since| now >= since + STRANGER);
+            if entry.asked >= TRIES || old {
                 *changed |= entry.mac.take().is_some();
-                if !entry.wanted {
+                if entry.stranger_since.is_some() {
                     known.remove(&neighbour);
                     return;
                 }
@@ -130,7 +136,7 @@ impl Neighbours {
 
     /// Whether every wanted neighbour is known or has been asked for in vain.
     pub fn settled(&self) -> bool {
-        self.known.values().all(|e| !e.wanted || e.mac.is_some() || e.asked >= TRIES)
+        self.known.values().all(|e| e.stranger_since.is_some() || e.mac.is_some() || e.asked >= TRIES)
     }
 }
 

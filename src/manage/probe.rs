@@ -24,8 +24,13 @@ pub fn ask(id: InterfaceId, interface: &Interface, address: Addr) -> Option<Comm
         arp_frame(interface, &request)
     } else {
         let to = icmp::solicited_node(address);
-        let question =
-            Discovery { advertisement: false, solicited: false, target: address, mac: Some(interface.mac) };
+        let question = Discovery {
+            advertisement: false,
+            solicited: false,
+            overrides: false,
+            target: address,
+            mac: Some(interface.mac),
+        };
         discovery_frame(interface, &question, source, to)
     };
     Some(Command::Transmit { interface: id, frame })
@@ -44,8 +49,13 @@ pub fn announce(id: InterfaceId, interface: &Interface, address: Addr) -> Comman
         arp_frame(interface, &claim)
     } else {
         let to = Addr([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        let claim =
-            Discovery { advertisement: true, solicited: false, target: address, mac: Some(interface.mac) };
+        let claim = Discovery {
+            advertisement: true,
+            solicited: false,
+            overrides: true,
+            target: address,
+            mac: Some(interface.mac),
+        };
         discovery_frame(interface, &claim, address, to)
     };
     Command::Transmit { interface: id, frame }

@@ -90,6 +90,7 @@ impl<P: Port> Node<P> {
         let count = usize::from(config.workers.count);
         let (views, subscribers) = publish::channel(view, count);
         let (event_in, events) = bounded(CHANNEL * count);
+        let (heartbeat_in, heartbeats) = bounded(CHANNEL);
         let mut mesh = Mesh::new(count);
         let mut queues: Vec<_> =
             devices.into_iter().map(|d| (d.queues.len(), d.queues.into_iter(), d.monitor)).collect();
@@ -107,7 +108,13 @@ impl<P: Port> Node<P> {
             workers.push(Worker::new(Parts {
                 id,
                 view,
-                egress: Egress::new(id, ports.collect(), rings, event_in.clone(), counters.clone()),
+                egress: Egress::new(
+                    id,
+                    ports.collect(),
+                    rings,
+                    (event_in.clone(), heartbeat_in.clone()),
+                    counters.clone(),
+                ),
                 rings: std::mem::take(&mut mesh.consumers[i]),
                 commands,
                 sessions: config.tables.sessions,
@@ -120,7 +127,15 @@ impl<P: Port> Node<P> {
             .zip(caps)
             .zip(&config.ports)
             .map(|(((_, _, monitor), caps), port)| Device { name: port.device.name.clone(), caps, monitor });
-        let manager = Manager::new(config.clone(), incarnation, views, events, links, devices.collect(), now);
+        let manager = Manager::new(
+            config.clone(),
+            incarnation,
+            views,
+            (events, heartbeats),
+            links,
+            devices.collect(),
+            now,
+        );
         Ok(Self { workers, manager })
     }
 
@@ -164,6 +179,9 @@ fn capabilities<P: Port>(config: &Config, devices: &[OpenDevice<P>]) -> Result<V
 /// The devices' real MTUs may be below those that were asked for.
 fn check_backplane(config: &Config, caps: &[PortCaps]) -> Result<(), NodeError> {
     let of = |role| config.ports.iter().zip(caps).filter(move |(p, _)| p.role == role);
+    if config.cluster.nodes.len() < 2 {
+        return Ok(()); // nobody to steer to
+    }
     let overhead = crate::path::backplane::overhead(config.cluster.nodes[config.me.index()].backplane);
     for (backplane, back) in of(PortRole::Backplane) {
         for (front, caps) in of(PortRole::Front) {

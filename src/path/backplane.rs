@@ -1,7 +1,6 @@
 //! Frames between nodes: steered packets in and out, control frames.
 
 use super::egress::{Egress, Outer, Towards};
-use super::message::Event;
 use super::meta::{Kind, Meta};
 use super::parse::{self, Link};
 use super::port::{Frame, Pool, Port};
@@ -168,7 +167,7 @@ pub fn control<P: Port>(view: &View, egress: &Egress<P>, frame: P::Frame, offset
     match Heartbeat::parse(&frame.head()[offset..], view.auth_key) {
         Ok(message) => {
             egress.counters.control_rx.inc();
-            egress.tell(Event::Heartbeat(message));
+            egress.tell_heartbeat(message);
         }
         Err(_) => egress.drop(frame, Verdict::ControlRefused),
     }

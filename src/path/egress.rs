@@ -5,10 +5,11 @@ use super::message::Event;
 use super::meta::Meta;
 use super::port::{Burst, Frame, Pool, Port, PortCaps};
 use super::verdict::Verdict;
-use crate::base::limits::MAX_HELD;
+use crate::base::limits::{MAX_HELD, MAX_HELD_EACH};
 use crate::base::{Addr, Instant, InterfaceId, Mac, PortId, WorkerId};
 use crate::table::ring::Producer;
 use crate::view::{HopId, Neighbour, Route, View};
+use crate::wire::control::Heartbeat;
 use crate::wire::eth::{self, ethertype};
 use crate::wire::ipv4;
 use arrayvec::ArrayVec;
@@ -86,6 +87,7 @@ pub struct Egress<P: Port> {
     rings: Vec<Option<RingSlot<P::Frame>>>,
     held: ArrayVec<Held<P::Frame>, MAX_HELD>,
     events: Sender<Event>,
+    heartbeats: Sender<Heartbeat>,
     /// This worker's counters.
     pub counters: Arc<Counters>,
     /// "Too big" messages that may still be sent in this second.
@@ -98,11 +100,11 @@ impl<P: Port> Egress<P> {
         me: WorkerId,
         ports: Vec<PortSlot<P>>,
         rings: Vec<Option<Producer<Handoff<P::Frame>>>>,
-        events: Sender<Event>,
+        (events, heartbeats): (Sender<Event>, Sender<Heartbeat>),
         counters: Arc<Counters>,
     ) -> Self {
         let rings = rings.into_iter().map(|r| r.map(|ring| RingSlot { ring, out: Burst::new() })).collect();
-        Self { me, ports, rings, held: ArrayVec::new(), events, counters, errors_left: 0 }
+        Self { me, ports, rings, held: ArrayVec::new(), events, heartbeats, counters, errors_left: 0 }
     }
 
     /// Frees a packet that goes no further, and counts why.
@@ -115,6 +117,13 @@ impl<P: Port> Egress<P> {
     /// Tells the management thread something; it may be lost, and is then counted.
     pub fn tell(&self, event: Event) {
         if self.events.try_send(event).is_err() {
+            self.counters.events_lost.inc();
+        }
+    }
+
+    /// Passes a peer's heartbeat on. It has a channel of its own, so that no chatter in front can crowd it out.
+    pub fn tell_heartbeat(&self, heartbeat: Heartbeat) {
+        if self.heartbeats.try_send(heartbeat).is_err() {
             self.counters.events_lost.inc();
         }
     }
@@ -220,12 +229,13 @@ impl<P: Port> Egress<P> {
 
     #[cold]
     fn hold(&mut self, frame: P::Frame, towards: Towards, outer: Outer, neighbour: Neighbour, now: Instant) {
-        if self.held.is_full() {
-            return self.drop(frame, Verdict::NeighbourUnresolved);
-        }
-        // The management thread asks again by itself; one question a packet that waits is enough.
-        if !self.held.iter().any(|h| h.towards == towards) {
+        let waiting = self.held.iter().filter(|h| h.towards == towards).count();
+        // The management thread asks again by itself; that one packet waits is enough for it to know.
+        if waiting == 0 {
             self.tell(Event::Resolve(neighbour));
+        }
+        if waiting >= MAX_HELD_EACH || self.held.is_full() {
+            return self.drop(frame, Verdict::NeighbourUnresolved);
         }
         self.held.push(Held { frame, towards, outer, until: now + HOLD });
     }

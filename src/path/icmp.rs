@@ -1,4 +1,4 @@
-//! ICMP: echo for our addresses, "too big" to clients, errors that follow the flow they quote.
+//! ICMP: echo for our addresses, "too big" to clients.
 
 use super::egress::{Egress, Outer, Towards};
 use super::local;
@@ -7,7 +7,7 @@ use super::port::{Frame, Port};
 use super::verdict::Verdict;
 use crate::base::limits::HEAD_BYTES;
 use crate::base::{Addr, Instant};
-use crate::view::{Owned, View};
+use crate::view::View;
 use crate::wire::icmp::{self, Icmp, Kind};
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::ipv6::{self, Ipv6};
@@ -23,10 +23,12 @@ pub fn receive<P: Port>(view: &View, egress: &mut Egress<P>, frame: P::Frame, me
         return egress.drop(frame, Verdict::TransportMalformed);
     };
     let Ok(parsed) = Icmp::new(message, v6) else { return egress.drop(frame, Verdict::TransportMalformed) };
+    let on_backplane = view.services.interfaces[meta.interface.index()].backplane;
     match parsed.kind() {
+        Kind::EchoRequest if on_backplane => egress.drop(frame, Verdict::IcmpIgnored), // nobody there looks by ping
         Kind::EchoRequest => echo(view, egress, frame, meta, now),
         Kind::NeighbourSolicitation | Kind::NeighbourAdvertisement => {
-            local::discovery(view, egress, frame, meta, now)
+            local::discovery(view, egress, frame, meta)
         }
         _ => egress.drop(frame, Verdict::IcmpIgnored),
     }
@@ -34,10 +36,14 @@ pub fn receive<P: Port>(view: &View, egress: &mut Egress<P>, frame: P::Frame, me
 
 /// Answers an echo request to an interface, a VIP or a SNAT address.
 fn echo<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, meta: &Meta, now: Instant) {
-    let answer = match view.services.owned.get(&meta.key.dst) {
-        None => return egress.drop(frame, Verdict::NotOurAddress),
-        Some(Owned::Interface | Owned::Vip { .. } | Owned::Snat { .. }) => meta.key.reversed(),
-    };
+    let owned = |address| view.services.owned.get(address).is_some();
+    if !owned(&meta.key.dst) {
+        return egress.drop(frame, Verdict::NotOurAddress);
+    }
+    if owned(&meta.key.src) || meta.key.src == Addr::UNSPECIFIED {
+        return egress.drop(frame, Verdict::BadAddress);
+    }
+    let answer = meta.key.reversed();
     let (whole, l4) = (frame.head().len() == frame.len(), usize::from(meta.l4));
     // Only a message in one piece can be summed; of others the requester checks the echo itself.
     if whole && !icmp::checksum_ok(&frame.head()[l4..], meta.key.src, meta.key.dst) {

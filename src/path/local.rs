@@ -6,7 +6,7 @@ use super::meta::Meta;
 use super::parse::Link;
 use super::port::{Frame, Port};
 use super::verdict::Verdict;
-use crate::base::{Addr, Instant, InterfaceId, Mac};
+use crate::base::{Addr, InterfaceId, Mac};
 use crate::view::{Neighbour, Owned, View, prefix_holds};
 use crate::wire::arp::{self, Arp, Operation};
 use crate::wire::eth::{self, Eth, ethertype};
@@ -24,8 +24,12 @@ pub fn arp<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, li
     let interface = &view.services.interfaces[link.interface.index()];
     let ours = answers(view, link.interface, message.target);
     let asked_us = ours && message.operation == Operation::Request;
-    let answered = message.operation == Operation::Reply;
-    let told = learn(view, egress, link.interface, message.sender, message.sender_mac, asked_us, answered);
+    let how = match message.operation {
+        Operation::Reply => Said::Answer { overrides: true },
+        Operation::Request if asked_us => Said::Question,
+        Operation::Request => Said::InPassing,
+    };
+    let told = learn(view, egress, link.interface, message.sender, message.sender_mac, how);
     if !asked_us {
         // What a neighbour on the link tells of itself, in whatever message, has been heard: no drop.
         return if told { drop(frame) } else { egress.drop(frame, Verdict::NeighbourIgnored) };
@@ -47,13 +51,7 @@ pub fn arp<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, li
 }
 
 /// Handles a neighbour solicitation or advertisement; the frame starts at its IPv6 header.
-pub fn discovery<P: Port>(
-    view: &View,
-    egress: &mut Egress<P>,
-    mut frame: P::Frame,
-    meta: &Meta,
-    _now: Instant,
-) {
+pub fn discovery<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, meta: &Meta) {
     let message = &frame.head()[usize::from(meta.l4)..];
     // RFC 4861 §7.1: hop limit, code, checksum, options, and a target that isn't multicast.
     let valid = meta.ttl == ON_LINK_HOPS
@@ -63,28 +61,34 @@ pub fn discovery<P: Port>(
     let parsed = Discovery::parse(message).ok().filter(|m| valid && m.target.0[0] != 0xff);
     let Some(message) = parsed else { return egress.drop(frame, Verdict::ArpMalformed) };
     let interface = &view.services.interfaces[meta.interface.index()];
+    // A question from nowhere has no address to tell, and one that was asked of a group only (§7.1.1); an answer to a
+    // group answers no question (§7.1.2).
+    let nowhere = meta.key.src == Addr::UNSPECIFIED;
+    let group = meta.key.dst.0[0] == 0xff;
+    if nowhere && (message.mac.is_some() || !group) || message.advertisement && message.solicited && group {
+        return egress.drop(frame, Verdict::ArpMalformed);
+    }
     if message.advertisement {
-        let told = message
-            .mac
-            .is_some_and(|mac| learn(view, egress, meta.interface, message.target, mac, false, true));
+        let how = Said::Answer { overrides: message.overrides };
+        let told =
+            message.mac.is_some_and(|mac| learn(view, egress, meta.interface, message.target, mac, how));
         return if told { drop(frame) } else { egress.drop(frame, Verdict::NeighbourIgnored) };
     }
     if !answers(view, meta.interface, message.target) {
         return egress.drop(frame, Verdict::NeighbourIgnored);
     }
     // Without a source address someone wants to take ours (duplicate address detection): all are told (§7.2.4).
-    let probe = meta.key.src == Addr::UNSPECIFIED;
-    let to = if probe { ALL_NODES } else { meta.key.src };
+    let to = if nowhere { ALL_NODES } else { meta.key.src };
     let mac = match message.mac {
-        _ if probe => icmp::multicast_mac(ALL_NODES),
+        _ if nowhere => icmp::multicast_mac(ALL_NODES),
         Some(mac) => mac,
         None => match view.mac_of(Neighbour { interface: meta.interface, address: to }) {
             Some(mac) => mac,
             None => return egress.drop(frame, Verdict::NeighbourIgnored),
         },
     };
-    if !probe && let Some(source) = message.mac {
-        learn(view, egress, meta.interface, to, source, true, false);
+    if let Some(source) = message.mac {
+        learn(view, egress, meta.interface, to, source, Said::Question);
     }
     // The solicitation's frame becomes the advertisement, with an Ethernet header in front.
     let len = ipv6::HEADER_LEN + icmp::ND_LEN;
@@ -96,7 +100,8 @@ pub fn discovery<P: Port>(
     }
     let answer = Discovery {
         advertisement: true,
-        solicited: !probe,
+        solicited: !nowhere,
+        overrides: true,
         target: message.target,
         mac: Some(interface.mac),
     };
@@ -114,23 +119,37 @@ const ALL_NODES: Addr = Addr([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
 /// SNAT addresses that it advertises.
 fn answers(view: &View, interface: InterfaceId, address: Addr) -> bool {
     let on = &view.services.interfaces[interface.index()];
-    match view.services.owned.get(&address) {
-        Some(Owned::Interface) => on.addresses.iter().any(|(a, _)| *a == address),
-        Some(Owned::Vip { advertised } | Owned::Snat { advertised, .. }) => advertised && !on.backplane,
-        None => false,
-    }
+    let advertised = match view.services.owned.get(&address) {
+        Some(Owned::Vip { advertised } | Owned::Snat { advertised, .. }) => advertised,
+        Some(Owned::Interface) | None => false,
+    };
+    advertised && !on.backplane || on.addresses.iter().any(|(a, _)| *a == address)
 }
 
-/// Tells the management thread what a neighbour said of itself: always if it answers (`confirms`), else if it is news.
-/// `false` if it was nothing: an address that can't be on this link, or ours.
+/// How a neighbour told its Ethernet address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// By asking for one of ours: it is about to send us something.
+    Question,
+    /// By answering, or announcing itself; `overrides` what was known (RFC 4861 §7.2.5).
+    Answer {
+        /// The new address counts if there is another.
+        overrides: bool,
+    },
+    /// By asking for someone else's.
+    InPassing,
+}
+
+/// Tells the management thread what a neighbour said of itself, if that can matter: an answer always, as it may be awaited; a
+/// question to us if it is news; what was said in passing only if it contradicts what we know. `false` if it was nothing: an
+/// address that can't be on this link, or ours.
 fn learn<P: Port>(
     view: &View,
     egress: &Egress<P>,
     interface: InterfaceId,
     address: Addr,
     mac: Mac,
-    asked_us: bool,
-    confirms: bool,
+    how: Said,
 ) -> bool {
     let on_link = view.services.interfaces[interface.index()]
         .addresses
@@ -140,8 +159,14 @@ fn learn<P: Port>(
         return false;
     }
     let neighbour = Neighbour { interface, address };
-    if confirms || view.mac_of(neighbour) != Some(mac) {
-        egress.tell(Event::Heard { neighbour, mac, asked_us });
+    let known = view.mac_of(neighbour);
+    let matters = match how {
+        Said::Question => known != Some(mac),
+        Said::Answer { overrides } => overrides || known.is_none_or(|k| k == mac),
+        Said::InPassing => known.is_some_and(|k| k != mac),
+    };
+    if matters {
+        egress.tell(Event::Heard { neighbour, mac, asked_us: how == Said::Question });
     }
-    true
+    matters || how != Said::InPassing
 }

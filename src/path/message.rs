@@ -3,12 +3,12 @@
 use crate::base::limits::{HEAD_BYTES, MAX_NODES};
 use crate::base::{InterfaceId, Mac, NodeId};
 use crate::view::Neighbour;
-use crate::wire::control::{self, Heartbeat};
+use crate::wire::control;
 use arrayvec::ArrayVec;
 
-/// From a worker to the management thread.
+/// From a worker to the management thread. (Peers' heartbeats, which must not be lost among these, have a channel of their
+/// own.)
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation on the packet path")]
 pub enum Event {
     /// A packet waits for this neighbour.
     Resolve(Neighbour),
@@ -21,8 +21,6 @@ pub enum Event {
         /// It asked us, so it is about to send us something: worth knowing even if nobody waits for it.
         asked_us: bool,
     },
-    /// A peer's heartbeat, its authentication code checked.
-    Heartbeat(Heartbeat),
 }
 
 /// From the management thread to a worker.

@@ -21,6 +21,8 @@ pub struct Link {
     pub interface: InterfaceId,
     /// Its sender.
     pub source: Mac,
+    /// It was sent to all, or to a group.
+    pub group: bool,
     /// Type of the payload.
     pub ethertype: u16,
     /// Offset of the payload.
@@ -45,7 +47,7 @@ pub fn link<F: Frame>(frame: &F, view: &View, port: PortId, mac: Mac) -> Result<
         return Err(Verdict::UnknownVlan);
     }
     let interface = view.interface_of(port, vlan).ok_or(Verdict::UnknownVlan)?;
-    Ok(Link { interface, source: header.src(), ethertype, payload })
+    Ok(Link { interface, source: header.src(), group: dst.is_multicast(), ethertype, payload })
 }
 
 /// Reads the IP packet at the start of `frame`, cuts off what lies behind it (Ethernet padding), and gives its facts. With
@@ -107,6 +109,19 @@ pub fn packet<F: Frame>(frame: &mut F, interface: InterfaceId, verify: bool) -> 
     }
     frame.truncate(usize::from(meta.len));
     transport(frame.head(), meta)
+}
+
+/// Whether a packet and the frame that it came in belong together: of one family, and a packet to one host in a frame to one
+/// station (RFC 1122 §3.3.6, RFC 1812 §5.3.4: else every node of a link would forward it).
+#[inline]
+pub fn fits(link: &Link, meta: Meta) -> Result<Meta, Verdict> {
+    if meta.key.is_v4() != (link.ethertype == ethertype::IPV4) {
+        return Err(Verdict::IpMalformed);
+    }
+    if link.group && meta.key.dst.0[0] != 0xff {
+        return Err(Verdict::BadAddress);
+    }
+    Ok(meta)
 }
 
 fn facts(interface: InterfaceId, key: FlowKey, l4: usize, len: usize) -> Meta {

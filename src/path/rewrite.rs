@@ -32,9 +32,6 @@ pub fn forward<P: Port>(
 ) {
     let server = &view.services.real_servers[real.index()];
     let id = server.virtual_server.index();
-    for flows in [&egress.counters.virtual_servers[id], &egress.counters.real_servers[real.index()]] {
-        count(&flows.packets_in, &flows.bytes_in, meta);
-    }
     if meta.ttl <= 1 {
         return egress.drop(frame, Verdict::TtlExpired);
     }
@@ -70,6 +67,9 @@ pub fn forward<P: Port>(
             outer = Outer::WithoutChecksum;
         }
     }
+    for flows in [&egress.counters.virtual_servers[id], &egress.counters.real_servers[real.index()]] {
+        count(&flows.packets_in, &flows.bytes_in, meta);
+    }
     egress.send(view, frame, Towards::Hop(hop), outer, now);
 }
 
@@ -84,15 +84,15 @@ pub fn reply<P: Port>(
     client: &crate::base::FlowKey,
     now: Instant,
 ) {
-    let id = view.services.real_servers[session.real.index()].virtual_server.index();
-    for flows in [&egress.counters.virtual_servers[id], &egress.counters.real_servers[session.real.index()]] {
-        count(&flows.packets_out, &flows.bytes_out, meta);
-    }
     if meta.ttl <= 1 {
         return egress.drop(frame, Verdict::TtlExpired);
     }
     if !translate(frame.head_mut(), meta, (client.dst, client.dst_port), (client.src, client.src_port)) {
         return egress.drop(frame, Verdict::TransportMalformed);
+    }
+    let id = view.services.real_servers[session.real.index()].virtual_server.index();
+    for flows in [&egress.counters.virtual_servers[id], &egress.counters.real_servers[session.real.index()]] {
+        count(&flows.packets_out, &flows.bytes_out, meta);
     }
     egress.send(view, frame, Towards::Address(client.src), Outer::Complete, now);
 }

@@ -10,9 +10,14 @@ use crate::base::{FlowHash, FlowKey, Instant, RealServerId, SnatId, VirtualServe
 use crate::table::flow::EntryId;
 use crate::table::session::{Names, Session, SessionTable, State};
 use crate::view::{Forward, View};
+use crate::wire::backplane::Stage;
+use crate::wire::protocol;
 
 /// Ports of one SNAT address that name one bucket: those below 4096 are never used.
 const PORTS_A_BUCKET: usize = (1 << 16) / BUCKETS - 1;
+
+/// SNAT addresses that are tried for a flow.
+const SNAT_ADDRESSES: usize = 16;
 
 /// How a new flow goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,29 +52,33 @@ pub fn open(
     meta: &Meta,
     now: Instant,
 ) -> Result<Opened, Verdict> {
+    // What a peer says of the hash is good for a look-up; what is kept under it must be right.
+    if meta.stage != Stage::Receive && view.hash_key.flow(&meta.key) != meta.hash {
+        return Err(Verdict::BackplaneMalformed);
+    }
     let real = real_server(view, id, meta.hash)?;
     let server = &view.services.virtual_servers[id.index()];
     let mut session = track::first(meta.key.protocol, meta.tcp_flags);
     (session.real, session.last_seen) = (real, now.tick());
     let mut names_here = Names { forward: meta.hash, reply: None };
     if server.forward == Forward::Nat {
-        if session.state != State::HalfOpen {
+        if meta.key.protocol == protocol::TCP && !track::opens(meta.key.protocol, meta.tcp_flags) {
             // Its SNAT port is lost with its session; another one would be another connection to the real server.
             return Err(Verdict::NoSession);
         }
-        let (snat, port, reply) = snat(view, sessions, real, meta, now).ok_or(Verdict::SnatExhausted)?;
+        let (snat, port, reply) =
+            snat(view, sessions, counters, real, meta, now).ok_or(Verdict::SnatExhausted)?;
         (session.snat, session.snat_port, names_here.reply) = (snat, port, Some(reply));
     } else if session.state == State::Closed {
         return Ok(Opened::Stateless(real)); // a lone RST: nothing will follow
     }
     let opened = sessions.open(names_here, meta.key, session, |key, session| {
-        let names = names(view, key, session);
+        counters.sessions_evicted.inc();
         gone(counters, view, session);
-        names
+        names(view, key, session)
     });
     match opened {
-        Ok((entry, evicted)) => {
-            counters.sessions_evicted.add(evicted as u64);
+        Ok(entry) => {
             counters.sessions_opened.inc();
             for flows in [&counters.virtual_servers[id.index()], &counters.real_servers[real.index()]] {
                 flows.connections.inc();
@@ -94,11 +103,12 @@ pub fn gone(counters: &Counters, view: &View, session: &Session) {
 
 /// A SNAT address and port whose reply tuple is free, with that tuple's hash. The port's low 12 bits are the flow's bucket,
 /// so that replies find this node and worker; as this worker alone owns the bucket, the session table is the list of ports
-/// in use. Where to begin differs by flow and time, so that a port rests before it is used again. Bounded by 15 probes an
-/// address.
+/// in use. Where to begin differs by flow and time. If all are taken, the one goes that is closed, else half-open, for the
+/// longest. At most 15 probes each of [`SNAT_ADDRESSES`].
 fn snat(
     view: &View,
-    sessions: &SessionTable,
+    sessions: &mut SessionTable,
+    counters: &Counters,
     real: RealServerId,
     meta: &Meta,
     now: Instant,
@@ -108,21 +118,33 @@ fn snat(
         &view.services.groups[view.services.virtual_servers[server.virtual_server.index()].group.index()];
     let bucket = meta.hash.bucket();
     let start = mix(meta.hash.0 ^ now.0) as usize;
-    for snat in &group.snats {
-        let address = view.services.snats[snat.index()].address;
-        if address.is_v4() != server.address.is_v4() {
-            continue;
-        }
+    let addresses = group
+        .snats
+        .iter()
+        .filter(|snat| view.services.snats[snat.index()].address.is_v4() == server.address.is_v4());
+    let mut spare: Option<(EntryId, u16, FlowHash)> = None;
+    for snat in addresses.take(SNAT_ADDRESSES) {
         for i in 0..PORTS_A_BUCKET {
             let class = (start + i) % PORTS_A_BUCKET + 1;
             let port = (class * BUCKETS) as u16 | bucket.0;
-            let key = FlowKey::new(server.address, address, server.port, port, meta.key.protocol);
+            let key = view.reply_key(real, *snat, port);
             let hash = view.hash_key.flow(&key);
             let taken = sessions.find(hash, &key, |s| view.reply_key(s.real, s.snat, s.snat_port) == key);
-            if taken.is_none() {
-                return Some((*snat, port, hash));
+            let Some((id, _)) = taken else { return Some((*snat, port, hash)) };
+            let rank = |id| {
+                let session = sessions.flows().get(id);
+                (session.state == State::HalfOpen, session.last_seen)
+            };
+            let may_go = matches!(sessions.flows().get(id).state, State::HalfOpen | State::Closed);
+            if may_go && spare.is_none_or(|(other, ..)| rank(id) < rank(other)) {
+                spare = Some((id, port, hash));
             }
         }
     }
-    None
+    let (id, port, hash) = spare?;
+    let (key, session) = (*sessions.flows().key(id), *sessions.flows().get(id));
+    sessions.close(id, names(view, &key, &session));
+    gone(counters, view, &session);
+    counters.sessions_evicted.inc();
+    Some((session.snat, port, hash))
 }

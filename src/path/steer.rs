@@ -3,7 +3,7 @@
 use super::counters::Counters;
 use super::meta::Meta;
 use super::verdict::Verdict;
-use crate::base::{Instant, NodeId, VirtualServerId, WorkerId};
+use crate::base::{Instant, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Direction, SessionTable};
 use crate::table::steering::{Steering, SteeringTable};
@@ -124,6 +124,10 @@ fn remember(
 }
 
 fn destination(view: &View, meta: &Meta) -> Result<Destination, Verdict> {
+    // What claims to come from us comes from someone else; two virtual servers could be made to answer each other for ever.
+    if view.services.owned.get(&meta.key.src).is_some() {
+        return Err(Verdict::BadAddress);
+    }
     if let Some(id) = view.virtual_server(&meta.key) {
         return Ok(Destination::Service(id));
     }
@@ -134,15 +138,17 @@ fn destination(view: &View, meta: &Meta) -> Result<Destination, Verdict> {
             view.owner(group, snat_bucket(meta.key.dst_port)).map(Destination::Reply).ok_or(Verdict::NoOwner)
         }
         Some(Owned::Vip { .. }) => Err(Verdict::NoVirtualServer),
-        Some(Owned::Interface) if is_backplane(view, view.me, meta) => Err(Verdict::BackplaneOnFront),
         Some(Owned::Interface) => Err(Verdict::NoVirtualServer),
+        None if is_backplane(view, meta) => Err(Verdict::BackplaneOnFront),
         None => Err(Verdict::NotOurAddress),
     }
 }
 
-/// Whether the packet would be a frame for `node`, had it come on the backplane.
-fn is_backplane(view: &View, node: NodeId, meta: &Meta) -> bool {
-    let data = view.data_port..view.data_port.saturating_add(view.nodes[node.index()].workers);
-    meta.key.protocol == protocol::UDP
+/// Whether the packet would be a frame for this node, had it come on the backplane.
+fn is_backplane(view: &View, meta: &Meta) -> bool {
+    let me = view.this_node();
+    let data = view.data_port..view.data_port.saturating_add(me.workers);
+    meta.key.dst == me.backplane
+        && meta.key.protocol == protocol::UDP
         && (data.contains(&meta.key.dst_port) || meta.key.dst_port == view.control_port)
 }

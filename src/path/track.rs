@@ -1,24 +1,25 @@
 //! How packets move a session's state, as far as expiry needs to know. The endpoints' stacks check sequence numbers; we
-//! follow the control bits, and a forged one costs a flow its long idle time, not its real server: a closed session still
-//! forwards.
+//! follow the control bits. A closed session still forwards, and still to its real server; what a forged RST can do is to let
+//! a connection that is then silent for the time of a closed one be forgotten.
 
 use crate::table::session::{Direction, Session, State};
 use crate::view::{Timeouts, VirtualServer};
 use crate::wire::protocol;
 use crate::wire::tcp::flags::{ACK, FIN, RST, SYN};
 
-const CLIENT_FIN: u8 = 1;
-const SERVER_FIN: u8 = 2;
-
-/// The session that a flow starts with, by its first packet: a TCP flow that we meet in the middle is taken for
-/// established. The real server and the rest are the caller's to fill in.
+/// The session that a flow starts with, by its first packet. The real server and the rest are the caller's to fill in.
+///
+/// A flow that we meet in the middle starts half-open as well: one packet proves nothing, and a flood of such packets must
+/// not fill the table with what can't be evicted.
 #[inline]
 pub fn first(ip_protocol: u8, tcp_flags: u8) -> Session {
+    let state = match ip_protocol {
+        protocol::TCP if tcp_flags & RST != 0 => State::Closed,
+        protocol::TCP if tcp_flags & FIN != 0 => State::ClientClosing,
+        _ => State::HalfOpen,
+    };
     let mut session = Session::default();
-    if ip_protocol == protocol::TCP && !opens(ip_protocol, tcp_flags) {
-        session.state = State::Established;
-        advance(&mut session, ip_protocol, tcp_flags, Direction::Forward);
-    }
+    session.state = state;
     session
 }
 
@@ -31,31 +32,47 @@ pub fn opens(ip_protocol: u8, tcp_flags: u8) -> bool {
 /// Moves `session` on by a packet.
 #[inline]
 pub fn advance(session: &mut Session, ip_protocol: u8, tcp_flags: u8, direction: Direction) {
+    use State::{Answered, ClientClosing, Closed, Established, HalfOpen, ServerClosing};
     if ip_protocol != protocol::TCP {
-        session.state = State::Established;
+        session.state = Established;
         return;
     }
-    if tcp_flags & RST != 0 {
-        session.state = State::Closed;
-        return;
-    }
-    if tcp_flags & FIN != 0 {
-        session.fins |= if direction == Direction::Forward { CLIENT_FIN } else { SERVER_FIN };
-        let both = session.fins == CLIENT_FIN | SERVER_FIN;
-        session.state = session.state.max(if both { State::Closed } else { State::Closing });
-        return;
-    }
-    // The handshake is complete with the client's ACK; the server's SYN-ACK says nothing of the client.
-    if session.state == State::HalfOpen && direction == Direction::Forward && tcp_flags & (SYN | ACK) == ACK {
-        session.state = State::Established;
-    }
+    let nat = session.snat_port != 0;
+    let handshake = tcp_flags & SYN != 0;
+    session.state = match (session.state, direction) {
+        _ if tcp_flags & RST != 0 => Closed,
+        (HalfOpen | Answered | Established, Direction::Forward) if tcp_flags & FIN != 0 => ClientClosing,
+        (HalfOpen | Answered | Established, Direction::Reply) if tcp_flags & FIN != 0 => ServerClosing,
+        (ClientClosing, Direction::Reply) | (ServerClosing, Direction::Forward) if tcp_flags & FIN != 0 => {
+            Closed
+        }
+        // Only NAT sees the server's half of the handshake, and there it is needed: anyone can forge the client's.
+        (HalfOpen, Direction::Reply) => Answered,
+        (HalfOpen, Direction::Forward) if !nat && !handshake && tcp_flags & ACK != 0 => Established,
+        (Answered, Direction::Forward) if !handshake && tcp_flags & ACK != 0 => Established,
+        (state, _) => state,
+    };
+}
+
+/// Whether the flow's connection is closing or closed, so that its client may open the next one from the same port.
+#[inline]
+pub fn over(session: &Session) -> bool {
+    matches!(session.state, State::ClientClosing | State::ServerClosing | State::Closed)
+}
+
+/// The client of a NATed flow opens its next connection from the same port: it goes to the server that the flow had, through
+/// the same SNAT port. The server judges the SYN as if the client had sent it there itself (RFC 9293 §3.6.1), and if the
+/// close was forged the connection that still lives answers with a challenge (RFC 5961 §4).
+#[inline]
+pub fn reopen(session: &mut Session) {
+    session.state = State::Answered;
 }
 
 /// Ticks that a session may stay idle.
 #[inline]
 pub fn lifetime(session: &Session, timeouts: &Timeouts, server: &VirtualServer) -> u32 {
     match session.state {
-        State::HalfOpen if server.protocol.number() == protocol::TCP => timeouts.half_open,
+        State::HalfOpen | State::Answered if server.protocol.number() == protocol::TCP => timeouts.half_open,
         State::Closed => timeouts.closed,
         _ => server.idle_ticks,
     }
@@ -66,8 +83,9 @@ mod tests {
     use super::*;
     use Direction::{Forward, Reply};
 
-    fn after(packets: &[(u8, Direction)]) -> State {
+    fn after(nat: bool, packets: &[(u8, Direction)]) -> State {
         let mut session = first(protocol::TCP, packets[0].0);
+        session.snat_port = u16::from(nat);
         for (flags, direction) in &packets[1..] {
             advance(&mut session, protocol::TCP, *flags, *direction);
         }
@@ -75,19 +93,29 @@ mod tests {
     }
 
     #[test]
-    fn handshake_and_close() {
-        assert_eq!(after(&[(SYN, Forward)]), State::HalfOpen);
-        assert_eq!(after(&[(SYN, Forward), (SYN | ACK, Reply)]), State::HalfOpen);
-        assert_eq!(after(&[(SYN, Forward), (SYN, Forward)]), State::HalfOpen);
-        assert_eq!(after(&[(SYN, Forward), (SYN | ACK, Reply), (ACK, Forward)]), State::Established);
-        assert_eq!(after(&[(ACK, Forward), (FIN | ACK, Forward)]), State::Closing);
-        assert_eq!(after(&[(ACK, Forward), (FIN | ACK, Forward), (FIN | ACK, Forward)]), State::Closing);
-        assert_eq!(after(&[(ACK, Forward), (FIN | ACK, Reply), (FIN | ACK, Forward)]), State::Closed);
-        assert_eq!(
-            after(&[(ACK, Forward), (FIN | ACK, Reply), (FIN | ACK, Forward), (ACK, Reply)]),
-            State::Closed
-        );
-        assert_eq!(after(&[(SYN, Forward), (RST | ACK, Reply)]), State::Closed);
+    fn handshake_and_close_with_both_sides_in_sight() {
+        let open = [(SYN, Forward), (SYN | ACK, Reply), (ACK, Forward)];
+        let then = |more: &[(u8, Direction)]| after(true, &[&open[..], more].concat());
+        assert_eq!(after(true, &open[..1]), State::HalfOpen);
+        assert_eq!(after(true, &[open[0], open[0]]), State::HalfOpen);
+        assert_eq!(after(true, &open[..2]), State::Answered);
+        assert_eq!(after(true, &[open[0], open[2]]), State::HalfOpen, "no server has answered that ACK");
+        assert_eq!(then(&[]), State::Established);
+        assert_eq!(then(&[(FIN | ACK, Forward)]), State::ClientClosing);
+        assert_eq!(then(&[(FIN | ACK, Forward), (FIN | ACK, Forward)]), State::ClientClosing);
+        assert_eq!(then(&[(FIN | ACK, Reply)]), State::ServerClosing);
+        assert_eq!(then(&[(FIN | ACK, Reply), (FIN | ACK, Forward), (ACK, Reply)]), State::Closed);
+        assert_eq!(after(true, &[(SYN, Forward), (RST | ACK, Reply)]), State::Closed);
+    }
+
+    #[test]
+    fn one_side_in_sight() {
+        assert_eq!(after(false, &[(SYN, Forward), (SYN, Forward)]), State::HalfOpen);
+        assert_eq!(after(false, &[(SYN, Forward), (ACK, Forward)]), State::Established);
+        assert_eq!(after(false, &[(ACK, Forward)]), State::HalfOpen, "met in the middle");
+        assert_eq!(after(false, &[(ACK, Forward), (ACK, Forward)]), State::Established);
+        assert_eq!(after(false, &[(ACK, Forward), (FIN | ACK, Forward)]), State::ClientClosing);
+        assert_eq!(after(false, &[(RST, Forward)]), State::Closed);
     }
 
     #[test]

@@ -40,7 +40,8 @@ verdicts! {
     IpMalformed = "ip_malformed",
     /// A wrong IPv4 header checksum.
     IpChecksum = "ip_checksum",
-    /// A source that can't be one: multicast, broadcast, loopback, unspecified, IPv4-mapped, or the destination itself.
+    /// A source that can't be one (multicast, broadcast, loopback, unspecified, IPv4-mapped, an address of ours, or the
+    /// destination itself), or a packet to one host in a frame to all.
     BadAddress = "bad_address",
     /// A part of a datagram; ports are only in the first one.
     Fragment = "fragment",
@@ -62,7 +63,7 @@ verdicts! {
     BackplaneCookie = "backplane_cookie",
     /// A backplane frame from a life of its sender that is over.
     BackplaneIncarnation = "backplane_incarnation",
-    /// A control frame that is unreadable, not authentic, or beyond the slice of a turn.
+    /// A control frame that is unreadable or not authentic.
     ControlRefused = "control_refused",
     /// A steered packet that has come as far as packets go, at a node that can't take it.
     StageExhausted = "stage_exhausted",
@@ -94,6 +95,4 @@ verdicts! {
     TxFull = "tx_full",
     /// An ICMP message that we have no use for.
     IcmpIgnored = "icmp_ignored",
-    /// An ICMP error about a flow that we don't know.
-    IcmpNoFlow = "icmp_no_flow",
 }

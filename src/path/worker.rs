@@ -14,11 +14,11 @@ use super::select::{self, Opened};
 use super::steer::{self, Decision};
 use super::track;
 use super::verdict::Verdict;
-use crate::base::limits::{BURST, CONTROL_SLICE, SWEEP_SLICE};
+use crate::base::limits::{BURST, SWEEP_SLICE};
 use crate::base::{Instant, PortId, WorkerId};
 use crate::table::publish::Subscriber;
 use crate::table::ring::Consumer;
-use crate::table::session::{Direction, SessionTable, State};
+use crate::table::session::{Direction, SessionTable};
 use crate::table::steering::SteeringTable;
 use crate::view::View;
 use crate::wire::backplane::Stage;
@@ -124,8 +124,8 @@ impl<P: Port> Worker<P> {
         busy |= self.receive_from_siblings(now);
         busy |= self.receive(now, false);
         busy |= self.obey(now);
-        self.core.egress.flush();
         self.chores(now);
+        self.core.egress.flush();
         self.sweep(now);
         let counters = &self.core.egress.counters;
         counters.turns.inc();
@@ -137,7 +137,6 @@ impl<P: Port> Worker<P> {
     fn receive(&mut self, now: Instant, from_backplane: bool) -> bool {
         let view = self.view.get();
         let mut busy = false;
-        let mut control_left = CONTROL_SLICE;
         for port in 0..self.core.egress.ports.len() {
             let slot = &mut self.core.egress.ports[port];
             if slot.backplane != from_backplane {
@@ -158,15 +157,7 @@ impl<P: Port> Worker<P> {
             let port = PortId(port as u8);
             for frame in self.received.drain(..) {
                 if from_backplane {
-                    Self::take_backplane(
-                        view,
-                        &mut self.core,
-                        &mut self.batch,
-                        frame,
-                        port,
-                        &mut control_left,
-                        now,
-                    );
+                    Self::take_backplane(view, &mut self.core, &mut self.batch, frame, port, now);
                 } else {
                     Self::take_front(view, &mut self.core, &mut self.batch, frame, port, now);
                 }
@@ -199,7 +190,7 @@ impl<P: Port> Worker<P> {
         if !frame.shrink_front(link.payload) {
             return core.egress.drop(frame, Verdict::EthernetMalformed);
         }
-        match parse::packet(&mut frame, link.interface, true) {
+        match parse::packet(&mut frame, link.interface, true).and_then(|meta| parse::fits(&link, meta)) {
             Ok(meta) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, &meta, now),
             Ok(mut meta) => {
                 meta.hash = view.hash_key.flow(&meta.key);
@@ -218,7 +209,6 @@ impl<P: Port> Worker<P> {
         batch: &mut Batch<P::Frame>,
         mut frame: P::Frame,
         port: PortId,
-        control_left: &mut usize,
         now: Instant,
     ) {
         let mac = core.egress.ports[port.index()].caps.mac;
@@ -238,11 +228,7 @@ impl<P: Port> Worker<P> {
                 batch.push(frame, meta);
             }
             Ok(Received::Local(meta)) => icmp::receive(view, &mut core.egress, frame, &meta, now),
-            Ok(Received::Control(offset)) if *control_left > 0 => {
-                *control_left -= 1;
-                backplane::control(view, &core.egress, frame, offset);
-            }
-            Ok(Received::Control(_)) => core.egress.drop(frame, Verdict::ControlRefused),
+            Ok(Received::Control(offset)) => backplane::control(view, &core.egress, frame, offset),
             Err(verdict) => core.egress.drop(frame, verdict),
         }
     }
@@ -371,14 +357,19 @@ impl<P: Port> Core<P> {
     fn packet(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
         if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta) {
             let session = self.sessions.get_mut(id);
-            let reopens = direction == Direction::Forward
-                && session.state >= State::Closing
+            let next_connection = track::over(session)
+                && direction == Direction::Forward
                 && track::opens(meta.key.protocol, meta.tcp_flags);
-            if !reopens {
+            if next_connection && session.snat_port != 0 {
+                track::reopen(session);
+                self.egress.counters.sessions_reopened.inc();
+            } else {
                 track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
-                session.last_seen = now.tick();
+            }
+            session.last_seen = now.tick();
+            let session = *session;
+            if !next_connection || session.snat_port != 0 {
                 self.egress.counters.session_hits.inc();
-                let session = *session;
                 return match direction {
                     Direction::Forward => {
                         rewrite::forward(
@@ -397,7 +388,7 @@ impl<P: Port> Core<P> {
                     }
                 };
             }
-            // The client's next connection from the same port: what it had is over (RFC 9293 §3.6.1).
+            // Without NAT there is nothing to keep: the next connection is balanced anew.
             self.close(view, id);
         }
         match steer::decide(view, &mut self.steering, &self.egress.counters, self.id, meta, now) {

@@ -2,6 +2,7 @@
 
 use super::flow::{EntryId, FlowTable};
 use super::index::Full;
+use crate::base::limits::MAX_FLOWS;
 use crate::base::{FlowHash, FlowKey, RealServerId, SnatId, Tick};
 
 /// How far a flow has come.
@@ -11,11 +12,15 @@ pub enum State {
     /// TCP: the handshake isn't complete. UDP: one packet was seen. First to go when room is needed.
     #[default]
     HalfOpen,
+    /// The real server has answered a TCP handshake that the client has yet to complete.
+    Answered,
     /// Packets flow.
     Established,
-    /// One side has sent its FIN.
-    Closing,
-    /// Both have, or a RST was seen.
+    /// The client has sent its FIN.
+    ClientClosing,
+    /// The real server has.
+    ServerClosing,
+    /// Both have, or one has reset the connection.
     Closed,
 }
 
@@ -32,9 +37,28 @@ pub struct Session {
     pub snat_port: u16,
     /// How far the flow has come.
     pub state: State,
-    /// FINs seen: 1 the client's, 2 the real server's.
-    pub fins: u8,
+    /// Its place in the queue of half-open sessions, of which it is the youngest owner.
+    place: Place,
 }
+
+/// A place in the queue of half-open sessions, in 24 bits; all ones: none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place([u8; 3]);
+
+impl Default for Place {
+    fn default() -> Self {
+        Self([0xff; 3])
+    }
+}
+
+impl Place {
+    fn new(index: usize) -> Self {
+        let [a, b, c, _] = (index as u32).to_le_bytes();
+        Self([a, b, c])
+    }
+}
+
+const _: () = assert!(size_of::<Session>() == 16 && MAX_FLOWS / 4 < (1 << 24) - 1);
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +77,9 @@ pub struct Names {
     /// Of the reply tuple.
     pub reply: Option<FlowHash>,
 }
+
+/// Places of the queue that are looked at for a session that can go when the table is full.
+const EVICTION_TRIES: usize = 16;
 
 /// The sessions of one worker. Half-open ones have at most a quarter of the room: they stand in a queue of that length,
 /// and the oldest still half-open is evicted for the next. Established ones are never evicted.
@@ -109,27 +136,26 @@ impl SessionTable {
         Some((id, direction))
     }
 
-    /// Adds a half-open session that the caller knows to be new. `names_of` gives the hashes of a session that has to go
-    /// for it; returns how many went.
+    /// Adds a session that the caller knows to be new. One that is half-open may make an older one go: `evict` is told of it
+    /// and gives the hashes under which it stands.
     pub fn open(
         &mut self,
         names: Names,
         key: FlowKey,
         session: Session,
-        names_of: impl Fn(&FlowKey, &Session) -> Names,
-    ) -> Result<(EntryId, usize), Full> {
-        let mut evicted = 0;
-        if self.half_open[self.oldest].is_some() {
-            evicted += usize::from(self.evict_oldest(&names_of));
-        } else if self.flows.len() == self.flows.capacity() {
-            // Room is short before the queue is: look for a half-open one among the oldest.
-            for _ in 0..16 {
-                if self.evict_oldest(&names_of) {
-                    evicted += 1;
-                    break;
-                }
-                self.advance();
+        mut evict: impl FnMut(&FlowKey, &Session) -> Names,
+    ) -> Result<EntryId, Full> {
+        let queued = session.state == State::HalfOpen;
+        if queued {
+            self.evict_oldest(&mut evict);
+        }
+        // Room may be short before the queue is full: look among its next places for one that can go.
+        for _ in 0..EVICTION_TRIES {
+            if self.flows.len() < self.flows.capacity() {
+                break;
             }
+            self.evict_oldest(&mut evict);
+            self.advance();
         }
         let id = self.flows.insert(names.forward, key, session)?;
         if let Some(reply) = names.reply
@@ -138,27 +164,27 @@ impl SessionTable {
             self.flows.remove(names.forward, id);
             return Err(full);
         }
-        if session.state == State::HalfOpen {
+        if queued {
             self.half_open[self.oldest] = Some(id);
+            self.flows.get_mut(id).place = Place::new(self.oldest);
             self.advance();
         }
-        Ok((id, evicted))
+        Ok(id)
     }
 
     fn advance(&mut self) {
         self.oldest = if self.oldest + 1 == self.half_open.len() { 0 } else { self.oldest + 1 };
     }
 
-    /// Empties the queue's oldest place; evicts its session if that is still half-open. (A place may name an entry that
-    /// has been given to a younger session since: then that one goes, half-open too.)
-    fn evict_oldest(&mut self, names_of: &impl Fn(&FlowKey, &Session) -> Names) -> bool {
-        let Some(id) = self.half_open[self.oldest].take() else { return false };
+    /// Empties the queue's oldest place; if the session that took it is still there and still half-open, that one goes. (The
+    /// entry may be another session's by now; that one has another place, or none.)
+    fn evict_oldest(&mut self, evict: &mut impl FnMut(&FlowKey, &Session) -> Names) {
+        let Some(id) = self.half_open[self.oldest].take() else { return };
         let (key, session) = (*self.flows.key(id), *self.flows.get(id));
-        let evict = key.protocol != 0 && session.state == State::HalfOpen;
-        if evict {
-            self.close(id, names_of(&key, &session));
+        if key.protocol != 0 && session.state == State::HalfOpen && session.place == Place::new(self.oldest) {
+            let names = evict(&key, &session);
+            self.close(id, names);
         }
-        evict
     }
 
     /// Removes a session.
@@ -191,9 +217,29 @@ mod tests {
         Names { forward: KEY.flow(key), reply: None }
     }
 
+    /// Opens session `i`; also says how many had to go for it.
     fn open(table: &mut SessionTable, i: u32) -> Result<(EntryId, usize), Full> {
-        let session = Session::default();
-        table.open(names(&key(i), &session), key(i), session, names)
+        let (session, mut evicted) = (Session::default(), 0);
+        let id = table.open(names(&key(i), &session), key(i), session, |k, s| {
+            evicted += 1;
+            names(k, s)
+        })?;
+        Ok((id, evicted))
+    }
+
+    /// Entries are given to one session after the other; the places that the gone ones had must not count against the new.
+    #[test]
+    fn a_place_belongs_to_one_session_only() {
+        let mut table = SessionTable::new(400);
+        for i in 0..1000 {
+            let (id, _) = open(&mut table, i).unwrap();
+            table.close(id, names(&key(i), &Session::default()));
+        }
+        for i in 1000..1100 {
+            assert_eq!(open(&mut table, i).unwrap().1, 0, "nobody has to go for session {i}");
+        }
+        assert_eq!(table.flows().len(), 100);
+        assert_eq!(open(&mut table, 1100).unwrap().1, 1, "the queue is a quarter of the table");
     }
 
     #[test]
@@ -235,7 +281,7 @@ mod tests {
         let reply = FlowKey::new(Addr::v4([10, 1, 1, 1]), Addr::v4([10, 0, 0, 9]), 8080, 0x1005, 6);
         let both = Names { forward: KEY.flow(&key(1)), reply: Some(KEY.flow(&reply)) };
         let session = Session { snat_port: 0x1005, ..Session::default() };
-        let (id, _) = table.open(both, key(1), session, names).unwrap();
+        let id = table.open(both, key(1), session, names).unwrap();
         assert_eq!(table.find(both.forward, &key(1), |_| false), Some((id, Direction::Forward)));
         assert_eq!(table.find(KEY.flow(&reply), &reply, |_| true), Some((id, Direction::Reply)));
         // Same port, other real server: not ours.

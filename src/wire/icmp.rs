@@ -147,6 +147,8 @@ pub struct Neighbour {
     pub advertisement: bool,
     /// The advertisement answers a solicitation.
     pub solicited: bool,
+    /// The advertisement replaces what was known before.
+    pub overrides: bool,
     /// The address asked for or advertised.
     pub target: Addr,
     /// The link-layer address option: the source's in a solicitation, the target's in an advertisement.
@@ -184,6 +186,7 @@ impl Neighbour {
         Ok(Self {
             advertisement,
             solicited: advertisement && b[4] & 0x40 != 0,
+            overrides: advertisement && b[4] & 0x20 != 0,
             target: Addr(array(b, 8)),
             mac,
         })
@@ -195,7 +198,7 @@ impl Neighbour {
         out.fill(0);
         out[0] = if self.advertisement { 136 } else { 135 };
         if self.advertisement {
-            out[4] = 0x20 | if self.solicited { 0x40 } else { 0 }; // override; solicited
+            out[4] = u8::from(self.solicited) << 6 | u8::from(self.overrides) << 5;
         }
         put(out, 8, self.target.0);
         put(out, 24, [if self.advertisement { 2 } else { 1 }, 1]);

@@ -80,7 +80,7 @@ impl<T: DerefMut<Target = [u8]>> Udp<T> {
 pub fn write_tunnel(out: &mut [u8], src_port: u16, dst_port: u16, payload_len: u16) {
     put(out, 0, src_port.to_be_bytes());
     put(out, 2, dst_port.to_be_bytes());
-    put(out, 4, (payload_len + HEADER_LEN as u16).to_be_bytes());
+    put(out, 4, payload_len.saturating_add(HEADER_LEN as u16).to_be_bytes());
     put(out, 6, [0, 0]);
 }
 

@@ -31,6 +31,7 @@ fn solicitation(target: &str, from: Addr) -> Vec<u8> {
     let question = Neighbour {
         advertisement: false,
         solicited: false,
+        overrides: false,
         target: addr(target),
         mac: Some(host_mac(addr("fd10::1"))),
     };

@@ -278,8 +278,13 @@ impl World {
         let mut out = vec![0; 54 + icmp::ND_LEN];
         eth::write(&mut out, question.mac?, mac, None, ethertype::IPV6);
         ipv6::write(&mut out[14..], 0, 0, icmp::ND_LEN as u16, 58, 255, question.target, asker);
-        let answer =
-            Neighbour { advertisement: true, solicited: true, target: question.target, mac: Some(mac) };
+        let answer = Neighbour {
+            advertisement: true,
+            solicited: true,
+            overrides: true,
+            target: question.target,
+            mac: Some(mac),
+        };
         answer.write(&mut out[54..], question.target, asker);
         Some(out)
     }

@@ -164,7 +164,11 @@ impl Extension {
 pub fn extension(units: usize) -> impl Strategy<Value = Extension> {
     let numbers = prop_oneof![Just(43u8), Just(60), Just(135), Just(139), Just(140)];
     prop_oneof![
-        4 => (numbers, 0..units).prop_map(|(n, u)| Extension::Raw(n, vec![0xab; 6 + 8 * u])),
+        4 => (numbers, 0..units).prop_map(|(n, u)| {
+            let mut body = vec![0xab; 6 + 8 * u];
+            body[1] = if n == 43 { 0 } else { 0xab }; // a routing header at its end
+            Extension::Raw(n, body)
+        }),
         1 => (0..=2 * units).prop_map(|words| Extension::Authentication(vec![0xcd; 4 * words.saturating_sub(3)])),
     ]
 }

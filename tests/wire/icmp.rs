@@ -120,18 +120,19 @@ proptest! {
 
     #[test]
     fn neighbour_messages_both_ways(
-        advertisement: bool, solicited: bool, target in build::v6().prop_filter("unicast", |a| a[0] != 0xff),
+        advertisement: bool, solicited: bool, overrides: bool, target in build::v6().prop_filter("unicast", |a| a[0] != 0xff),
         mac: [u8; 6], src in build::v6(), dst in build::v6(),
     ) {
         let ours = Neighbour {
             advertisement,
             solicited: advertisement && solicited,
+            overrides: advertisement && overrides,
             target: Addr(target),
             mac: Some(Mac(mac)),
         };
         let (kind, option) = if advertisement {
             let header =
-                icmpv6::NeighborAdvertisementHeader { router: false, solicited, r#override: true };
+                icmpv6::NeighborAdvertisementHeader { router: false, solicited, r#override: overrides };
             (Icmpv6Type::NeighborAdvertisement(header), [2, 1])
         } else {
             (Icmpv6Type::NeighborSolicitation, [1, 1])

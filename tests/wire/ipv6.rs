@@ -160,3 +160,14 @@ fn encrypted_payload_is_not_walked() {
     let (bytes, _) = build::chained(&base(), &[raw(60, 1)], 50, &[60, 0, 0, 0, 0, 0, 0, 0, 60, 0]);
     assert_eq!(upper(&bytes).map(|u| (u.protocol, u.offset)), Ok((50, 48)));
 }
+
+/// One that still names stations to visit is refused: its last address, not the header's, is the destination.
+#[test]
+fn a_routing_header_with_segments_left_is_refused() {
+    let header = Ipv6Header { next_header: IpNumber(43), ..Ipv6Header::default() };
+    for (left, expected) in [(0u8, true), (1, false), (255, false)] {
+        let chain = [Extension::Raw(43, vec![2, left, 0, 0, 0, 0])];
+        let (bytes, _) = build::chained(&header, &chain, 17, &[0; 8]);
+        assert_eq!(upper(&bytes).is_ok(), expected, "{left} left");
+    }
+}

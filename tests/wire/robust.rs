@@ -207,7 +207,13 @@ fn every_header_byte_with_every_value() {
     let len = beat.write(&mut bytes, KEY);
     bytes.truncate(len);
     packets.push(bytes);
-    let solicitation = Neighbour { advertisement: false, solicited: false, target: Addr([1; 16]), mac: None };
+    let solicitation = Neighbour {
+        advertisement: false,
+        solicited: false,
+        overrides: false,
+        target: Addr([1; 16]),
+        mac: None,
+    };
     let mut bytes = vec![0; icmp::ND_LEN];
     solicitation.write(&mut bytes, Addr([1; 16]), Addr([2; 16]));
     packets.push(bytes);

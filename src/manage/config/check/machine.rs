@@ -196,7 +196,9 @@ pub(super) fn check_backplane_mtu(
         let hint = format!(
             "set mtu = {needed} or more here and on the backplane's switch, or a smaller one in front"
         );
-        sink.error(mtu.place, format!("{}: mtu", port.item.path), Problem::new(message).hint(hint));
+        // A default of the profile is not what is wrong: the port is, which leaves it at that.
+        let place = if mtu.place.file == port.item.place.file { mtu.place } else { port.item.place };
+        sink.error(place, format!("{}: mtu", port.item.path), Problem::new(message).hint(hint));
     }
 }
 
