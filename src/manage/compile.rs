@@ -42,6 +42,13 @@ pub enum CompileError {
     },
 }
 
+/// A digest of all that the nodes of a cluster must agree on, under their key.
+pub fn digest(config: &Config) -> u64 {
+    let Config { cluster, snats, virtual_servers, .. } = config;
+    // The derived text names every field, so none can be forgotten.
+    siphash13_bytes(cluster.hash_key, format!("{cluster:?} {snats:?} {virtual_servers:?}").as_bytes())
+}
+
 /// Next hops while they are collected: each neighbour once.
 #[derive(Default)]
 struct Hops(Vec<Hop>);
@@ -294,7 +301,6 @@ pub fn advertiser(config: &Config, group: GroupId, vip: Addr) -> Option<NodeId> 
 
 fn owned(config: &Config, interfaces: &[Interface], groups: &[Group]) -> ExactMap<Addr, Owned> {
     debug_assert!(groups.len() <= MAX_NODES);
-    // The backplane's address is nobody's business in front; there it is a stranger's.
     let front = interfaces.iter().filter(|x| !x.backplane);
     let own = front.flat_map(|x| x.addresses.iter().map(|(a, _)| (*a, Owned::Interface)));
     let snats = config
@@ -306,7 +312,8 @@ fn owned(config: &Config, interfaces: &[Interface], groups: &[Group]) -> ExactMa
     let vips = config.virtual_servers.iter().map(|v| {
         (v.address, Owned::Vip { advertised: advertiser(config, v.group, v.address) == Some(config.me) })
     });
-    ExactMap::build(own.chain(snats).chain(vips))
+    let nodes = config.cluster.nodes.iter().map(|n| (n.backplane, Owned::Backplane));
+    ExactMap::build(own.chain(nodes).chain(snats).chain(vips))
 }
 
 /// Whether an interface of this node has `address` on its link.

@@ -1,9 +1,10 @@
 //! The management side of a node, as a value: hears the workers' events, keeps neighbours and peers, publishes Views.
 
 use super::announce::Announcements;
+use super::compile;
 use super::config::Config;
 use super::neighbour::Neighbours;
-use super::peer::Peers;
+use super::peer::{News, Peers};
 use super::probe;
 use super::stats::{
     NeighbourStats, PeerStats, PortStats, RealServerStats, Stats, Totals, Traffic, VirtualServerStats,
@@ -20,6 +21,8 @@ use crate::wire::backplane;
 use crate::wire::control::Heartbeat;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
+use std::time::Duration;
+use tracing::{error, info, warn};
 
 /// Events that one turn takes.
 const EVENT_SLICE: usize = 1024;
@@ -58,7 +61,13 @@ pub struct Manager {
     heartbeat_due: Instant,
     heartbeats: u64,
     commands_lost: u64,
+    digest: u64,
+    /// When a heartbeat that can't be was last logged.
+    strays: Option<Instant>,
 }
+
+/// Between two lines of the log about heartbeats that can't be.
+const STRAY_LOG: Duration = Duration::from_secs(10);
 
 impl Manager {
     /// A manager that has published its first View through `views`.
@@ -72,6 +81,7 @@ impl Manager {
         now: Instant,
     ) -> Self {
         let view = views.current();
+        let digest = compile::digest(&config);
         let (neighbours, announcements) =
             (Neighbours::new(&view.hops, now), Announcements::new(&view.services, now));
         let peers = Peers::new(config.me, config.cluster.nodes.len(), config.cluster.suspicion);
@@ -90,6 +100,8 @@ impl Manager {
             heartbeat_due: now,
             heartbeats: 0,
             commands_lost: 0,
+            digest,
+            strays: None,
         }
     }
 
@@ -109,9 +121,12 @@ impl Manager {
             }
         }
         while let Ok(beat) = self.heartbeats_in.try_recv() {
-            changed |= self.peers.heard(&beat, now);
+            changed |= self.heard(&beat, now);
         }
-        changed |= self.peers.turn(now);
+        let nodes = &self.config.cluster.nodes;
+        changed |= self
+            .peers
+            .turn(now, |node| warn!("node {} is silent: it counts as down", nodes[node.index()].name));
         self.ask_and_announce(now);
         changed |= self.neighbours.take_changed();
         if now >= self.heartbeat_due {
@@ -123,6 +138,35 @@ impl Manager {
         }
         self.views.collect();
         busy
+    }
+
+    /// Takes a peer's heartbeat and logs what an operator should know; `true` if the View has to say something new.
+    fn heard(&mut self, beat: &Heartbeat, now: Instant) -> bool {
+        let name = self.config.cluster.nodes.get(beat.sender.index()).map_or("?", |n| n.name.as_str());
+        let news = self.peers.heard(beat, now);
+        match news {
+            News::NewLife => info!("node {name} is up, life {}", beat.incarnation),
+            News::Up => info!("node {name} is back"),
+            News::None | News::Configuration => {}
+            News::EndedLife | News::Ourselves | News::Stranger => {
+                // Each of these may come twenty times a second.
+                if self.strays.is_none_or(|last| now.since(last) >= STRAY_LOG) {
+                    self.strays = Some(now);
+                    error!(
+                        "a heartbeat under the name of {name} (node {} of the cluster file, life {}) that can't be its: \
+                         is a second node started with that name, or with another cluster file?",
+                        beat.sender, beat.incarnation
+                    );
+                }
+            }
+        }
+        if matches!(news, News::NewLife | News::Up | News::Configuration) && beat.configuration != self.digest
+        {
+            error!(
+                "node {name} has another cluster file than this node: flows are steered apart until they agree"
+            );
+        }
+        matches!(news, News::NewLife | News::Up)
     }
 
     /// Worker 0 sends what the manager has to say: it has a queue on every port.
@@ -151,6 +195,7 @@ impl Manager {
             incarnation: self.incarnation,
             counter: self.heartbeats,
             view: self.views.current().version,
+            configuration: self.digest,
             ready: self.ready(),
             turns: self.workers.iter().map(|w| w.counters.turns.get() as u32).collect(),
         };
@@ -284,6 +329,7 @@ impl Manager {
                     ready: peer.ready,
                     heard_ms_ago: peer.heard.map(|at| now.since(at).as_millis() as u64),
                     view: peer.view,
+                    same_configuration: peer.configuration == self.digest,
                     buckets: all.placement.count(id),
                 }
             })

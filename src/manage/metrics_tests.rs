@@ -52,6 +52,7 @@ fn a_node() -> Stats {
             up: true,
             ready: false,
             heard_ms_ago: Some(40),
+            same_configuration: true,
             view: 3,
             buckets: 2048,
         }],

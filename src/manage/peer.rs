@@ -17,7 +17,28 @@ pub struct Peer {
     pub ready: bool,
     /// The View that it runs.
     pub view: u64,
+    /// The digest of its cluster file.
+    pub configuration: u64,
     counter: u64,
+}
+
+/// What a heartbeat tells that wasn't known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Nothing.
+    None,
+    /// The peer lives, or lives again.
+    NewLife,
+    /// It was silent and is back.
+    Up,
+    /// It has another cluster file than before.
+    Configuration,
+    /// It is of a life that is over: an old frame, or a second process under the peer's name whose clock is behind.
+    EndedLife,
+    /// It bears our own name.
+    Ourselves,
+    /// It is of a node that the cluster file doesn't have.
+    Stranger,
 }
 
 /// All nodes by id; this node's own entry stays empty.
@@ -33,36 +54,45 @@ impl Peers {
         Self { me, peers: vec![Peer::default(); nodes], suspicion }
     }
 
-    /// Takes an authentic heartbeat; `true` if that changes a peer's life or puts it up again. A heartbeat of an ended life
-    /// or one that isn't newer than the last (a replay) is nothing.
-    pub fn heard(&mut self, beat: &Heartbeat, now: Instant) -> bool {
+    /// Takes an authentic heartbeat and says what is news in it. One of an ended life, or one that isn't newer than the last
+    /// (a replay), is none.
+    pub fn heard(&mut self, beat: &Heartbeat, now: Instant) -> News {
         if beat.sender == self.me {
-            return false;
+            return News::Ourselves;
         }
-        let Some(peer) = self.peers.get_mut(beat.sender.index()) else { return false };
-        let newer = (beat.incarnation, beat.counter) > (peer.incarnation, peer.counter);
-        if !newer {
-            return false;
+        let Some(peer) = self.peers.get_mut(beat.sender.index()) else { return News::Stranger };
+        if beat.incarnation < peer.incarnation {
+            return News::EndedLife;
         }
-        let changed = beat.incarnation != peer.incarnation || !peer.up;
+        if (beat.incarnation, beat.counter) <= (peer.incarnation, peer.counter) {
+            return News::None;
+        }
+        let news = match () {
+            () if beat.incarnation != peer.incarnation => News::NewLife,
+            () if !peer.up => News::Up,
+            () if beat.configuration != peer.configuration => News::Configuration,
+            () => News::None,
+        };
         *peer = Peer {
             incarnation: beat.incarnation,
             heard: Some(now),
             up: true,
             ready: beat.ready,
             view: beat.view,
+            configuration: beat.configuration,
             counter: beat.counter,
         };
-        changed
+        news
     }
 
-    /// Marks those down that were silent for too long; `true` if any.
-    pub fn turn(&mut self, now: Instant) -> bool {
+    /// Marks those down that were silent for too long, and tells `down` of each; `true` if any.
+    pub fn turn(&mut self, now: Instant, mut down: impl FnMut(NodeId)) -> bool {
         let mut changed = false;
-        for peer in &mut self.peers {
+        for (i, peer) in self.peers.iter_mut().enumerate() {
             if peer.up && peer.heard.is_none_or(|heard| now.since(heard) > self.suspicion) {
                 peer.up = false;
                 changed = true;
+                down(NodeId(i as u16));
             }
         }
         changed
@@ -84,6 +114,7 @@ mod tests {
             incarnation: Incarnation(incarnation),
             counter,
             view: 1,
+            configuration: 7,
             ready: true,
             turns: [0].into_iter().collect(),
         }
@@ -93,15 +124,20 @@ mod tests {
     fn lives_replays_and_silence() {
         let at = |ms| Instant::ZERO + Duration::from_millis(ms);
         let mut peers = Peers::new(NodeId(0), 2, Duration::from_millis(100));
-        assert!(peers.heard(&beat(7, 1), at(0)));
-        assert!(!peers.heard(&beat(7, 2), at(10)), "nothing new");
-        assert!(!peers.heard(&beat(7, 2), at(90)), "a replay");
-        assert!(peers.turn(at(111)), "the replay doesn't count as a sign of life");
+        assert_eq!(peers.heard(&beat(7, 1), at(0)), News::NewLife);
+        assert_eq!(peers.heard(&beat(7, 2), at(10)), News::None);
+        assert_eq!(peers.heard(&beat(7, 2), at(90)), News::None, "a replay");
+        let mut down = Vec::new();
+        assert!(peers.turn(at(111), |n| down.push(n)), "the replay doesn't count as a sign of life");
+        assert_eq!(down, [NodeId(1)]);
         assert!(!peers.get(NodeId(1)).up);
-        assert!(!peers.heard(&beat(6, 99), at(112)), "an ended life");
-        assert!(peers.heard(&beat(8, 1), at(113)), "a new one");
+        assert_eq!(peers.heard(&beat(6, 99), at(112)), News::EndedLife);
+        assert_eq!(peers.heard(&beat(7, 3), at(112)), News::Up);
+        assert_eq!(peers.heard(&beat(8, 1), at(113)), News::NewLife);
         assert!(peers.get(NodeId(1)).up);
-        assert!(!peers.heard(&Heartbeat { sender: NodeId(0), ..beat(9, 1) }, at(114)), "ourselves");
-        assert!(!peers.heard(&Heartbeat { sender: NodeId(9), ..beat(9, 1) }, at(114)), "no such node");
+        let other = Heartbeat { configuration: 8, ..beat(8, 2) };
+        assert_eq!(peers.heard(&other, at(113)), News::Configuration);
+        assert_eq!(peers.heard(&Heartbeat { sender: NodeId(0), ..beat(9, 1) }, at(114)), News::Ourselves);
+        assert_eq!(peers.heard(&Heartbeat { sender: NodeId(9), ..beat(9, 1) }, at(114)), News::Stranger);
     }
 }

@@ -184,6 +184,8 @@ pub struct PeerStats {
     pub heard_ms_ago: Option<u64>,
     /// The View that it runs (its own count).
     pub view: u64,
+    /// Its cluster file says what ours says; false also while it hasn't been heard.
+    pub same_configuration: bool,
     /// The share of its buckets in the group of all nodes.
     pub buckets: usize,
 }

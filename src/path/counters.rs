@@ -63,9 +63,7 @@ counters! {
     session_hits,
     /// Sessions made.
     sessions_opened,
-    /// Sessions that served their client's next connection from the same port.
-    sessions_reopened,
-    /// Sessions that timed out.
+    /// Sessions that timed out, or were replaced by their client's next connection from the same port.
     sessions_closed,
     /// Half-open sessions that had to make room.
     sessions_evicted,

@@ -234,8 +234,13 @@ impl<P: Port> Egress<P> {
         if waiting == 0 {
             self.tell(Event::Resolve(neighbour));
         }
-        if waiting >= MAX_HELD_EACH || self.held.is_full() {
+        if waiting >= MAX_HELD_EACH {
             return self.drop(frame, Verdict::NeighbourUnresolved);
+        }
+        if self.held.is_full() {
+            // Who has waited longest is the least likely to be answered.
+            let oldest = self.held.remove(0);
+            self.drop(oldest.frame, Verdict::NeighbourUnresolved);
         }
         self.held.push(Held { frame, towards, outer, until: now + HOLD });
     }

@@ -7,7 +7,7 @@ use super::port::{Frame, Port};
 use super::verdict::Verdict;
 use crate::base::limits::HEAD_BYTES;
 use crate::base::{Addr, Instant};
-use crate::view::View;
+use crate::view::{Owned, View};
 use crate::wire::icmp::{self, Icmp, Kind};
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::ipv6::{self, Ipv6};
@@ -36,11 +36,11 @@ pub fn receive<P: Port>(view: &View, egress: &mut Egress<P>, frame: P::Frame, me
 
 /// Answers an echo request to an interface, a VIP or a SNAT address.
 fn echo<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, meta: &Meta, now: Instant) {
-    let owned = |address| view.services.owned.get(address).is_some();
-    if !owned(&meta.key.dst) {
+    let owned = |address| view.services.owned.get(address);
+    if matches!(owned(&meta.key.dst), None | Some(Owned::Backplane)) {
         return egress.drop(frame, Verdict::NotOurAddress);
     }
-    if owned(&meta.key.src) || meta.key.src == Addr::UNSPECIFIED {
+    if owned(&meta.key.src).is_some() || meta.key.src == Addr::UNSPECIFIED {
         return egress.drop(frame, Verdict::BadAddress);
     }
     let answer = meta.key.reversed();

@@ -121,7 +121,7 @@ fn answers(view: &View, interface: InterfaceId, address: Addr) -> bool {
     let on = &view.services.interfaces[interface.index()];
     let advertised = match view.services.owned.get(&address) {
         Some(Owned::Vip { advertised } | Owned::Snat { advertised, .. }) => advertised,
-        Some(Owned::Interface) | None => false,
+        Some(Owned::Interface | Owned::Backplane) | None => false,
     };
     advertised && !on.backplane || on.addresses.iter().any(|(a, _)| *a == address)
 }
@@ -155,7 +155,8 @@ fn learn<P: Port>(
         .addresses
         .iter()
         .any(|(own, len)| prefix_holds(*own, *len, address) && *own != address);
-    if !on_link || mac.is_multicast() || view.services.owned.get(&address).is_some() {
+    let ours = view.services.owned.get(&address).is_some_and(|owned| owned != Owned::Backplane);
+    if !on_link || mac.is_multicast() || ours {
         return false;
     }
     let neighbour = Neighbour { interface, address };
@@ -168,5 +169,5 @@ fn learn<P: Port>(
     if matters {
         egress.tell(Event::Heard { neighbour, mac, asked_us: how == Said::Question });
     }
-    matters || how != Said::InPassing
+    true
 }

@@ -69,7 +69,7 @@ pub fn open(
         let (snat, port, reply) =
             snat(view, sessions, counters, real, meta, now).ok_or(Verdict::SnatExhausted)?;
         (session.snat, session.snat_port, names_here.reply) = (snat, port, Some(reply));
-    } else if session.state == State::Closed {
+    } else if session.state == State::Reset {
         return Ok(Opened::Stateless(real)); // a lone RST: nothing will follow
     }
     let opened = sessions.open(names_here, meta.key, session, |key, session| {
@@ -80,8 +80,8 @@ pub fn open(
     match opened {
         Ok(entry) => {
             counters.sessions_opened.inc();
+            connected(counters, view, real);
             for flows in [&counters.virtual_servers[id.index()], &counters.real_servers[real.index()]] {
-                flows.connections.inc();
                 flows.sessions.inc();
             }
             Ok(Opened::Session(entry))
@@ -92,6 +92,13 @@ pub fn open(
             Ok(Opened::Stateless(real))
         }
     }
+}
+
+/// Counts a new connection to a real server.
+pub fn connected(counters: &Counters, view: &View, real: RealServerId) {
+    counters.real_servers[real.index()].connections.inc();
+    let server = view.services.real_servers[real.index()].virtual_server;
+    counters.virtual_servers[server.index()].connections.inc();
 }
 
 /// Counts a session that is gone.
@@ -135,7 +142,8 @@ fn snat(
                 let session = sessions.flows().get(id);
                 (session.state == State::HalfOpen, session.last_seen)
             };
-            let may_go = matches!(sessions.flows().get(id).state, State::HalfOpen | State::Closed);
+            let may_go =
+                matches!(sessions.flows().get(id).state, State::HalfOpen | State::Closed | State::Reset);
             if may_go && spare.is_none_or(|(other, ..)| rank(id) < rank(other)) {
                 spare = Some((id, port, hash));
             }

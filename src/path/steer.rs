@@ -139,8 +139,8 @@ fn destination(view: &View, meta: &Meta) -> Result<Destination, Verdict> {
         }
         Some(Owned::Vip { .. }) => Err(Verdict::NoVirtualServer),
         Some(Owned::Interface) => Err(Verdict::NoVirtualServer),
-        None if is_backplane(view, meta) => Err(Verdict::BackplaneOnFront),
-        None => Err(Verdict::NotOurAddress),
+        Some(Owned::Backplane) if is_backplane(view, meta) => Err(Verdict::BackplaneOnFront),
+        Some(Owned::Backplane) | None => Err(Verdict::NotOurAddress),
     }
 }
 

@@ -1,6 +1,7 @@
 //! How packets move a session's state, as far as expiry needs to know. The endpoints' stacks check sequence numbers; we
-//! follow the control bits. A closed session still forwards, and still to its real server; what a forged RST can do is to let
-//! a connection that is then silent for the time of a closed one be forgotten.
+//! follow the control bits. A closed session still forwards, and still to its real server, and one that was reset lives on
+//! with the next packet: what a forged RST can do is to let a connection be forgotten that is then silent for as long as a
+//! closed one is kept.
 
 use crate::table::session::{Direction, Session, State};
 use crate::view::{Timeouts, VirtualServer};
@@ -14,7 +15,7 @@ use crate::wire::tcp::flags::{ACK, FIN, RST, SYN};
 #[inline]
 pub fn first(ip_protocol: u8, tcp_flags: u8) -> Session {
     let state = match ip_protocol {
-        protocol::TCP if tcp_flags & RST != 0 => State::Closed,
+        protocol::TCP if tcp_flags & RST != 0 => State::Reset,
         protocol::TCP if tcp_flags & FIN != 0 => State::ClientClosing,
         _ => State::HalfOpen,
     };
@@ -32,7 +33,7 @@ pub fn opens(ip_protocol: u8, tcp_flags: u8) -> bool {
 /// Moves `session` on by a packet.
 #[inline]
 pub fn advance(session: &mut Session, ip_protocol: u8, tcp_flags: u8, direction: Direction) {
-    use State::{Answered, ClientClosing, Closed, Established, HalfOpen, ServerClosing};
+    use State::{Answered, ClientClosing, Closed, Established, HalfOpen, Reset, ServerClosing};
     if ip_protocol != protocol::TCP {
         session.state = Established;
         return;
@@ -40,7 +41,8 @@ pub fn advance(session: &mut Session, ip_protocol: u8, tcp_flags: u8, direction:
     let nat = session.snat_port != 0;
     let handshake = tcp_flags & SYN != 0;
     session.state = match (session.state, direction) {
-        _ if tcp_flags & RST != 0 => Closed,
+        _ if tcp_flags & RST != 0 => Reset,
+        (Reset, _) if !handshake && tcp_flags & FIN == 0 => Established,
         (HalfOpen | Answered | Established, Direction::Forward) if tcp_flags & FIN != 0 => ClientClosing,
         (HalfOpen | Answered | Established, Direction::Reply) if tcp_flags & FIN != 0 => ServerClosing,
         (ClientClosing, Direction::Reply) | (ServerClosing, Direction::Forward) if tcp_flags & FIN != 0 => {
@@ -57,7 +59,7 @@ pub fn advance(session: &mut Session, ip_protocol: u8, tcp_flags: u8, direction:
 /// Whether the flow's connection is closing or closed, so that its client may open the next one from the same port.
 #[inline]
 pub fn over(session: &Session) -> bool {
-    matches!(session.state, State::ClientClosing | State::ServerClosing | State::Closed)
+    matches!(session.state, State::ClientClosing | State::ServerClosing | State::Closed | State::Reset)
 }
 
 /// The client of a NATed flow opens its next connection from the same port: it goes to the server that the flow had, through
@@ -73,7 +75,10 @@ pub fn reopen(session: &mut Session) {
 pub fn lifetime(session: &Session, timeouts: &Timeouts, server: &VirtualServer) -> u32 {
     match session.state {
         State::HalfOpen | State::Answered if server.protocol.number() == protocol::TCP => timeouts.half_open,
-        State::Closed => timeouts.closed,
+        State::Closed | State::Reset => timeouts.closed,
+        // Of a close whose replies don't pass here the client's FIN is all that will ever be seen; if the server has more to
+        // say, the client's ACKs keep the session.
+        State::ClientClosing if session.snat_port == 0 => timeouts.closed,
         _ => server.idle_ticks,
     }
 }
@@ -105,7 +110,9 @@ mod tests {
         assert_eq!(then(&[(FIN | ACK, Forward), (FIN | ACK, Forward)]), State::ClientClosing);
         assert_eq!(then(&[(FIN | ACK, Reply)]), State::ServerClosing);
         assert_eq!(then(&[(FIN | ACK, Reply), (FIN | ACK, Forward), (ACK, Reply)]), State::Closed);
-        assert_eq!(after(true, &[(SYN, Forward), (RST | ACK, Reply)]), State::Closed);
+        assert_eq!(after(true, &[(SYN, Forward), (RST | ACK, Reply)]), State::Reset);
+        assert_eq!(then(&[(RST, Forward)]), State::Reset);
+        assert_eq!(then(&[(RST, Forward), (ACK, Reply)]), State::Established, "the server didn't believe it");
     }
 
     #[test]
@@ -115,7 +122,7 @@ mod tests {
         assert_eq!(after(false, &[(ACK, Forward)]), State::HalfOpen, "met in the middle");
         assert_eq!(after(false, &[(ACK, Forward), (ACK, Forward)]), State::Established);
         assert_eq!(after(false, &[(ACK, Forward), (FIN | ACK, Forward)]), State::ClientClosing);
-        assert_eq!(after(false, &[(RST, Forward)]), State::Closed);
+        assert_eq!(after(false, &[(RST, Forward)]), State::Reset);
     }
 
     #[test]

@@ -362,7 +362,7 @@ impl<P: Port> Core<P> {
                 && track::opens(meta.key.protocol, meta.tcp_flags);
             if next_connection && session.snat_port != 0 {
                 track::reopen(session);
-                self.egress.counters.sessions_reopened.inc();
+                select::connected(&self.egress.counters, view, session.real);
             } else {
                 track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
             }

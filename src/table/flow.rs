@@ -182,7 +182,8 @@ mod tests {
                 match (op, found) {
                     (0, None) => match table.insert(hash, key, n as u32) {
                         Ok(_) => { model.insert(i, n as u32); }
-                        Err(Full) => prop_assert!(model.len() >= 90, "full at {}", model.len()),
+                        // By chance two lines may be full before the table is, but not below what they hold.
+                        Err(Full) => prop_assert!(model.len() >= 30, "full at {}", model.len()),
                     },
                     (1, Some(id)) => { prop_assert_eq!(Some(table.remove(hash, id)), model.remove(&i)); }
                     (2, Some(id)) => { *table.get_mut(id) = n as u32; model.insert(i, n as u32); }

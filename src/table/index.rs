@@ -52,9 +52,12 @@ impl Index {
         reduce(hash, self.lines.len() as u64) as usize
     }
 
+    /// Any line but the home one.
     #[inline]
     fn alternate(&self, hash: u64) -> usize {
-        reduce(mix(hash), self.lines.len() as u64) as usize
+        let lines = self.lines.len();
+        let other = self.home(hash) + 1 + reduce(mix(hash), lines as u64 - 1) as usize;
+        if other >= lines { other - lines } else { other }
     }
 
     #[inline(always)]
@@ -118,7 +121,6 @@ impl Index {
         if Self::replace(&mut self.lines[home], EMPTY, slot) {
             return Ok(());
         }
-        // An alternate that is the home line can't take it either, it is full.
         if !Self::replace(&mut self.lines[alternate], EMPTY, slot) {
             return Err(Full);
         }

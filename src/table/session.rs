@@ -20,8 +20,10 @@ pub enum State {
     ClientClosing,
     /// The real server has.
     ServerClosing,
-    /// Both have, or one has reset the connection.
+    /// Both have.
     Closed,
+    /// A RST was seen. Whether its target believed it we can't know: what flows on afterwards shows that it didn't.
+    Reset,
 }
 
 /// What a session remembers beside its key, the tuple from client to VIP.

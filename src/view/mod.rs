@@ -228,6 +228,8 @@ pub struct Neighbour {
 pub enum Owned {
     /// An address of one of this node's interfaces.
     Interface,
+    /// A node's address on the backplane: nobody's business in front.
+    Backplane,
     /// A VIP, served by a group; `advertised` if this node is the one that answers ARP and ND for it.
     Vip {
         /// This node answers ARP and ND.

@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 const MAGIC: u8 = 0x5c;
 const VERSION: u8 = 1;
 const KIND_HEARTBEAT: u8 = 1;
-const FIXED_LEN: usize = 34;
+const FIXED_LEN: usize = 42;
 const MAC_LEN: usize = 8;
 
 /// Bytes of the longest control message.
@@ -26,6 +26,8 @@ pub struct Heartbeat {
     pub counter: u64,
     /// The View that its workers run.
     pub view: u64,
+    /// What its cluster file says, digested: nodes that don't agree on it steer apart.
+    pub configuration: u64,
     /// It can serve.
     pub ready: bool,
     /// Turns of each worker so far, modulo 2^32: one that stands still is stuck.
@@ -42,7 +44,7 @@ impl Heartbeat {
         if b[2] != KIND_HEARTBEAT || b[3] > 1 {
             return Err(Malformed::Value);
         }
-        let workers = usize::from(be16(b, 32));
+        let workers = usize::from(be16(b, 40));
         if workers > MAX_WORKERS {
             return Err(Malformed::Length);
         }
@@ -56,6 +58,7 @@ impl Heartbeat {
             incarnation: Incarnation(be32(b, 8)),
             counter: be64(b, 16),
             view: be64(b, 24),
+            configuration: be64(b, 32),
             ready: b[3] == 1,
             turns: (0..workers).map(|i| be32(b, FIXED_LEN + 4 * i)).collect(),
         })
@@ -69,7 +72,8 @@ impl Heartbeat {
         put(out, 8, self.incarnation.0.to_be_bytes());
         put(out, 16, self.counter.to_be_bytes());
         put(out, 24, self.view.to_be_bytes());
-        put(out, 32, (self.turns.len() as u16).to_be_bytes());
+        put(out, 32, self.configuration.to_be_bytes());
+        put(out, 40, (self.turns.len() as u16).to_be_bytes());
         for (i, turns) in self.turns.iter().enumerate() {
             put(out, FIXED_LEN + 4 * i, turns.to_be_bytes());
         }

@@ -7,6 +7,8 @@ use crate::base::{Addr, Mac};
 pub const HEADER_LEN: usize = 8;
 /// Bytes of a neighbour solicitation or advertisement with one link-layer address option.
 pub const ND_LEN: usize = 32;
+/// Bytes of one without the option.
+pub const ND_BARE_LEN: usize = 24;
 
 /// A message's meaning, the same for both families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,18 +194,23 @@ impl Neighbour {
         })
     }
 
-    /// Writes [`ND_LEN`] bytes, checksum included; `src` and `dst` are the packet's. Without a MAC the option is all zero.
-    pub fn write(&self, out: &mut [u8], src: Addr, dst: Addr) {
-        let out = &mut out[..ND_LEN];
+    /// Writes the message, checksum included, and returns its length: [`ND_LEN`] bytes, without a MAC [`ND_BARE_LEN`]. `src`
+    /// and `dst` are the packet's.
+    pub fn write(&self, out: &mut [u8], src: Addr, dst: Addr) -> usize {
+        let len = if self.mac.is_some() { ND_LEN } else { ND_BARE_LEN };
+        let out = &mut out[..len];
         out.fill(0);
         out[0] = if self.advertisement { 136 } else { 135 };
         if self.advertisement {
             out[4] = u8::from(self.solicited) << 6 | u8::from(self.overrides) << 5;
         }
         put(out, 8, self.target.0);
-        put(out, 24, [if self.advertisement { 2 } else { 1 }, 1]);
-        put(out, 26, self.mac.unwrap_or_default().0);
+        if let Some(mac) = self.mac {
+            put(out, 24, [if self.advertisement { 2 } else { 1 }, 1]);
+            put(out, 26, mac.0);
+        }
         finish(out, src, dst);
+        len
     }
 }
 

@@ -223,7 +223,7 @@ def steered_in(case: Case) -> None:
     # The same frame on a front port is refused.
     frame = world.from_peer(packet, case.over)
     frame.dst = NODE_FRONT
-    case.refuse("backplane_on_front", frame)
+    case.refuse("bad_address", frame)
 
 
 def local(case: Case) -> None:

@@ -175,10 +175,17 @@ fn connections_end_and_their_ports_serve_again() {
     world.exchange(1, &fin.frame_to(1));
     // Both sides have said goodbye: the next SYN from that port is another connection.
     assert_eq!(world.exchange(1, &syn.frame_to(1)).len(), 1);
-    assert_eq!((world.sum("sessions_opened"), world.sum("sessions_closed")), (2, 1));
+    // It keeps its server and SNAT port, as if it went there by itself.
+    assert_eq!((world.sum("sessions_opened"), world.sum("sessions_closed")), (1, 0));
+    assert_eq!(
+        world.stats(1).virtual_servers.iter().map(|v| v.traffic.connections).sum::<u64>()
+            + world.stats(2).virtual_servers.iter().map(|v| v.traffic.connections).sum::<u64>()
+            + world.stats(3).virtual_servers.iter().map(|v| v.traffic.connections).sum::<u64>(),
+        2
+    );
     world.run(8000); // half_open is 5 s in the lab's profile
     assert_eq!(world.sum("sessions"), 0);
-    assert_eq!(world.sum("sessions_closed"), 2);
+    assert_eq!(world.sum("sessions_closed"), 1);
     let traffic = world.stats(1).virtual_servers.iter().map(|v| v.traffic.sessions).sum::<u64>();
     assert_eq!(traffic, 0);
 }
@@ -204,8 +211,10 @@ fn a_full_session_table_refuses_nat_and_balances_the_rest_without_state() {
     let mut kept = std::collections::BTreeMap::new();
     for port in 0..6000u16 {
         let packet = tcp("192.168.1.5", 2000 + port, "10.99.0.2", 80, ACK);
+        // Twice: a flow of one packet is the first to go when room is short.
         world.inject(1, &packet.frame_to(1));
-        if port % 64 == 63 {
+        world.inject(1, &packet.frame_to(1));
+        if port % 32 == 31 {
             world.run(3);
         }
     }
@@ -215,7 +224,7 @@ fn a_full_session_table_refuses_nat_and_balances_the_rest_without_state() {
     }
     assert_eq!(kept.len(), 6000, "every packet found a server");
     let refused = world.count(1, "sessions_refused");
-    assert!((1904..2000).contains(&refused), "{refused}");
+    assert!((2 * 1904..2 * 2000).contains(&refused), "{refused}");
     for port in [0, 3000, 5999] {
         let packet = tcp("192.168.1.5", 2000 + port, "10.99.0.2", 80, ACK);
         let out = world.exchange(1, &packet.frame_to(1));
@@ -245,6 +254,7 @@ fn snat_ports_run_out_cleanly() {
     let config = crate::world::load(&Spec { nodes: 1, cluster: one_node(), ..Spec::default() }, 1);
     let mut sent = 0;
     let mut i = 0u32;
+    let mut ends = std::collections::BTreeSet::new();
     while sent < 120 {
         i += 1;
         let client = format!("192.168.{}.{}", i >> 8 & 0xff, i & 0xff);
@@ -252,18 +262,16 @@ fn snat_ports_run_out_cleanly() {
             let packet = tcp(&client, port, "10.99.0.1", 80, SYN);
             let key = steerage::base::FlowKey::new(packet.src, packet.dst, port, 80, 6);
             if config.cluster.hash_key.flow(&key).bucket().0 == 5 {
-                world.inject(1, &packet.frame_to(1));
-                world.run(1);
                 sent += 1;
+                let Some((_, frame)) = world.exchange(1, &packet.frame_to(1)).pop() else { continue };
+                let at_server = read(open(&frame).2);
+                assert_eq!(at_server.src_port & 0xfff, 5);
+                assert!(ends.insert((at_server.src_port, at_server.dst)), "a port twice to one server");
+                // Only what has been answered and acknowledged is safe from those who come later.
+                world.exchange(1, &at_server.answer(SYN | ACK).frame_to(1));
+                world.exchange(1, &packet.with_flags(ACK).frame_to(1));
             }
         }
-    }
-    world.run(3);
-    let mut ends = std::collections::BTreeSet::new();
-    for (_, frame) in world.take() {
-        let at_server = read(open(&frame).2);
-        assert_eq!(at_server.src_port & 0xfff, 5);
-        assert!(ends.insert((at_server.src_port, at_server.dst)), "a port twice to one server");
     }
     assert!(ends.len() <= 60, "{} flows in 60 ports", ends.len());
     assert_eq!(world.drops(1, "snat_exhausted") + ends.len() as u64, sent);

@@ -27,15 +27,16 @@ fn solicitation(target: &str, from: Addr) -> Vec<u8> {
     let mut out = vec![0; 54 + icmp::ND_LEN];
     let to = icmp::solicited_node(addr(target));
     eth::write(&mut out, icmp::multicast_mac(to), host_mac(addr("fd10::1")), None, ethertype::IPV6);
-    ipv6::write(&mut out[14..], 0, 0, icmp::ND_LEN as u16, 58, 255, from, to);
     let question = Neighbour {
         advertisement: false,
         solicited: false,
         overrides: false,
         target: addr(target),
-        mac: Some(host_mac(addr("fd10::1"))),
+        mac: (from != Addr::UNSPECIFIED).then(|| host_mac(addr("fd10::1"))),
     };
-    question.write(&mut out[54..], from, to);
+    let len = question.write(&mut out[54..], from, to);
+    ipv6::write(&mut out[14..], 0, 0, len as u16, 58, 255, from, to);
+    out.truncate(54 + len);
     out
 }
 

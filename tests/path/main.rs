@@ -5,5 +5,6 @@ mod bad_input;
 mod forward;
 mod local;
 mod packets;
+mod review;
 mod steering;
 mod world;

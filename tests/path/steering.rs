@@ -2,7 +2,7 @@
 
 use crate::packets::{ACK, Packet, SYN, ethernet, open, read, tcp, udp};
 use crate::world::{Spec, World, addr, front_mac, host_mac, virtual_server};
-use steerage::base::{FlowHash, HashKey, Incarnation, Mac, NodeId};
+use steerage::base::{FlowHash, FlowKey, HashKey, Incarnation, Mac, NodeId};
 use steerage::wire::backplane::{self, Header, Stage};
 use steerage::wire::{ipv4, udp as wire_udp};
 
@@ -243,11 +243,12 @@ fn forged_outdated_and_misplaced_backplane_frames_are_refused() {
     let key = HashKey::derive(&(0..16).collect::<Vec<u8>>(), 2);
     let cookie = |life| backplane::cookie(key, NodeId(1), Incarnation(life));
     let packet = tcp("192.168.1.5", 2000, "10.99.0.2", 80, SYN);
+    let flow = FlowKey::new(packet.src, packet.dst, packet.src_port, packet.dst_port, 6);
     let good = Header {
         stage: Stage::Owner,
         sender: NodeId(1),
         incarnation: Incarnation(5),
-        hash: FlowHash(77),
+        hash: HashKey::derive(&(0..16).collect::<Vec<u8>>(), 1).flow(&flow),
         cookie: cookie(5),
     };
     let mut inject = |header: &Header, reason: &str| {
@@ -274,6 +275,11 @@ fn forged_outdated_and_misplaced_backplane_frames_are_refused() {
     let mut on_front = data_frame(&good, &packet.ip());
     on_front[..6].copy_from_slice(&front_mac(1).0);
     on_front[6..12].copy_from_slice(&host_mac(packet.src).0);
+    // (From a peer's address it would be refused for that alone.)
+    on_front[26..30].copy_from_slice(&addr("192.168.1.5").v4_bytes());
+    on_front[24..26].fill(0);
+    let sum = !steerage::wire::checksum::sum(&on_front[14..34]);
+    on_front[24..26].copy_from_slice(&sum.to_be_bytes());
     assert!(world.exchange(1, &on_front).is_empty());
     assert_eq!(world.drops(1, "backplane_on_front"), 1);
 }
@@ -299,9 +305,11 @@ fn a_steered_packet_goes_no_further() {
     assert_eq!(world.sum("steered_out"), steered);
     assert_eq!(world.drops(1, "stage_exhausted"), 1);
     // Of its own group it takes every packet, whoever owns the bucket by its own View.
+    let hash_key = HashKey::derive(&(0..16).collect::<Vec<u8>>(), 1);
     for n in 0..30 {
-        let header = Header { hash: FlowHash(n), ..header };
-        let packet = tcp("192.168.1.5", 2100 + n as u16, "10.99.0.2", 80, SYN);
+        let packet = tcp("192.168.1.5", 2100 + n, "10.99.0.2", 80, SYN);
+        let flow = FlowKey::new(packet.src, packet.dst, packet.src_port, 80, 6);
+        let header = Header { hash: hash_key.flow(&flow), ..header };
         assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
         world.run(3);
         assert_eq!(world.take().iter().map(|(node, _)| *node).collect::<Vec<_>>(), [1]);

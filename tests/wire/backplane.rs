@@ -29,6 +29,7 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
             incarnation: Incarnation(incarnation),
             counter,
             view,
+            configuration: view.rotate_left(9),
             ready,
             turns: turns.into_iter().collect(),
         },
@@ -132,6 +133,7 @@ fn unknown_control_messages_are_refused() {
         incarnation: Incarnation(1),
         counter: 1,
         view: 1,
+        configuration: 0x1122_3344_5566_7788,
         ready: true,
         turns: Default::default(),
     };
@@ -155,13 +157,14 @@ fn more_workers_than_there_can_be_are_refused() {
         incarnation: Incarnation(1),
         counter: 1,
         view: 1,
+        configuration: 0x1122_3344_5566_7788,
         ready: true,
         turns: Default::default(),
     };
     let mut out = vec![0; 70_000 * 4];
     beat.write(&mut out, HashKey([1, 2]));
     for workers in [MAX_WORKERS as u16 + 1, u16::MAX] {
-        out[32..34].copy_from_slice(&workers.to_be_bytes());
+        out[40..42].copy_from_slice(&workers.to_be_bytes());
         assert_eq!(Heartbeat::parse(&out, HashKey([1, 2])), Err(Malformed::Length));
     }
 }

@@ -200,6 +200,7 @@ fn every_header_byte_with_every_value() {
         incarnation: Incarnation(1),
         counter: 1,
         view: 1,
+        configuration: 0x1122_3344_5566_7788,
         ready: true,
         turns: [1, 2].into_iter().collect(),
     };
