@@ -3,8 +3,9 @@
 
 mod bad_input;
 mod forward;
+mod hardening;
 mod local;
 mod packets;
-mod review;
+
 mod steering;
 mod world;

@@ -1,4 +1,4 @@
-//! Each test here states what must hold; those that fail show a defect of the path.
+//! What attackers, accidents and strange neighbours must not be able to do to a node.
 
 use crate::packets::{ACK, Packet, RST, SYN, ethernet, open, read, tcp, udp};
 use crate::world::{Spec, World, addr, front_mac, host_mac};
