@@ -1,21 +1,20 @@
 """Steerage in the laboratory's nodes: configuration, start, readiness, counters, end."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
 
 from . import plan
-from .errors import LabError
+from .errors import LabError, NodeEnded
 from .lab import Lab
 from .process import Process, output
 
 # The key of a laboratory is no secret.
 KEY = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 READY_SECONDS = 30
-DEVICES = {
-    "af_xdp": "net_af_xdp{index},iface={interface}",
-    "af_packet": "net_af_packet{index},iface={interface},framecnt=4096,framesz=2048,blocksz=131072,qdisc_bypass=1",
-}
+# DPDK makes a directory here for each process, by the prefix that a node makes of its name, and leaves it there.
+RUNTIME = Path("/var/run/dpdk")
 
 
 class Cluster:
@@ -25,14 +24,11 @@ class Cluster:
         self,
         lab: Lab,
         binary: Path,
-        mode: str = "af_xdp",
         hugepages: bool = True,
         steering_cache: bool = True,
     ):
-        """`mode`: a key of DEVICES."""
         self.lab = lab
         self._binary = binary
-        self._mode = mode
         self._hugepages = hugepages
         self._steering_cache = steering_cache
         self._processes: list[Process] = []
@@ -56,9 +52,7 @@ class Cluster:
             # One that an earlier node left would look like a node that is coming up.
             self._socket(number).unlink(missing_ok=True)
             file = self._file(number)
-            file.write_text(
-                node_file(number, self._socket(number), self._mode, self._hugepages, self._steering_cache)
-            )
+            file.write_text(node_file(number, self._socket(number), self._hugepages, self._steering_cache))
             self._processes.append(
                 self.lab.node(number).spawn([str(self._binary), "run", "-c", str(file)], f"steerage-{name}.log")
             )
@@ -68,22 +62,31 @@ class Cluster:
         """Ends all nodes by SIGTERM; returns their exit codes in order."""
         codes = [process.stop() for process in self._processes]
         self._processes.clear()
+        for name in self.names:
+            # Empty, or of another process that is more than a laboratory's.
+            with contextlib.suppress(OSError):
+                (RUNTIME / f"steerage-{name}").rmdir()
         return codes
 
     def process(self, number: int) -> Process:
         """The process of node `number`, from 1."""
         return self._processes[number - 1]
 
+    def check(self) -> None:
+        """NodeEnded if a node doesn't run any more."""
+        for name, process in zip(self.names, self._processes):
+            if not process.running():
+                raise NodeEnded(f"node {name} ended {process.how()}:\n{process.tail()}")
+
     def wait_ready(self) -> None:
         """Waits until every node says that it is ready; LabError with its last words if one ends or takes too long."""
         end = time.monotonic() + READY_SECONDS
         for number, name in enumerate(self.names, 1):
             while not self._ready(number):
-                process = self.process(number)
-                if not process.running():
-                    raise LabError(f"node {name} ended with code {process.code()}:\n{process.tail()}")
+                self.check()
                 if time.monotonic() > end:
-                    raise LabError(f"node {name} is not ready after {READY_SECONDS} s:\n{process.tail()}")
+                    tail = self.process(number).tail()
+                    raise LabError(f"node {name} is not ready after {READY_SECONDS} s:\n{tail}")
                 time.sleep(0.05)
 
     def _ready(self, number: int) -> bool:
@@ -114,9 +117,8 @@ class Cluster:
         return self.lab.directory / f"n{number}.sock"
 
 
-def node_file(number: int, socket: Path, mode: str, hugepages: bool, steering_cache: bool) -> str:
+def node_file(number: int, socket: Path, hugepages: bool, steering_cache: bool) -> str:
     """Configuration of node `number`, from 1."""
-    device = DEVICES[mode]
     host = plan.NODES + number
     addresses = ", ".join(f'"{plan.front(host, family)}/{plan.FRONT_LENGTH[family]}"' for family in plan.FAMILIES)
     return f"""\
@@ -139,13 +141,13 @@ hugepages = {_toml(hugepages)}
 [[port]]
 name = "front"
 role = "front"
-device = "{device.format(index=0, interface="front")}"
+device = "net_af_xdp0,iface=front"
 mtu = {plan.FRONT_MTU}
 
 [[port]]
 name = "back"
 role = "backplane"
-device = "{device.format(index=1, interface="back")}"
+device = "net_af_xdp1,iface=back"
 mtu = {plan.BACKPLANE_MTU}
 
 [[interface]]

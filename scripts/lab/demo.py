@@ -1,7 +1,7 @@
 """The demonstration: web requests through three nodes, and what became of them.
 
-`python3 -m lab.demo`, started by `scripts/demo`. Exit code 0 only if no request failed and every node steered packets
-to others and took packets that others steered to it.
+`python3 -m lab.demo`, started by `scripts/demo`. Exit code 0 only if no request failed or hung, every node ran to the
+end, steered packets to others and took packets that others steered to it.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import build, cluster, hugepages, load, plan
-from .errors import LabError
+from .errors import LabError, NodeEnded
 from .lab import Interrupted, Lab
 
 CONNECTIONS = 16
@@ -25,7 +25,7 @@ class Phase:
     """A phase's name and what its load saw."""
 
     name: str
-    result: load.Result
+    result: load.Result = field(default_factory=load.Result)
 
 
 @dataclass
@@ -33,7 +33,9 @@ class Report:
     """What a demonstration found."""
 
     phases: list[Phase] = field(default_factory=list)
-    # As `steerage stats --json` gives them.
+    # Why it ended early, if it did.
+    broken: str | None = None
+    # As `steerage stats --json` gives them, of the nodes that answered.
     stats: list[dict] = field(default_factory=list)
     # HTTP requests that each server answered.
     servers: dict[str, int] = field(default_factory=dict)
@@ -70,10 +72,13 @@ class Report:
                 {"name": phase.name, "requests": phase.result.requests, "failed": phase.result.failed}
                 for phase in self.phases
             ],
+            "fault": self.fault(),
         }
 
     def fault(self) -> str | None:
-        """Why the demonstration failed, as one line; None if it didn't."""
+        """Why the demonstration failed, as one line (and a node's last words below it); None if it didn't."""
+        if self.broken:
+            return self.broken
         total = self.total()
         if total.failed:
             reasons = ", ".join(f"{count} × {reason}" for reason, count in sorted(total.failures.items()))
@@ -140,28 +145,48 @@ def table(head: list[str], rows) -> str:
     return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
 
 
-def drive(lab: Lab, seconds: float) -> list[Phase]:
-    """Runs all phases, which share the time."""
-    phases = []
+def drive(lab: Lab, nodes: cluster.Cluster, seconds: float, report: Report) -> None:
+    """Runs all phases, which share the time, and reports them. What is in the way of one does not end the others, unless
+    it is a node's end."""
     for name, keepalive in PHASES:
         vip = plan.VIPS[name]
         title = f"{vip.forward}, {'kept connections' if keepalive else 'one connection a request'}"
         print(f"  {title}, IPv4 and IPv6 …", flush=True)
         targets = [vip.url(family) for family in plan.FAMILIES]
-        phases.append(Phase(title, load.run(lab.client, targets, seconds / len(PHASES), CONNECTIONS, keepalive)))
-    return phases
+        phase = Phase(title)
+        report.phases.append(phase)
+        try:
+            load.run(lab.client, targets, seconds / len(PHASES), CONNECTIONS, keepalive, nodes.check, phase.result)
+            nodes.check()
+        except NodeEnded as error:
+            report.broken = str(error)
+            return
+        except LabError as error:
+            phase.result.fail(str(error))
+
+
+def observe(lab: Lab, nodes: cluster.Cluster, seconds: float) -> Report:
+    """Runs the load on nodes that are ready, and asks all for their counters."""
+    report = Report()
+    before = lab.requests()
+    drive(lab, nodes, seconds, report)
+    for number in range(1, len(lab.nodes) + 1):
+        if nodes.process(number).running():
+            try:
+                report.stats.append(nodes.stats(number))
+            except LabError as error:
+                report.broken = report.broken or str(error)
+    report.servers = {name: count - before[name] for name, count in lab.requests().items()}
+    return report
 
 
 def show(options: argparse.Namespace) -> Report:
     """Builds, runs everything, and takes it down again."""
     binary = build.release()
     with Lab() as lab, hugepages.reserved() as pages:
-        print(f"starting {len(lab.nodes)} nodes on {options.mode}" + ("" if pages else ", without hugepages"), flush=True)
-        with cluster.Cluster(lab, binary, options.mode, pages) as nodes:
-            before = lab.requests()
-            report = Report(phases=drive(lab, options.seconds))
-            report.stats = [nodes.stats(number) for number in range(1, len(lab.nodes) + 1)]
-            report.servers = {name: count - before[name] for name, count in lab.requests().items()}
+        print(f"starting {len(lab.nodes)} nodes" + ("" if pages else ", without hugepages"), flush=True)
+        with cluster.Cluster(lab, binary, pages) as nodes:
+            report = observe(lab, nodes, options.seconds)
             if options.keep:
                 keep(lab, report)
     return report
@@ -185,12 +210,18 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON too")
     parser.add_argument("--seconds", metavar="N", type=int, default=20, help="length of the load (default 20, at least 4)")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
-    parser.add_argument("--mode", choices=cluster.DEVICES, default="af_xdp", help="DPDK driver of the ports (default af_xdp)")
     found = parser.parse_args(arguments)
     if found.seconds < len(PHASES):
         parser.error(f"--seconds must be at least {len(PHASES)}")
-    if found.json and not found.json.absolute().parent.is_dir():
-        parser.error(f"--json: there is no directory {found.json.parent}")
+    if found.json:
+        there = found.json.exists()
+        try:
+            # A run must not be for nothing. What is in the file stays until there is a report.
+            found.json.open("a").close()
+            if not there:
+                found.json.unlink()
+        except OSError as error:
+            parser.error(f"--json: {found.json} can't be written: {error.strerror}")
     return found
 
 

@@ -2,7 +2,11 @@
 
 import hashlib
 import json
+import re
+import signal
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +19,13 @@ MARK = "@result "
 SCRIPT = Path(__file__).with_name("report.lua")
 # A download that takes longer has failed.
 DOWNLOAD_SECONDS = 20
+# A request that waits longer for a byte has failed: more than one lost SYN takes (RFC 6298: 1 s), and less than a node
+# needs to come back.
+LATE_SECONDS = 1.5
+# One that waits this long when its load ends would have had to wait on.
+LATE_AT_END_SECONDS = 0.75
+SAMPLE_SECONDS = 0.2
+LATE = f"no answer within {LATE_SECONDS} s"
 
 
 @dataclass
@@ -63,8 +74,9 @@ def parse_wrk(text: str) -> Result:
         raise LabError(f"wrk gave no result: {text.strip()[-400:]}")
     found = json.loads(lines[0][len(MARK):])
     result = Result(requests=found["requests"], seconds=found["microseconds"] / 1e6)
-    for reason in ("connect", "read", "write", "timeout"):
+    for reason in ("connect", "read", "write"):
         result.fail(f"wrk {reason} error", found[reason])
+    result.fail(LATE, found["timeout"])
     result.fail("HTTP status", found["status"])
     if found["requests"]:
         weight = found["requests"] / len(found["latency"])
@@ -82,23 +94,71 @@ class Wrk:
             argv += ["-H", "Connection: close"]
         self.url = url
         self._process = client.spawn([*argv, url])
-        self._end = time.monotonic() + seconds + 15
+        self._end = time.monotonic() + seconds + 5
 
     def running(self) -> bool:
         """Whether it hasn't ended."""
         return self._process.running() and time.monotonic() < self._end
 
+    def end(self) -> None:
+        """Asks it to end now and to say what it saw so far."""
+        self._process.signal(signal.SIGINT)
+        self._end = time.monotonic() + 2
+
     def result(self) -> Result:
-        """Waits for its end. A run that answered nothing at all is one failure."""
-        code = self._process.wait(max(0.1, self._end - time.monotonic()))
-        if code != 0:
+        """Waits for its end. A run that answered nothing at all is one failure, and so is one that hangs."""
+        while self.running():
+            time.sleep(0.005)
+        hangs = self._process.running()
+        # wrk tries its address with a blocking connect(2) and hears no SIGINT meanwhile.
+        code = self._process.stop(1)
+        if hangs or code != 0:
             result = Result()
-            result.fail(f"wrk: {self._process.tail(1) or code}")
+            result.fail("wrk did not end" if hangs else f"wrk: {self._process.tail(1) or code}")
             return result
         result = parse_wrk(self._process.text())
         if result.requests == 0:
             result.fail("wrk got no answer")
         return result
+
+
+class Stalls:
+    """Finds requests that nobody answers. wrk tells a late answer only once it is there, and no late connection at all;
+    here the sockets say it, each of which has a request under way as long as it is being opened or open."""
+
+    def __init__(self, client: Namespace):
+        self._client = client
+        # By connection: bytes that came, and since when there were no more.
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._stalled: set[str] = set()
+        self._last = 0.0
+
+    def sample(self) -> None:
+        """Looks at all connections."""
+        # TCP's states of waiting: a connection that is being closed has its answer.
+        text = self._client.run(["ss", "-HOtni", "state", "syn-sent", "state", "established"]).stdout
+        self.note(text, time.monotonic())
+
+    def note(self, text: str, now: float) -> None:
+        """Takes ss's output of the time `now`, in seconds."""
+        seen = {}
+        for line in text.splitlines():
+            # State, two queues, two addresses, details.
+            words = line.split(None, 5)
+            connection = f"{words[3]} {words[4]}"
+            came = re.search(r"bytes_received:(\d+)", line)
+            received = int(came[1]) if came else 0
+            before = self._seen.get(connection)
+            seen[connection] = before if before and before[0] == received else (received, now)
+            if now - seen[connection][1] >= LATE_SECONDS:
+                self._stalled.add(f"{connection} {seen[connection]}")
+        self._seen = seen
+        self._last = now
+
+    def count(self) -> int:
+        """Requests that waited too long so far, those included that were about to when the last sample was taken."""
+        waiting = {f"{name} {one}" for name, one in self._seen.items() if self._last - one[1] >= LATE_AT_END_SECONDS}
+        return len(self._stalled | waiting)
 
 
 class Download:
@@ -116,6 +176,11 @@ class Download:
     def running(self) -> bool:
         """Whether it hasn't ended."""
         return self._process.running()
+
+    def stop(self) -> None:
+        """Ends it without a result."""
+        self._process.stop()
+        self._file.unlink(missing_ok=True)
 
     def result(self) -> Result:
         """Waits for its end and compares what came."""
@@ -135,23 +200,60 @@ def fetch(client: Namespace, url: str) -> str:
     return client.run(["curl", "-gsS", "--fail", "--max-time", "5", url], timeout=10).stdout
 
 
-def run(client: Namespace, targets: list[str], seconds: float, connections: int, keepalive: bool) -> Result:
-    """Loads all targets (URLs of roots) at once with wrk, and fetches every file from each in turn meanwhile."""
+def run(
+    client: Namespace,
+    targets: list[str],
+    seconds: float,
+    connections: int,
+    keepalive: bool,
+    watch: Callable[[], None] = lambda: None,
+    total: Result | None = None,
+) -> Result:
+    """Loads all targets (URLs of roots) at once with wrk, and fetches every file from each in turn meanwhile.
+
+    `watch` is called a few times a second and may end the load by a LabError. What was seen goes to `total`, also then.
+    """
+    total = Result() if total is None else total
     loads = [Wrk(client, target, seconds, connections, keepalive) for target in targets]
     todo = [(target, name) for name in FILES for target in targets]
-    total = Result()
     turn = 0
     current: Download | None = None
-    while any(load.running() for load in loads):
-        if current is None:
-            current = Download(client, *todo[turn % len(todo)])
-            turn += 1
-        elif not current.running():
-            total.add(current.result())
+    stalls = Stalls(client)
+    due = time.monotonic()
+    try:
+        while any(load.running() for load in loads):
+            if time.monotonic() >= due:
+                watch()
+                stalls.sample()
+                due = time.monotonic() + SAMPLE_SECONDS
+            if current is None:
+                current = Download(client, *todo[turn % len(todo)])
+                turn += 1
+            elif not current.running():
+                total.add(current.result())
+                current = None
+            time.sleep(0.005)
+        while current is not None and current.running():
+            watch()
+            time.sleep(0.05)
+    except LabError:
+        for load in loads:
+            load.end()
+        if current is not None:
+            current.stop()
             current = None
-        time.sleep(0.005)
-    if current is not None:
-        total.add(current.result())
+        raise
+    finally:
+        # After a signal nobody waits: the laboratory ends all processes.
+        if not isinstance(sys.exception(), KeyboardInterrupt):
+            _collect(total, loads, current, stalls)
+    return total
+
+
+def _collect(total: Result, loads: list[Wrk], download: Download | None, stalls: Stalls) -> None:
+    if download is not None:
+        total.add(download.result())
     for load in loads:
         total.add(load.result())
-    return total
+    # Both may have seen the same ones.
+    total.fail(LATE, max(0, stalls.count() - total.failures.get(LATE, 0)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 # The client's MTU is what a path over the Internet has. Real servers and nodes take 1500 bytes plus the largest
 # encapsulation to a real server (IPv6 40 + UDP 8 + GUE 4), and the backplane takes that plus its own
-# encapsulation (IPv6 40 + UDP 8 + header 24), so that nothing has to be cut anywhere.
+# encapsulation (IPv6 40 + UDP 8 + header 32), so that nothing has to be cut anywhere.
 CLIENT_MTU = 1500
 FRONT_MTU = 1600
 BACKPLANE_MTU = 1700

@@ -59,6 +59,11 @@ class Process:
         """Its exit code (negative: the signal that ended it), None while it runs."""
         return self._popen.poll()
 
+    def how(self) -> str:
+        """In words, how it ended."""
+        code = self.code()
+        return f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
+
     def wait(self, timeout: float) -> int:
         """Waits for its end and returns the exit code."""
         try:

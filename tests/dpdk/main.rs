@@ -50,14 +50,22 @@ fn child(test: &str, root: bool, body: impl FnOnce()) {
         }
         std::thread::sleep(Duration::from_millis(5));
     };
+    let id = running.id();
     let output = running.wait_with_output().unwrap();
+    // DPDK leaves an empty directory for each prefix; there is none if the test did not start it.
+    _ = std::fs::remove_dir(format!("/var/run/dpdk/{}", prefix(id)));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!late && output.status.success(), "{test}: {} late={late}\n{out}\n{err}", output.status);
     assert!(out.contains("1 passed"), "{test} did not run:\n{out}");
 }
 
+/// The prefix of process `id`, which is a child's from its start: `unshare` and `setpriv` become what they run.
+fn prefix(id: u32) -> String {
+    format!("steerage-test-{id}")
+}
+
 fn eal(hugepages: bool, memory_mb: u32) -> EalConfig {
-    let file_prefix = format!("steerage-test-{}", std::process::id());
+    let file_prefix = prefix(std::process::id());
     EalConfig { hugepages, memory_mb, file_prefix, args: Vec::new() }
 }
 

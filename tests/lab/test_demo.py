@@ -1,14 +1,16 @@
 """The demonstration's phases and judgement, with a stand-in for Steerage and the client routed straight to a server."""
 
 import copy
+import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from lab import Cluster, Lab, LabError, demo, hugepages, load, plan
+from lab import Cluster, Lab, LabError, build, cluster, demo, hugepages, load, plan
 from lab.namespace import names
 
 HERE = Path(__file__).parent
@@ -63,22 +65,78 @@ def test_a_fault_is_said_in_one_line(change, fault):
     assert report.fault() == fault
 
 
-def test_the_demonstration_drives_every_phase(lab):
+@pytest.fixture
+def served(lab):
+    """The laboratory with one server for all: a stand-in forwards nothing."""
     nat, dsr = plan.VIPS["nat"], plan.VIPS["dsr"]
-    # The stand-in forwards nothing, so one server plays all.
-    lab.server(1).namespace.ip([f"addr add {nat.prefix(4)} dev lo", f"addr add {nat.prefix(6)} dev lo nodad"])
+    server = lab.server(1).namespace
+    server.ip([f"addr replace {nat.prefix(4)} dev lo", f"addr replace {nat.prefix(6)} dev lo nodad"])
     for vip in (nat, dsr):
         lab.route_to_server(vip, 1)
-    with Cluster(lab, STANDIN) as nodes:
-        before = lab.requests()
-        phases = demo.drive(lab, 4)
-        report = demo.Report(phases, [nodes.stats(number) for number in (1, 2, 3)])
-        report.servers = {name: count - before[name] for name, count in lab.requests().items()}
+    return lab
+
+
+def test_the_demonstration_drives_every_phase(served):
+    with Cluster(served, STANDIN) as nodes:
+        report = demo.observe(served, nodes, 4)
         assert [stats["node"] for stats in report.stats] == ["n1", "n2", "n3"]
         assert nodes.stop() == [0, 0, 0]
     assert report.fault() is None, report.text()
     assert len(report.phases) == 4 and all(phase.result.requests > 100 for phase in report.phases)
     assert report.servers["s1"] >= report.total().requests and report.servers["s2"] == 0
+
+
+def test_a_killed_node_ends_the_demonstration_with_a_report(served):
+    with Cluster(served, STANDIN) as nodes:
+        threading.Timer(1.5, nodes.process(2).signal, [signal.SIGKILL]).start()
+        begin = time.monotonic()
+        report = demo.observe(served, nodes, 40)
+        assert time.monotonic() - begin < 5
+    assert report.fault().startswith("node n2 ended by signal 9:\n")
+    assert [stats["node"] for stats in report.stats] == ["n1", "n3"]
+    assert len(report.phases) == 1 and report.total().requests > 100 and report.servers["s1"] > 100
+    assert json.loads(json.dumps(report.as_json()))["fault"] == report.fault()
+    assert "n3         100" in report.text()
+
+
+def test_what_breaks_one_phase_leaves_the_others(served, monkeypatch):
+    calls = []
+
+    def run(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise LabError("`ss` failed")
+        arguments[-1].requests = 10
+
+    monkeypatch.setattr(load, "run", run)
+    with Cluster(served, STANDIN) as nodes:
+        report = demo.observe(served, nodes, 4)
+    assert [phase.result.requests for phase in report.phases] == [10, 0, 10, 10]
+    assert report.fault() == "1 of 30 requests failed: 1 × `ss` failed"
+
+
+@pytest.mark.parametrize("keepalive", [True, False])
+def test_a_frozen_node_fails_the_demonstration(monkeypatch, keepalive):
+    binary = build.release()
+    monkeypatch.setattr(demo, "PHASES", (("nat", keepalive),))
+    with Lab() as lab, hugepages.reserved() as pages, Cluster(lab, binary, pages) as nodes:
+        assert demo.observe(lab, nodes, 2).fault() is None
+        timers = [
+            threading.Timer(1, nodes.process(2).signal, [signal.SIGSTOP]),
+            threading.Timer(4, nodes.process(2).signal, [signal.SIGCONT]),
+        ]
+        for timer in timers:
+            timer.start()
+        report = demo.observe(lab, nodes, 6)
+        for timer in timers:
+            timer.join()
+    assert report.total().failures.get(load.LATE, 0) > 0, report.text()
+    assert load.LATE in report.fault()
+
+
+def test_the_nodes_run_without_hugepages():
+    with Lab(servers=1) as lab, Cluster(lab, build.release(), hugepages=False):
+        assert load.fetch(lab.client, plan.VIPS["nat"].url(4)) == "s1\n"
 
 
 def test_a_server_that_is_gone_fails_the_demonstration(lab):
@@ -97,6 +155,16 @@ def test_a_node_that_ends_is_an_error_with_its_last_words(lab, monkeypatch):
         Cluster(lab, STANDIN).__enter__()
 
 
+def test_directories_that_dpdk_leaves_are_removed(lab, monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "RUNTIME", tmp_path)
+    for name in ("steerage-n1", "steerage-n2", "steerage-n4", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "steerage-n2" / "config").touch()
+    with Cluster(lab, STANDIN):
+        pass
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["other", "steerage-n2", "steerage-n4"]
+
+
 def test_hugepages_are_added_and_given_back(tmp_path):
     total, free = tmp_path / "nr_hugepages", tmp_path / "free_hugepages"
     total.write_text("10")
@@ -111,13 +179,16 @@ def test_hugepages_are_added_and_given_back(tmp_path):
         assert not enough
 
 
-def test_the_command_line_is_checked(capsys):
+def test_the_command_line_is_checked(capsys, tmp_path):
     assert demo.options([]).seconds == 20
-    assert demo.options(["--mode", "af_packet", "--keep"]).mode == "af_packet"
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text("{}")
+    assert demo.options(["--json", str(old), "--keep"]).keep and old.read_text() == "{}"
+    assert demo.options(["--json", str(new)]).json == new and not new.exists()
     for wrong, said in (
         (["--seconds", "3"], "--seconds must be at least 4"),
-        (["--mode", "tap"], "invalid choice: 'tap'"),
-        (["--json", "/none/x.json"], "there is no directory /none"),
+        (["--json", "/none/x.json"], "--json: /none/x.json can't be written: No such file"),
+        (["--json", str(tmp_path)], f"--json: {tmp_path} can't be written: Is a directory"),
     ):
         with pytest.raises(SystemExit):
             demo.options(wrong)

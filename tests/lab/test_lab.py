@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -156,6 +157,79 @@ def test_a_changed_file_is_a_failed_request(lab):
         file.write_bytes(good)
 
 
+@pytest.mark.parametrize("keepalive", [True, False])
+@pytest.mark.parametrize(("begin", "end"), [(0.5, 2.6), (0.5, 3)], ids=["for a while", "till the end"])
+def test_a_hung_request_is_a_failed_one(lab, keepalive, begin, end):
+    lab.route_to_server(DSR, 3)
+    pids = pids_in(lab.server(3).namespace.name)
+
+    def send(number: int) -> None:
+        for pid in pids:
+            os.kill(pid, number)
+
+    timers = [threading.Timer(begin, send, [signal.SIGSTOP]), threading.Timer(end, send, [signal.SIGCONT])]
+    for timer in timers:
+        timer.start()
+    try:
+        # A load of 4 s goes on behind the first, one of 2 s ends in the second.
+        result = load.run(lab.client, [DSR.url(4)], 4 if end < 3 else 2, 3, keepalive)
+    finally:
+        for timer in timers:
+            timer.join()
+    assert result.requests > 500
+    # Three of wrk's, and perhaps a download.
+    assert 3 <= result.failures[load.LATE] <= 4, result.failures
+
+
+def test_stalls_are_told_by_what_came(lab):
+    stalls = load.Stalls(lab.client)
+    kept = "ESTAB 0 0 10.10.0.1:1000 10.99.0.1:80 cubic bytes_sent:9 bytes_received:{} lastsnd:5\n"
+    opening = "SYN-SENT 0 1 [fd10::1]:2000 [fd99::1]:80 cubic rto:1000\n"
+    for second, received in ((0, 100), (1, 200), (2, 300)):
+        stalls.note(kept.format(received), second)
+    assert stalls.count() == 0
+    stalls.note(kept.format(300) + opening, 2.7)
+    assert stalls.count() == 0
+    # What waits at the end would have had to go on doing so.
+    stalls.note(kept.format(300) + opening, 2.8)
+    assert stalls.count() == 1
+    stalls.note(kept.format(300) + opening, 3.5)
+    assert stalls.count() == 2
+    # A late answer is a late answer, and the next one may be in time.
+    stalls.note(kept.format(400), 3.6)
+    assert stalls.count() == 1
+    stalls.note(kept.format(400), 5.2)
+    assert stalls.count() == 2
+
+
+def test_a_load_that_is_called_off_ends_at_once_and_keeps_what_it_saw(lab):
+    lab.route_to_server(DSR, 1)
+    begin = time.monotonic()
+
+    def watch() -> None:
+        if time.monotonic() > begin + 1:
+            raise LabError("enough")
+
+    total = load.Result()
+    with pytest.raises(LabError, match="enough"):
+        load.run(lab.client, [DSR.url(4)], 30, 2, True, watch, total)
+    assert time.monotonic() - begin < 3
+    assert total.requests > 500 and total.failures == {}
+
+
+def test_wrk_that_waits_for_a_connection_is_ended(lab):
+    # Frames to this neighbour go nowhere, so that connect(2) waits for minutes.
+    address = plan.front(98, 4)
+    lab.client.ip([f"neigh replace {address} lladdr 02:00:00:00:00:99 dev eth0"])
+    begin = time.monotonic()
+    found = load.Wrk(lab.client, plan.url(address), 30)
+    # Until it is wrk that hears the signal.
+    time.sleep(0.3)
+    found.end()
+    assert found.result().failures == {"wrk did not end": 1}
+    assert time.monotonic() - begin < 6
+
+
 def test_quantiles_are_those_of_all_runs_together():
     fast = load.Result(requests=900, latencies=[(100, 450), (200, 450)])
     fast.add(load.Result(requests=100, latencies=[(5000, 100)]))
@@ -275,12 +349,12 @@ def test_configuration_is_toml_and_complete():
     assert found["ipip-cross-v4"]["real_server"][0]["address"] == "fd10::21"
     assert {one["name"] for one in shared["group"]} == {"pair", "solo"}
     assert len({one["address"] for one in shared["snat"]}) == len(shared["snat"]) == 10
-    mine = tomllib.loads(cluster.node_file(2, Path("/run/x.sock"), "af_packet", False, False))
+    mine = tomllib.loads(cluster.node_file(2, Path("/run/x.sock"), False, False))
     assert mine["node"]["name"] == "n2" and mine["dpdk"]["hugepages"] is False
     assert mine["tables"]["steering_cache"] is False
-    assert mine["port"][1]["device"].startswith("net_af_packet1,iface=back,")
-    # RFC 8200: IPv6 40, UDP 8; 24 bytes of header behind them.
-    assert mine["port"][1]["mtu"] >= mine["port"][0]["mtu"] + 72
+    assert mine["port"][1]["device"] == "net_af_xdp1,iface=back"
+    # RFC 8200: IPv6 40, UDP 8; 32 bytes of header behind them.
+    assert mine["port"][1]["mtu"] >= mine["port"][0]["mtu"] + 80
     assert mine["port"][0]["mtu"] >= plan.CLIENT_MTU + 52
 
 

@@ -40,8 +40,17 @@ refused! {
         => ("node.toml", "mtu = 1579", "an MTU of 1579 is too small: the 1500 of port \"front\" and 80 of encapsulation make 1580");
     rings_hold_the_pool: Files::new().node("[[interface]]", "[dpdk]\nbuffers = 2047\n[[interface]]").node("mtu = 1600", "mtu = 1600\nrx_descriptors = 256\ntx_descriptors = 256")
         => ("node.toml", "[[port]]", "port \"front\": its rings can hold 2048 buffers, and its pool has 2047");
-    memory_too_small: Files::new().node("[[interface]]", "[dpdk]\nmemory_mb = 71\n[[interface]]")
-        => ("node.toml", "[[port]]", "dpdk.memory_mb: 71 is too little: 2 ports of 16384 buffers of 2304 bytes fill 72");
+    memory_too_small: Files::new().node("[[interface]]", "[dpdk]\nmemory_mb = 91\n[[interface]]")
+        => ("node.toml", "[[port]]", "dpdk.memory_mb: 91 is too little: 2 ports of 16384 buffers of 2368 bytes each need 92");
+    memory_too_small_without_hugepages: Files::new()
+            .node("[[interface]]", "[dpdk]\nhugepages = false\nmemory_mb = 152\n[[interface]]")
+        => ("node.toml", "[[port]]", "152 is too little: 2 ports of 16384 buffers of 4096 bytes each without hugepages need 153");
+    memory_for_large_buffers: Files::new()
+            .node("[[interface]]", "[dpdk]\nhugepages = false\nbuffer_bytes = 4096\n[[interface]]")
+        => ("node.toml", "[[port]]", "160 is too little: 2 ports of 16384 buffers of 8192 bytes each without hugepages need 297");
+    memory_for_small_buffers: Files::new()
+            .node("[[interface]]", "[dpdk]\nhugepages = false\nbuffer_bytes = 512\nmemory_mb = 44\n[[interface]]")
+        => ("node.toml", "[[port]]", "44 is too little: 2 ports of 16384 buffers of 1024 bytes each without hugepages need 45");
     no_such_port: Files::new().node("port = \"front\"", "port = \"fromt\"")
         => ("node.toml", "fromt", "interface \"lan\": port: there is no port \"fromt\"…did you mean \"front\"?");
     interface_on_backplane: Files::new().node("port = \"front\"", "port = \"back\"")
@@ -95,6 +104,14 @@ fn a_machine_as_configured() {
     assert_eq!(config.ports[1].device.queues, 2, "one for each worker");
     assert_eq!(config.ports[1].role, PortRole::Backplane);
     assert_eq!(config.routes[0].interface, InterfaceId(0));
+}
+
+#[test]
+fn the_laboratory_fits_with_and_without_hugepages() {
+    for hugepages in [true, false] {
+        let section = format!("[dpdk]\nhugepages = {hugepages}\n[[interface]]");
+        assert_eq!(Files::new().node("[[interface]]", &section).good().dpdk.hugepages, hugepages);
+    }
 }
 
 #[test]
