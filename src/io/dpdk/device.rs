@@ -101,7 +101,9 @@ fn lacking(name: &DeviceName, why: &str) -> Option<String> {
     match rights.missing(name) {
         Some(capabilities) => Some(format!("as root, or with {capabilities}, which it lacks")),
         None if rights.all() || !denied(why) => None,
-        None if name.pci => Some("as root, or as a user who may read and write the device's /dev/vfio/GROUP".into()),
+        None if name.pci => {
+            Some("as root, or as a user who may read and write the device's /dev/vfio/GROUP".into())
+        }
         None => Some("as root".into()),
     }
 }

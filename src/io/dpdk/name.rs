@@ -112,6 +112,10 @@ mod tests {
         assert_eq!(xdp.interface(), Some("front"));
         assert_eq!(xdp.pci_with_arguments(), None);
         let tap = DeviceName::parse("net_tap0,iface=made");
-        assert_eq!((tap.interface(), tap.kernel_interface()), (None, Some("made")), "a tap makes its interface");
+        assert_eq!(
+            (tap.interface(), tap.kernel_interface()),
+            (None, Some("made")),
+            "a tap makes its interface"
+        );
     }
 }

@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_by_driver() {
-        let status = |hex: &str| format!("Name:\tsteerage\nCapPrm:\t0000000000000000\nCapEff:\t{hex}\nSeccomp:\t0\n");
+        let status =
+            |hex: &str| format!("Name:\tsteerage\nCapPrm:\t0000000000000000\nCapEff:\t{hex}\nSeccomp:\t0\n");
         let nobody = Rights::parse(&status("0000000000000000")).unwrap();
         let partly = Rights::parse(&status("0000000000003000")).unwrap();
         let root = Rights::parse(&status("000001ffffffffff")).unwrap();
