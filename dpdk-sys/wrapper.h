@@ -46,5 +46,11 @@ int steerage_errno(void);
 unsigned int steerage_lcore_id(void);
 /* A stream that gives all that is written to it to `write`, for rte_openlog_stream; NULL without memory. */
 FILE *steerage_log_stream(ssize_t (*write)(void *cookie, const char *bytes, size_t length));
+/* Gives the messages of libbpf and libxdp, where a driver has loaded them, to `line` instead of standard error. */
+void steerage_log_libraries(void (*line)(const char *text));
+/* Makes the kernel receive all multicast on an interface as long as the returned descriptor is open; negative: -errno. */
+int steerage_all_multicast(unsigned int interface);
+/* Whether a kernel interface is up and has a carrier; negative (-errno) if that can't be told. */
+int steerage_interface_runs(const char *name);
 
 #endif

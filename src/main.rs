@@ -21,7 +21,7 @@ struct Command {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Run a node until SIGTERM or SIGINT.
+    /// Run a node until SIGTERM, SIGINT or SIGHUP.
     ///
     /// Messages go to standard error; the environment variable STEERAGE_LOG chooses which (`debug`, `warn,dpdk=trace`).
     /// Exit codes: 0 stopped by a signal, 1 an error, 3 a worker panicked.
@@ -50,6 +50,9 @@ struct Stats {
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
+    /// Show servers without traffic, too
+    #[arg(long, conflicts_with = "json")]
+    all: bool,
 }
 
 fn main() -> ExitCode {
@@ -127,7 +130,7 @@ fn show_stats(stats: &Stats) -> Result<String, String> {
         let why = value["error"].as_str().unwrap_or(&answer.body);
         return Err(format!("{}: the node answers with {}: {why}", socket.display(), answer.status));
     }
-    Ok(if stats.json { answer.body + "\n" } else { show::tables(&value) })
+    Ok(if stats.json { answer.body + "\n" } else { show::tables(&value, stats.all) })
 }
 
 /// The only socket in `directory`.

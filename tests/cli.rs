@@ -342,3 +342,46 @@ fn devices_that_cannot_be_opened_leave_no_socket_behind() {
     assert_eq!(mixed.status.code(), Some(1));
     assert!(said(&mixed).contains("either capture files or network devices"), "{}", said(&mixed));
 }
+
+#[test]
+fn sighup_stops_a_node_as_sigterm_does() {
+    let scratch = Scratch::new("hangup");
+    let node = Node::start(&scratch);
+    node.signal("HUP");
+    let ended = node.end();
+    assert_eq!(ended.status.code(), Some(0), "{}", said(&ended));
+    assert!(said(&ended).contains("stopped") && !scratch.socket().exists(), "{}", said(&ended));
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_an_error() {
+    let scratch = Scratch::new("full");
+    scratch.edit("node.toml", &scratch.file("left-out.pcap").display().to_string(), "/dev/full");
+    let node = Node::start(&scratch);
+    node.signal("TERM");
+    let ended = node.end();
+    assert_eq!(ended.status.code(), Some(1), "{}", said(&ended));
+    assert!(said(&ended).contains("port \"left\": /dev/full: No space left"), "{}", said(&ended));
+    assert!(!scratch.socket().exists());
+}
+
+#[test]
+fn a_capture_file_is_not_overwritten_by_what_was_made_of_it() {
+    let scratch = Scratch::new("same");
+    let before = fs::read(scratch.file("left-in.pcap")).unwrap();
+    let output = scratch.file("left-out.pcap");
+    std::os::unix::fs::symlink(scratch.file("left-in.pcap"), &output).unwrap();
+    let linked = steerage(&["run", "-c"]).arg(scratch.file("node.toml")).output().unwrap();
+    assert_eq!(linked.status.code(), Some(1));
+    assert!(
+        said(&linked).contains("port \"left\": ") && said(&linked).contains("the same port"),
+        "{}",
+        said(&linked)
+    );
+    fs::remove_file(&output).unwrap();
+    scratch.edit("node.toml", "left-out", "left-in");
+    let named = steerage(&["check"]).arg(scratch.file("node.toml")).output().unwrap();
+    assert_eq!(named.status.code(), Some(1));
+    assert!(said(&named).contains("is written, and stands twice"), "{}", said(&named));
+    assert_eq!(fs::read(scratch.file("left-in.pcap")).unwrap(), before);
+}

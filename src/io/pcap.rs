@@ -10,7 +10,7 @@ use crate::path::port::{Burst, Frame, Pool, Port, PortCaps};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Time stamps in microseconds, and in nanoseconds.
 const MAGIC_MICROS: u32 = 0xa1b2_c3d4;
@@ -28,6 +28,14 @@ pub enum PcapError {
     /// Not `pcap:IN:OUT`.
     #[error("`{0}` names no capture files: write `pcap:IN:OUT`")]
     Name(String),
+    /// A file that is written and used otherwise, too.
+    #[error("{path}: this capture file is written, and also read or written by {by}: give each its own", path = .path.display())]
+    Shared {
+        /// The file.
+        path: PathBuf,
+        /// `the same port` or `another port`.
+        by: &'static str,
+    },
     /// It has one queue.
     #[error("port {0}: capture files have one queue: use one worker")]
     Queues(String),
@@ -107,8 +115,39 @@ pub struct PcapPort {
     next: usize,
     out: BufWriter<File>,
     path: PathBuf,
-    failed: Option<std::io::Error>,
+    failed: Arc<OnceLock<std::io::Error>>,
     counters: Arc<Counters>,
+}
+
+/// What became of a port's output; it outlives the port.
+#[derive(Clone, Debug)]
+pub struct Output {
+    path: PathBuf,
+    failed: Arc<OnceLock<std::io::Error>>,
+}
+
+impl Output {
+    /// Whether all frames sent so far were written; final when the port is dropped.
+    ///
+    /// # Errors
+    /// The first error of all writes.
+    pub fn result(&self) -> Result<(), PcapError> {
+        let Some(error) = self.failed.get() else { return Ok(()) };
+        // An error can't be copied, but its number or its text can.
+        let copy = error.raw_os_error().map(std::io::Error::from_raw_os_error);
+        let error = copy.unwrap_or_else(|| std::io::Error::new(error.kind(), error.to_string()));
+        Err(PcapError::Io { path: self.path.clone(), error })
+    }
+}
+
+impl Drop for PcapPort {
+    fn drop(&mut self) {
+        if self.failed.get().is_none()
+            && let Err(error) = self.out.flush()
+        {
+            self.fail(error);
+        }
+    }
 }
 
 impl PcapPort {
@@ -126,7 +165,16 @@ impl PcapPort {
         };
         let out = begin().map_err(|error| PcapError::Io { path: output.into(), error })?;
         let (records, path) = (capture.records, output.to_owned());
-        Ok(Self { caps, pools, records, next: 0, out, path, failed: None, counters: Arc::default() })
+        Ok(Self {
+            caps,
+            pools,
+            records,
+            next: 0,
+            out,
+            path,
+            failed: Arc::default(),
+            counters: Arc::default(),
+        })
     }
 
     /// Whether all frames of the input were received.
@@ -138,12 +186,20 @@ impl PcapPort {
     ///
     /// # Errors
     /// The first one of all writes.
-    pub fn finish(mut self) -> Result<(), PcapError> {
-        let result = match self.failed.take() {
-            Some(error) => Err(error),
-            None => self.out.flush(),
-        };
-        result.map_err(|error| PcapError::Io { path: self.path.clone(), error })
+    pub fn finish(self) -> Result<(), PcapError> {
+        let output = self.output();
+        drop(self);
+        output.result()
+    }
+
+    /// What becomes of its output.
+    pub fn output(&self) -> Output {
+        Output { path: self.path.clone(), failed: self.failed.clone() }
+    }
+
+    fn fail(&self, error: std::io::Error) {
+        // The first error is the one that counts, and nothing is written after it.
+        let _ = self.failed.set(error);
     }
 
     /// Its buffers.
@@ -163,6 +219,48 @@ impl PcapPort {
     }
 }
 
+/// The files of a device `pcap:IN:OUT`: what it reads, and what it writes. None of another device.
+pub fn files(device: &str) -> Option<(&Path, &Path)> {
+    let (input, output) = device.strip_prefix("pcap:")?.split_once(':')?;
+    (!input.is_empty() && !output.is_empty()).then(|| (Path::new(input), Path::new(output)))
+}
+
+/// Whether no file that one of `devices` writes is used by it or another device otherwise. Files are told apart by what
+/// they are, not by name; what is no ordinary file (`/dev/null`) may be shared.
+///
+/// # Errors
+/// The index of the first device that writes such a file, and [`PcapError::Shared`].
+pub fn distinct<'a>(devices: impl Iterator<Item = &'a str>) -> Result<(), (usize, PcapError)> {
+    let all: Vec<Option<(&Path, &Path)>> = devices.map(files).collect();
+    let same = |a: &Path, b: &Path| identity(a).is_some_and(|a| Some(a) == identity(b));
+    for (i, device) in all.iter().enumerate() {
+        let Some((input, output)) = *device else { continue };
+        let shared = |by| Err((i, PcapError::Shared { path: output.to_owned(), by }));
+        if same(input, output) {
+            return shared("the same port");
+        }
+        let mut others = all.iter().enumerate().filter(|(j, _)| *j != i).filter_map(|(_, other)| *other);
+        if others.any(|(read, written)| same(read, output) || same(written, output)) {
+            return shared("another port");
+        }
+    }
+    Ok(())
+}
+
+/// What tells a file from others: its device and inode, or, before it exists, its full name. None if it is not to be told apart.
+fn identity(path: &Path) -> Option<(u64, u64, PathBuf)> {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::metadata(path) {
+        // Hard links have several full names.
+        Ok(found) => found.is_file().then(|| (found.dev(), found.ino(), PathBuf::new())),
+        Err(_) => {
+            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let parent = parent.canonicalize().unwrap_or_else(|_| parent.to_owned());
+            Some((0, 0, parent.join(path.file_name()?)))
+        }
+    }
+}
+
 /// Opens a `pcap:IN:OUT` device as configured.
 ///
 /// # Errors
@@ -171,12 +269,11 @@ pub fn open(config: &DeviceConfig, mac: Mac, pools: MemoryPools) -> Result<OpenD
     if config.queues != 1 {
         return Err(PcapError::Queues(config.name.clone()));
     }
-    let files = config.device.strip_prefix("pcap:").and_then(|files| files.split_once(':'));
-    let Some((input, output)) = files.filter(|(i, o)| !i.is_empty() && !o.is_empty()) else {
+    let Some((input, output)) = files(&config.device) else {
         return Err(PcapError::Name(config.device.clone()));
     };
     let caps = PortCaps { mac, mtu: config.mtu, tx_ipv4_checksum: false };
-    let port = PcapPort::new(Path::new(input), Path::new(output), caps, pools)?;
+    let port = PcapPort::new(input, output, caps, pools)?;
     let monitor = MemoryMonitor { queues: vec![port.counters.clone()] };
     Ok(OpenDevice { queues: vec![port], monitor: Box::new(monitor) })
 }
@@ -207,7 +304,7 @@ impl Port for PcapPort {
     fn tx(&mut self, from: &mut Burst<MemoryFrame>) -> usize {
         let (mut sent, mut bytes, mut refused) = (0, 0, 0);
         for mut frame in from.drain(..) {
-            if self.failed.is_some() || !leave(&self.caps, &mut frame) {
+            if self.failed.get().is_some() || !leave(&self.caps, &mut frame) {
                 refused += 1;
                 continue;
             }
@@ -217,7 +314,7 @@ impl Port for PcapPort {
                     bytes += frame.len();
                 }
                 Err(error) => {
-                    self.failed = Some(error);
+                    self.fail(error);
                     refused += 1;
                 }
             }

@@ -164,3 +164,41 @@ fn a_failed_write_is_remembered() {
     assert!(refused > 0);
     assert!(matches!(port.finish(), Err(PcapError::Io { .. })));
 }
+
+#[test]
+fn what_is_written_is_used_once() {
+    let scratch = Scratch::new("distinct");
+    let at = |name: &str| scratch.file(name).display().to_string();
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(at);
+    std::fs::write(&a, "").unwrap();
+    std::os::unix::fs::symlink(&a, &b).unwrap();
+    std::fs::hard_link(&a, &c).unwrap();
+    let clash = |devices: &[String]| {
+        distinct(devices.iter().map(String::as_str)).err().map(|(i, error)| (i, error.to_string()))
+    };
+    let one = |input: &str, output: &str| format!("pcap:{input}:{output}");
+    for output in [&a, &b, &c] {
+        let (i, said) = clash(&[one(&a, output)]).unwrap();
+        assert!(i == 0 && said.contains("the same port"), "{said}");
+    }
+    let detour = format!("{}/../{}/d", scratch.0.display(), scratch.0.file_name().unwrap().display());
+    let (i, said) = clash(&[one(&a, &d), one(&a, &detour)]).unwrap();
+    assert!(i == 0 && said.contains("another port"), "{said}");
+    assert!(clash(&[one(&a, &d), one(&d, &at("e"))]).is_some(), "written and read");
+    assert_eq!(clash(&[one(&a, &d), one(&b, &at("e")), "net_null0".into()]), None, "read twice");
+    assert_eq!(clash(&[one(&a, "/dev/null"), one(&a, "/dev/null")]), None);
+    assert!(!scratch.file("d").exists(), "looking makes no file");
+}
+
+#[test]
+fn an_output_that_fails_only_at_the_end_is_told() {
+    let scratch = Scratch::new("late");
+    std::fs::write(scratch.file("in"), file(false, false, &frames(1))).unwrap();
+    let pools = MemoryPools::new(8, 2048);
+    let port = PcapPort::new(&scratch.file("in"), Path::new("/dev/full"), caps(), pools).unwrap();
+    let output = port.output();
+    assert!(output.result().is_ok(), "the header is still in the buffer");
+    drop(port);
+    let error = output.result().unwrap_err().to_string();
+    assert!(error.contains("/dev/full: ") && error.contains("space"), "{error}");
+}

@@ -3,6 +3,7 @@
 //! A request becomes a question to the management thread over a bounded channel; the answer comes back within
 //! [`PATIENCE`] or the client is told that it didn't.
 
+use super::gate::Gate;
 use crate::manage::metrics;
 use crate::manage::stats::Stats;
 use axum::extract::State;
@@ -59,7 +60,8 @@ impl Api {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async move {
-                let server = tokio::spawn(async move { axum::serve(listener, router(questions)).await });
+                let server =
+                    tokio::spawn(async move { axum::serve(Gate::new(listener), router(questions)).await });
                 // An error says that the other end is gone, which means the same.
                 let _ = stopped.await;
                 server.abort();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::manage::stats::Totals;
 use crate::run::client::{self, Answer, ClientError};
+use crate::run::gate;
 use crate::run::socket::SocketFile;
 use crossbeam_channel::{Receiver, bounded};
 use std::collections::BTreeMap;
@@ -121,4 +122,39 @@ fn a_dropped_api_is_gone_in_spite_of_idle_clients() {
     drop(served);
     assert_eq!(idle.read(&mut [0; 16]).unwrap_or(0), 0, "cut off");
     assert!(matches!(client::get(&path, "/v1/stats"), Err(ClientError::NoSocket(_))));
+}
+
+#[test]
+fn a_half_open_request_is_ended_after_a_while() {
+    let (served, questions) = serve("half", QUESTIONS);
+    answer_all(questions, true);
+    let mut half = UnixStream::connect(&served.path).unwrap();
+    half.set_read_timeout(Some(gate::STALL * 4)).unwrap();
+    half.write_all(b"GET /v1/stats HTT").unwrap();
+    let begin = std::time::Instant::now();
+    // The end of the connection, by whatever name; not our own time limit.
+    let ended =
+        half.read(&mut [0; 16]).map_or_else(|error| error.kind() != io::ErrorKind::WouldBlock, |n| n == 0);
+    let after = begin.elapsed();
+    assert!(ended && after >= gate::STALL / 2 && after < gate::STALL * 3, "{ended} after {after:?}");
+}
+
+#[test]
+fn hanging_clients_make_room_for_others() {
+    let (served, questions) = serve("crowd", QUESTIONS);
+    answer_all(questions, true);
+    let hang = |_| {
+        let mut stream = UnixStream::connect(&served.path).unwrap();
+        stream.write_all(b"GET /v1/sta").unwrap();
+        stream
+    };
+    let mut crowd: Vec<UnixStream> = (0..gate::CONNECTIONS + 10).map(hang).collect();
+    assert_eq!(client::get(&served.path, "/v1/stats").unwrap().status, 200);
+    let mut alive = 0;
+    for stream in &mut crowd {
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        // Only a living connection has nothing to say.
+        alive += usize::from(stream.read(&mut [0; 16]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock));
+    }
+    assert_eq!(alive, gate::CONNECTIONS - 1, "the oldest ones went");
 }

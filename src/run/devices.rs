@@ -2,7 +2,7 @@
 
 use crate::base::{Mac, NodeId};
 use crate::io::memory::MemoryPools;
-use crate::io::pcap::{self, PcapError, PcapPort};
+use crate::io::pcap::{self, Output, PcapError, PcapPort};
 use crate::io::{DeviceConfig, OpenDevice};
 use crate::manage::config::Config;
 
@@ -85,8 +85,12 @@ pub fn made_up_mac(node: NodeId, port: usize) -> Mac {
 /// Opens all ports as capture files.
 ///
 /// # Errors
-/// The first file that can't be used.
+/// The first file that can't be used, or would be overwritten while it is used otherwise.
 pub fn open_pcap(config: &Config) -> Result<Vec<OpenDevice<PcapPort>>, DeviceError> {
+    let names = config.ports.iter().map(|port| port.device.device.as_str());
+    if let Err((port, error)) = pcap::distinct(names) {
+        return Err(DeviceError::Pcap { port: config.ports[port].device.name.clone(), error });
+    }
     let bytes = usize::from(config.dpdk.buffer_bytes);
     let each = config.ports.iter().enumerate().map(|(i, port)| {
         let pools = MemoryPools::new(config.dpdk.buffers as usize, bytes);
@@ -94,6 +98,16 @@ pub fn open_pcap(config: &Config) -> Result<Vec<OpenDevice<PcapPort>>, DeviceErr
             .map_err(|error| DeviceError::Pcap { port: port.device.name.clone(), error })
     });
     each.collect()
+}
+
+/// Whether the ports' outputs, in their order, were written whole. To be asked when the ports are gone.
+///
+/// # Errors
+/// The first output that was not.
+pub fn written(config: &Config, outputs: &[Output]) -> Result<(), DeviceError> {
+    config.ports.iter().zip(outputs).try_for_each(|(port, output)| {
+        output.result().map_err(|error| DeviceError::Pcap { port: port.device.name.clone(), error })
+    })
 }
 
 /// Starts DPDK and opens all ports.

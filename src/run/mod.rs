@@ -5,12 +5,14 @@ pub mod client;
 pub mod clock;
 pub mod crew;
 pub mod devices;
+pub mod gate;
 pub mod idle;
 pub mod show;
 pub mod socket;
 
 use crate::base::Instant;
 use crate::io::OpenDevice;
+use crate::io::pcap::{Output, PcapPort};
 use crate::manage::config::{self, Config, Errors};
 use crate::manage::manager::Manager;
 use crate::node::{Node, NodeError};
@@ -21,7 +23,7 @@ use clock::Clock;
 use crew::{Crew, Job, Panic, Refused};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use devices::{DeviceError, Kind};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use socket::{SocketError, SocketFile};
 use std::os::unix::net::UnixListener;
@@ -75,7 +77,7 @@ impl Exit {
     }
 }
 
-/// Runs the node of the configuration file at `path` until SIGTERM or SIGINT. (A second signal ends the process at once,
+/// Runs the node of the configuration file at `path` until SIGTERM, SIGINT or SIGHUP. (A second signal ends the process at once,
 /// with 128 and its number.) The calling thread becomes the management thread.
 ///
 /// # Errors
@@ -90,7 +92,10 @@ pub fn run(path: &Path) -> Result<(), Exit> {
     match kind {
         Kind::Pcap => {
             let devices = devices::open_pcap(&config)?;
-            serve(&config, devices, clock, listener, &asked, || Ok(()))
+            let outputs: Vec<Output> = devices.iter().flat_map(|d| &d.queues).map(PcapPort::output).collect();
+            let result = serve(&config, devices, clock, listener, &asked, || Ok(()));
+            // All ports are gone now, and with them what they had still to write.
+            result.and(devices::written(&config, &outputs).map_err(Exit::from))
         }
         #[cfg(feature = "dpdk")]
         Kind::Dpdk => {
@@ -106,10 +111,11 @@ pub fn run(path: &Path) -> Result<(), Exit> {
     }
 }
 
-/// A flag that the first SIGTERM or SIGINT sets.
+/// A flag that the first SIGTERM, SIGINT or SIGHUP sets. (A terminal that is closed sends the last; there is nothing that
+/// could be read again.)
 fn signals() -> Result<Arc<AtomicBool>, std::io::Error> {
     let asked = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
         // In this order: the shutdown must not see the flag that the same signal sets.
         flag::register_conditional_shutdown(signal, 128 + signal, asked.clone())?;
         flag::register(signal, asked.clone())?;
@@ -145,8 +151,10 @@ fn serve<P: Port, G: 'static>(
     let panic = panic.or(crew.stop());
     drop(api);
     let totals = manager.stats(clock.now()).totals;
-    let count = |name| totals.counters.get(name).copied().unwrap_or(0);
-    tracing::info!(received = count("rx"), sent = count("tx"), dropped = totals.drops_total, "stopped");
+    // Drops are of all ports, so the frames are, too.
+    let count = |names: [&str; 2]| names.iter().filter_map(|name| totals.counters.get(name)).sum::<u64>();
+    let (received, sent) = (count(["rx", "backplane_rx"]), count(["tx", "backplane_tx"]));
+    tracing::info!(received, sent, dropped = totals.drops_total, "stopped");
     panic.map_or(Ok(()), |panic| Err(panic.into()))
 }
 

@@ -18,19 +18,30 @@ struct Table {
     title: &'static str,
     columns: Vec<(&'static str, Set)>,
     rows: Vec<Vec<String>>,
+    /// What stands below it.
+    note: Option<String>,
 }
 
 impl Table {
     fn new(title: &'static str, columns: &[(&'static str, Set)]) -> Self {
-        Self { title, columns: columns.to_vec(), rows: Vec::new() }
+        Self { title, columns: columns.to_vec(), rows: Vec::new(), note: None }
     }
 
-    /// Appends the table; a table without rows is left out.
+    /// Appends the table; one without rows and note is left out.
     fn write(&self, out: &mut String) {
-        if self.rows.is_empty() {
+        if self.rows.is_empty() && self.note.is_none() {
             return;
         }
         let _ = writeln!(out, "\n{}", self.title);
+        if !self.rows.is_empty() {
+            self.write_rows(out);
+        }
+        if let Some(note) = &self.note {
+            let _ = writeln!(out, "  ({note})");
+        }
+    }
+
+    fn write_rows(&self, out: &mut String) {
         let heads: Vec<String> = self.columns.iter().map(|(head, _)| (*head).to_owned()).collect();
         let widths: Vec<usize> = (0..heads.len())
             .map(|i| self.rows.iter().chain([&heads]).map(|row| row[i].chars().count()).max().unwrap_or(0))
@@ -48,11 +59,11 @@ impl Table {
     }
 }
 
-/// The whole of a node's statistics (`GET /v1/stats`).
-pub fn tables(stats: &Value) -> String {
+/// The whole of a node's statistics (`GET /v1/stats`). Without `all`, servers without traffic are only counted.
+pub fn tables(stats: &Value, all: bool) -> String {
     let mut out = head(stats);
-    for table in [workers(stats), drops(stats), ports(stats), servers(stats), peers(stats), neighbours(stats)]
-    {
+    let servers = servers(stats, all);
+    for table in [workers(stats), drops(stats), ports(stats), servers, peers(stats), neighbours(stats)] {
         table.write(&mut out);
     }
     out
@@ -161,7 +172,7 @@ fn ports(stats: &Value) -> Table {
     table
 }
 
-fn servers(stats: &Value) -> Table {
+fn servers(stats: &Value, all: bool) -> Table {
     let columns = [
         ("name", Left),
         ("address", Left),
@@ -185,7 +196,15 @@ fn servers(stats: &Value) -> Table {
             size(of, "bytes_out"),
         ]
     };
+    let (mut hidden, mut hidden_real) = (0, 0);
     for server in list(stats, "virtual_servers") {
+        let (real, quiet): (Vec<&Value>, Vec<&Value>) =
+            list(server, "real_servers").iter().partition(|real| all || !is_quiet(real));
+        hidden_real += quiet.len() as u64;
+        if !all && real.is_empty() && is_quiet(server) {
+            hidden += 1;
+            continue;
+        }
         let place = format!("{}/{}", endpoint(server), text(server, "protocol"));
         let local = if server["ingress"] == "local" { ", local" } else { "" };
         let away = if server["member"] == false { " (not here)" } else { "" };
@@ -197,7 +216,7 @@ fn servers(stats: &Value) -> Table {
         ];
         row.extend(traffic(server));
         table.rows.push(row);
-        for real in list(server, "real_servers") {
+        for real in real {
             let mut row = vec![
                 format!("  {}", text(real, "name")),
                 format!("  {}", endpoint(real)),
@@ -208,7 +227,21 @@ fn servers(stats: &Value) -> Table {
             table.rows.push(row);
         }
     }
+    if hidden + hidden_real > 0 {
+        table.note = Some(format!(
+            "{} virtual and {} real servers without traffic are not shown: see them with --all",
+            thousands(hidden),
+            thousands(hidden_real)
+        ));
+    }
     table
+}
+
+/// Whether a virtual or real server says that nothing went through it, and has no sessions.
+fn is_quiet(of: &Value) -> bool {
+    ["connections", "sessions", "packets_in", "bytes_in", "packets_out", "bytes_out"]
+        .iter()
+        .all(|key| of[*key] == 0)
 }
 
 fn peers(stats: &Value) -> Table {
@@ -227,9 +260,10 @@ fn peers(stats: &Value) -> Table {
             (true, false) => "up, not ready",
             (false, _) => "DOWN",
         };
+        let other = if peer["same_configuration"] == false { ", other configuration!" } else { "" };
         table.rows.push(vec![
             text(peer, "name"),
-            state.to_owned(),
+            format!("{state}{other}"),
             peer["heard_ms_ago"]
                 .as_u64()
                 .map_or("never".to_owned(), |ms| format!("{} ms ago", thousands(ms))),

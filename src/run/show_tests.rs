@@ -66,9 +66,9 @@ fn a_node() -> Value {
         ],
         "peers": [
             { "name": "n2", "up": true, "ready": true, "heard_ms_ago": 12, "view": 4, "buckets": 1365,
-              "incarnation": 77 },
+              "incarnation": 77, "same_configuration": true },
             { "name": "n3", "up": false, "ready": false, "heard_ms_ago": null, "view": 0, "buckets": 1365,
-              "incarnation": 0 },
+              "incarnation": 0, "same_configuration": false },
         ],
         "neighbours": [
             { "interface": "lan", "address": "10.0.0.21", "mac": "02:00:00:00:00:21" },
@@ -104,24 +104,47 @@ Virtual servers and their real servers
   dns   10.99.0.1:53/udp   dsr-l2, local  edge (not here)            0         0           0     0 B            0     0 B
 
 Other nodes
-  node  state      heard  view  buckets  life
-  n2    up     12 ms ago     4    1,365    77
-  n3    DOWN       never     0    1,365     0
+  node  state                           heard  view  buckets  life
+  n2    up                          12 ms ago     4    1,365    77
+  n3    DOWN, other configuration!      never     0    1,365     0
 
 Neighbours
   interface  address    MAC
   lan        10.0.0.21  02:00:00:00:00:21
   lan        10.0.0.22  NOT RESOLVED
 ";
-    let shown = tables(&a_node());
+    let shown = tables(&a_node(), true);
     assert_eq!(shown, expected, "\n{shown}");
 }
 
 #[test]
 fn what_is_missing_is_shown_as_such() {
-    let nothing = tables(&json!({}));
+    let nothing = tables(&json!({}), false);
     assert_eq!(nothing, "Node -: NOT READY, up -, view -\n");
-    let strange =
-        tables(&json!({ "workers": [{ "id": "x" }], "ports": 7, "peers": [[]], "neighbours": [null] }));
+    let strange = tables(
+        &json!({ "workers": [{ "id": "x" }], "ports": 7, "peers": [[]], "neighbours": [null] }),
+        false,
+    );
     assert!(strange.contains("Workers"), "{strange}");
+}
+
+#[test]
+fn servers_without_traffic_are_counted_and_not_shown() {
+    let mut node = a_node();
+    let quiet = json!({ "name": "s2", "address": "10.0.0.22", "port": 8443, "connections": 0, "sessions": 0,
+        "packets_in": 0, "bytes_in": 0, "packets_out": 0, "bytes_out": 0 });
+    for server in node["virtual_servers"].as_array_mut().unwrap() {
+        server["real_servers"].as_array_mut().unwrap().push(quiet.clone());
+    }
+    let (short, long) = (tables(&node, false), tables(&node, true));
+    assert!(short.contains("  web ") && short.contains("    s1 "), "{short}");
+    assert!(!short.contains("  dns ") && !short.contains("    s2 "), "{short}");
+    let note = "\n  (1 virtual and 2 real servers without traffic are not shown: see them with --all)\n";
+    assert!(short.contains(note), "{short}");
+    assert_eq!((long.matches("    s2 ").count(), long.contains("--all")), (2, false), "{long}");
+
+    // A number that is missing is not zero.
+    node["virtual_servers"][1]["real_servers"][0]["sessions"] = Value::Null;
+    let short = tables(&node, false);
+    assert!(short.contains("  dns ") && short.contains("(0 virtual and 1 real"), "{short}");
 }

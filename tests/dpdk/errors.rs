@@ -73,6 +73,44 @@ fn no_permission() {
 }
 
 #[test]
+fn no_permission_for_a_packet_socket() {
+    child("errors::no_permission_for_a_packet_socket", false, || {
+        let message = says(device("front", "net_af_packet0,iface=lo"), false, &FEW);
+        holds(
+            &message,
+            &[
+                "port front (net_af_packet0",
+                "no permission",
+                "root",
+                "CAP_NET_ADMIN, CAP_NET_RAW, CAP_IPC_LOCK",
+            ],
+        );
+    });
+}
+
+#[test]
+fn no_permission_for_af_xdp() {
+    child("errors::no_permission_for_af_xdp", false, || {
+        let message = says(device("front", "net_af_xdp0,iface=lo"), false, &MANY);
+        holds(
+            &message,
+            &["port front (net_af_xdp0", "no permission", "root", "CAP_NET_RAW", "CAP_SYS_ADMIN"],
+        );
+    });
+}
+
+#[test]
+fn a_memif_client_without_a_server_lacks_no_permission() {
+    child("errors::a_memif_client_without_a_server_lacks_no_permission", true, || {
+        let socket = std::env::temp_dir().join(format!("steerage-memif-{}.sock", std::process::id()));
+        let name = format!("net_memif0,role=client,socket-abstract=no,socket={}", socket.display());
+        let message = says(device("front", &name), false, &FEW);
+        holds(&message, &["port front", "net_memif0", "failed to start"]);
+        assert!(!message.contains("permi"), "{message}");
+    });
+}
+
+#[test]
 fn bad_environment_argument() {
     child("errors::bad_environment_argument", true, || {
         let eal = EalConfig { args: vec!["--colour".into()], ..eal(false, 64) };

@@ -325,6 +325,42 @@ fn veth(mtu: u16) {
     }
 }
 
+/// A kernel interface's flags (netdevice(7)), as sysfs of our own namespace has them.
+fn flags(interface: &str) -> u32 {
+    let script = format!("mount -t sysfs sysfs /sys && cat /sys/class/net/{interface}/flags");
+    let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).expect(&text)
+}
+
+#[test]
+fn interfaces_of_the_kernel_receive_multicast_and_tell_their_link() {
+    const IFF_ALLMULTI: u32 = 0x200;
+    child("interfaces_of_the_kernel_receive_multicast_and_tell_their_link", true, || {
+        veth(1500);
+        run("ip", "link add other type veth peer name another");
+        run("ip", "link set other up");
+        run("ip", "link set another up");
+        let quiet = |name, it| DeviceConfig { promiscuous: false, ..device(name, it) };
+        let configs = [quiet("front", "net_af_xdp0,iface=left"), quiet("back", "net_af_packet0,iface=other")];
+        assert_eq!((flags("left") & IFF_ALLMULTI, flags("other") & IFF_ALLMULTI), (0, 0));
+        let mut devices = open(&eal(true, 128), &configs, &MANY).unwrap();
+        assert_eq!(
+            (flags("left") & IFF_ALLMULTI, flags("other") & IFF_ALLMULTI),
+            (IFF_ALLMULTI, IFF_ALLMULTI)
+        );
+        for (i, peer) in ["right", "another"].iter().enumerate() {
+            assert!(devices[i].monitor.stats().link_up, "{peer}");
+            run("ip", &format!("link set {peer} down"));
+            assert!(!devices[i].monitor.stats().link_up, "{peer} is down");
+            run("ip", &format!("link set {peer} up"));
+            assert!(devices[i].monitor.stats().link_up, "{peer} is up again");
+        }
+        drop(devices);
+        assert_eq!(flags("left") & IFF_ALLMULTI, 0, "nothing is left behind");
+    });
+}
+
 #[test]
 fn af_packet_on_veth() {
     child("af_packet_on_veth", true, || {

@@ -1,16 +1,18 @@
 //! Bringing up a device: what it offers, what is made of it, start and end.
 
-use super::eal::{Eal, denied, error_text};
+use super::eal::{Eal, error_text};
 use super::error::DpdkError;
 use super::log;
 use super::name::DeviceName;
 use super::pool::{PAGE_BUFFER_BYTES, PacketPool, Recipe, buffer_bytes, least_buffers};
 use super::port::ETHERNET_BYTES;
+use super::rights::{Rights, denied};
 use super::{BufferConfig, EalConfig};
 use crate::base::Mac;
 use crate::io::DeviceConfig;
 use crate::path::port::{DeviceStats, PortCaps};
 use std::ffi::{CString, c_int};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,6 +38,10 @@ pub(super) struct Device {
     pub data: Arc<PacketPool>,
     /// Control frames that originate here.
     pub control: Arc<PacketPool>,
+    /// The kernel's interface that a virtual device sits on.
+    interface: Option<CString>,
+    /// Keeps the kernel receiving multicast for a driver that has no way to ask for it.
+    _multicast: Option<OwnedFd>,
     _open: OpenPort,
     _eal: Arc<Eal>,
 }
@@ -65,9 +71,11 @@ impl Steps<'_> {
     }
 
     fn failed(&self, step: &'static str, code: c_int) -> DpdkError {
-        let why = log::said(&error_text(code));
-        if denied(&why) || matches!(code.saturating_neg(), 1 | 13) {
-            return DpdkError::NoPermission { what: self.what(), why };
+        // Many drivers return a plain -1, which is no error number.
+        let unsaid = if code == -1 { "its driver gives no reason".into() } else { error_text(code) };
+        let why = log::said(&unsaid);
+        if let Some(needs) = lacking(self.name, &why) {
+            return DpdkError::NoPermission { what: self.what(), needs, why };
         }
         DpdkError::Device { port: self.config.name.clone(), device: self.name.name.clone(), step, why }
     }
@@ -84,6 +92,19 @@ impl Steps<'_> {
 
     fn what(&self) -> String {
         format!("port {} ({})", self.config.name, self.config.device)
+    }
+}
+
+/// How Steerage would have to run for a device that failed with these words, if rights are what is missing.
+fn lacking(name: &DeviceName, why: &str) -> Option<String> {
+    let rights = Rights::own();
+    match rights.missing(name) {
+        Some(capabilities) => Some(format!("as root, or with {capabilities}, which it lacks")),
+        None if rights.all() || !denied(why) => None,
+        None if name.pci => {
+            Some("as root, or as a user who may read and write the device's /dev/vfio/GROUP".into())
+        }
+        None => Some("as root".into()),
     }
 }
 
@@ -126,8 +147,9 @@ fn c_string(text: &str) -> Result<CString, DpdkError> {
 
 fn why_no_vdev(config: &DeviceConfig, name: &DeviceName, code: c_int) -> DpdkError {
     let why = log::said(&error_text(code));
-    if denied(&why) {
-        return DpdkError::NoPermission { what: format!("port {} ({})", config.name, config.device), why };
+    if let Some(needs) = lacking(name, &why) {
+        let what = format!("port {} ({})", config.name, config.device);
+        return DpdkError::NoPermission { what, needs, why };
     }
     if why.contains("no driver found") || why.contains("failed to parse device") {
         return DpdkError::UnknownDriver { port: config.name.clone(), driver: name.name.clone() };
@@ -148,8 +170,8 @@ fn why_no_pci(eal: &Eal, config: &DeviceConfig, name: &DeviceName, devices: &Pat
         .unwrap_or_else(|| "none".into());
     if ["vfio-pci", "uio_pci_generic", "igb_uio"].contains(&driver.as_str()) {
         let why = format!("{driver} has it: {}", eal.said);
-        if denied(&why) {
-            return DpdkError::NoPermission { what: format!("port {port} ({address})"), why };
+        if let Some(needs) = lacking(name, &why) {
+            return DpdkError::NoPermission { what: format!("port {port} ({address})"), needs, why };
         }
         return DpdkError::Probe { port, device: config.device.clone(), why };
     }
@@ -244,6 +266,7 @@ impl Device {
                 steps.check("receive frames for any address", code)?;
             }
         }
+        let multicast = all_multicast(&steps, id)?;
         // SAFETY: six bytes, for which zero is a value.
         let mut mac: dpdk_sys::rte_ether_addr = unsafe { std::mem::zeroed() };
         // SAFETY: the port exists; `mac` is writable.
@@ -257,6 +280,8 @@ impl Device {
             multi_segment: offloads.tx & dpdk_sys::STEERAGE_TX_OFFLOAD_MULTI_SEGS != 0,
             data,
             control,
+            interface: name.kernel_interface().map(c_string).transpose()?,
+            _multicast: multicast,
             _open: open,
             _eal: eal.clone(),
         }))
@@ -274,7 +299,7 @@ impl Device {
         unsafe { dpdk_sys::rte_eth_link_get_nowait(self.id, &raw mut link) };
         let unknown = link.link_speed == dpdk_sys::RTE_ETH_SPEED_NUM_UNKNOWN;
         DeviceStats {
-            link_up: u32::from(link.link_status()) == dpdk_sys::RTE_ETH_LINK_UP,
+            link_up: u32::from(link.link_status()) == dpdk_sys::RTE_ETH_LINK_UP && self.interface_runs(),
             link_mbps: if unknown { 0 } else { link.link_speed },
             rx_packets: stats.ipackets,
             rx_bytes: stats.ibytes,
@@ -286,6 +311,38 @@ impl Device {
             tx_errors: stats.oerrors,
         }
     }
+}
+
+impl Device {
+    /// Whether the kernel's interface below, if there is one, is up: AF_XDP's driver never looks again after its start.
+    fn interface_runs(&self) -> bool {
+        let Some(name) = &self.interface else { return true };
+        // SAFETY: a string. Negative is an interface of which nothing can be learnt; then the driver's word counts.
+        let runs = unsafe { dpdk_sys::steerage_interface_runs(name.as_ptr()) };
+        runs != 0
+    }
+}
+
+/// Receives all multicast: neighbour discovery arrives by it (RFC 4861 §7.2.1), and cards filter it. A driver of a kernel
+/// interface has no function for that, so there the kernel is asked, for as long as the result lives.
+fn all_multicast(steps: &Steps<'_>, id: u16) -> Result<Option<OwnedFd>, DpdkError> {
+    const STEP: &str = "receive multicast frames";
+    log::forget();
+    // SAFETY: the port exists.
+    let code = unsafe { dpdk_sys::rte_eth_allmulticast_enable(id) };
+    if error_number(code) != ENOTSUP {
+        return steps.check(STEP, code).map(|()| None);
+    }
+    let Some(interface) = steps.name.interface() else { return Ok(None) };
+    let c = c_string(interface)?;
+    // SAFETY: a string.
+    let index = unsafe { dpdk_sys::if_nametoindex(c.as_ptr()) };
+    log::forget();
+    // SAFETY: a number; the shim opens a socket of its own.
+    let socket = unsafe { dpdk_sys::steerage_all_multicast(index) };
+    steps.check(STEP, socket)?;
+    // SAFETY: the shim just opened it, and nobody else has it.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(socket) }))
 }
 
 /// ENOTSUP of Linux; what a driver says to a function that it doesn't have.

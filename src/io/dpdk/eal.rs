@@ -3,6 +3,7 @@
 use super::error::DpdkError;
 use super::log;
 use super::name::DeviceName;
+use super::rights::{Rights, denied};
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::marker::PhantomData;
 use std::path::Path;
@@ -66,12 +67,14 @@ impl Eal {
         let done = unsafe { dpdk_sys::rte_eal_init(argc, argv.as_mut_ptr()) };
         if done < 0 {
             let why = log::said(&errno_text());
-            return Err(if denied(&why) {
-                DpdkError::NoPermission { what: "DPDK did not start".into(), why }
+            return Err(if denied(&why) && !Rights::own().all() {
+                let needs = "as root".into();
+                DpdkError::NoPermission { what: "DPDK did not start".into(), needs, why }
             } else {
                 DpdkError::Eal { why }
             });
         }
+        log::divert_libraries();
         let eal = Arc::new(Self { hugepages: config.hugepages, said: log::said("no reason was given") });
         state.running = Arc::downgrade(&eal);
         Ok(eal)
@@ -220,11 +223,6 @@ pub(super) fn error_text(code: c_int) -> String {
     }
     // SAFETY: rte_strerror gives a NUL-terminated string that lives until this thread's next call.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
-}
-
-/// Whether DPDK's words mean that rights are missing.
-pub(super) fn denied(why: &str) -> bool {
-    ["Operation not permitted", "Permission denied", "not permitted"].iter().any(|w| why.contains(w))
 }
 
 #[cfg(test)]

@@ -35,13 +35,12 @@ pub enum DpdkError {
         why: String,
     },
     /// Not the rights that a device or the environment wants.
-    #[error(
-        "{what}: no permission: run Steerage as root, or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_SYS_ADMIN and \
-         CAP_IPC_LOCK ({why})"
-    )]
+    #[error("{what}: no permission: run Steerage {needs} ({why})")]
     NoPermission {
         /// What was tried: `port front (net_tap0)`.
         what: String,
+        /// How it has to run: `as root, or with CAP_NET_ADMIN, which it lacks`.
+        needs: String,
         /// DPDK's own words.
         why: String,
     },

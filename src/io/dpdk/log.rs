@@ -1,7 +1,7 @@
 //! DPDK's own messages: led into `tracing`, and the last ones kept, so that an error can say what DPDK said.
 
 use std::collections::VecDeque;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Messages kept.
@@ -20,6 +20,27 @@ pub(super) fn divert() {
     if !stream.is_null() {
         // SAFETY: the stream was just opened and is never closed.
         unsafe { dpdk_sys::rte_openlog_stream(stream) };
+    }
+}
+
+/// Takes the messages of libbpf and libxdp, which AF_XDP's driver loads, away from standard error. To be called when the
+/// drivers are loaded.
+pub(super) fn divert_libraries() {
+    // SAFETY: `library_line` has the type that is asked for, and lives for ever.
+    unsafe { dpdk_sys::steerage_log_libraries(Some(library_line)) };
+}
+
+/// A message of libbpf or libxdp. They try what older kernels lack and complain of it, so only what the kernel said itself
+/// is kept for errors.
+unsafe extern "C" fn library_line(text: *const c_char) {
+    // SAFETY: the shim hands over a string that lives as long as the call.
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        if line.contains("Kernel error message") {
+            keep(dpdk_sys::RTE_LOG_ERR as c_int, line);
+        } else {
+            tracing::debug!(target: "dpdk", "{line}");
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod log;
 mod name;
 mod pool;
 mod port;
+mod rights;
 
 pub use eal::{EalConfig, RegisteredThread, register_thread};
 pub use error::DpdkError;

@@ -33,7 +33,12 @@ impl DeviceName {
 
     /// The kernel's interface that the device sits on and that has to be there.
     pub fn interface(&self) -> Option<&str> {
-        if !self.is_af_xdp() && !self.name.starts_with("net_af_packet") {
+        self.kernel_interface().filter(|_| self.is_af_xdp() || self.name.starts_with("net_af_packet"))
+    }
+
+    /// The kernel's interface that the arguments of a virtual device name, which the device may have made itself.
+    pub fn kernel_interface(&self) -> Option<&str> {
+        if self.pci {
             return None;
         }
         self.arguments.split(',').find_map(|a| a.trim().strip_prefix("iface="))
@@ -106,6 +111,11 @@ mod tests {
         assert_eq!(xdp.with_bus(), "vdev:net_af_xdp0,iface=front,start_queue=0");
         assert_eq!(xdp.interface(), Some("front"));
         assert_eq!(xdp.pci_with_arguments(), None);
-        assert_eq!(DeviceName::parse("net_tap0,iface=made").interface(), None, "a tap makes its interface");
+        let tap = DeviceName::parse("net_tap0,iface=made");
+        assert_eq!(
+            (tap.interface(), tap.kernel_interface()),
+            (None, Some("made")),
+            "a tap makes its interface"
+        );
     }
 }

@@ -4,6 +4,7 @@ use super::eal::Eal;
 use super::error::DpdkError;
 use super::frame::Mbuf;
 use crate::base::limits::{HEAD_BYTES, HEADROOM};
+use crate::io::LEAST_BUFFER_BYTES;
 use dpdk_sys::{rte_mbuf, rte_mempool};
 use std::ffi::CString;
 use std::ptr::NonNull;
@@ -20,9 +21,9 @@ const CONTROL_BUFFERS: u32 = 2048;
 const CACHE_LINE: usize = 64;
 /// What a mempool puts in front of each object, rounded up to a cache line.
 const OBJECT_HEADER: usize = CACHE_LINE;
-/// Least and most bytes of packet data in a buffer: what stages rely on, and what 16-bit lengths hold with the headroom
-/// and the rounding.
-const LEAST_BYTES: u16 = 512;
+/// Least bytes of packet data in a buffer.
+const LEAST_BYTES: u16 = LEAST_BUFFER_BYTES;
+/// Most bytes of packet data in a buffer: what 16-bit lengths hold with the headroom and the rounding.
 const MOST_BYTES: u16 = 65_280;
 
 const _: () = assert!(dpdk_sys::RTE_PKTMBUF_HEADROOM as usize >= HEADROOM);

@@ -6,7 +6,8 @@ use super::section::Section;
 use super::value::{boolean, duration, host, integer, interface_address, name, prefix, size, text, word};
 use super::{DpdkConfig, Idle, PortRole, TableConfig};
 use crate::base::Addr;
-use crate::base::limits::{BURST, HEAD_BYTES, MAX_FLOWS, MAX_INTERFACES, MAX_PORTS, MAX_ROUTES, MAX_WORKERS};
+use crate::base::limits::{BURST, MAX_FLOWS, MAX_INTERFACES, MAX_PORTS, MAX_ROUTES, MAX_WORKERS};
+use crate::io::LEAST_BUFFER_BYTES;
 use std::path::PathBuf;
 
 /// A Unix socket's path has 108 bytes with its final NUL (`unix(7)`).
@@ -154,8 +155,7 @@ fn read_dpdk(root: &Section<'_>) -> Option<DpdkConfig> {
     let hugepages = dpdk.required("hugepages", boolean);
     let memory_mb = dpdk.required("memory_mb", integer(16..=1 << 20));
     let buffers = dpdk.required("buffers", integer(1024..=1 << 24));
-    // Anything a stage looks at must fit into one buffer.
-    let buffer_bytes = dpdk.required("buffer_bytes", integer(HEAD_BYTES as u16..=16_384));
+    let buffer_bytes = dpdk.required("buffer_bytes", integer(LEAST_BUFFER_BYTES..=16_384));
     let eal_args = dpdk.list("eal_args", text);
     Some(DpdkConfig {
         hugepages: hugepages?.value,

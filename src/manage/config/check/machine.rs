@@ -7,8 +7,10 @@ use super::super::{InterfaceConfig, PortConfig, PortRole, RouteConfig, WorkerCon
 use super::{Claims, Names, Net, Unique, subnet, twice};
 use crate::base::limits::HEADROOM;
 use crate::base::{InterfaceId, PortId};
+use crate::io::pcap;
 use crate::path::port::DeviceConfig;
 use crate::wire::{backplane::HEADER_LEN, ipip, udp};
+use std::path::Path;
 
 /// The smallest MTU of a link that carries IPv6 (RFC 8200 §5).
 pub(super) const MIN_V6_MTU: u16 = 1280;
@@ -99,6 +101,28 @@ fn exclusive(device: &str) -> Option<&str> {
     if shared { None } else { device.split(',').next() }
 }
 
+/// A capture file that is written must not be used otherwise, too. (Here by name; links are found out at start.)
+fn capture_files(sink: &Sink, ports: &[Port]) {
+    let mut used: Vec<(&Path, bool, Place)> = Vec::new();
+    for port in ports {
+        let Some(device) = &port.device else { continue };
+        let Some((input, output)) = pcap::files(&device.value) else { continue };
+        for (path, written) in [(input, false), (output, true)] {
+            let clash = used.iter().find(|(other, theirs, _)| *other == path && (written || *theirs));
+            if let Some((_, _, first)) = clash.filter(|_| !path.starts_with("/dev")) {
+                let message = format!(
+                    "the capture file {} is written, and stands twice, first at {}",
+                    path.display(),
+                    sink.show(*first)
+                );
+                let problem = Problem::new(message).hint("give each output a file of its own");
+                sink.error(device.place, port.item.path.as_str(), problem);
+            }
+            used.push((path, written, device.place));
+        }
+    }
+}
+
 /// Ports. `workers` poll them; `nodes` are in the cluster.
 pub(super) fn ports(
     sink: &Sink,
@@ -108,6 +132,7 @@ pub(super) fn ports(
     top: Place,
 ) -> Option<Vec<PortConfig>> {
     let ports = node.ports.as_ref()?;
+    capture_files(sink, ports);
     let mut devices = Unique::new();
     let mut backplane: Option<&Port> = None;
     for port in ports {

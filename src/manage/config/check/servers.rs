@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 /// The smallest IPv4 packet that must pass a tunnel whole: what every host takes (RFC 791 §3.1).
 const MIN_V4_MTU: u16 = 576;
 
+/// The group of all nodes, which stands in front of the listed ones.
+const EVERYONE: GroupId = GroupId(0);
+
 /// What virtual servers are checked against; `None` is what could not be made out, and said so.
 pub(super) struct Scene<'a> {
     pub sink: &'a Sink,
@@ -91,9 +94,8 @@ fn check_one(
     let real_servers = server.real_servers.as_ref()?;
     check_weights(sink, server, real_servers);
     check_real_servers(scene, server, real_servers, vips);
-    if let Some(group) = group {
-        check_paths(scene, server, real_servers, group);
-    }
+    // Of an unknown group, whose members can't be told, every node is to reach the real servers: an error must not hide others.
+    check_paths(scene, server, real_servers, group.unwrap_or(EVERYONE));
     let default_idle = match server.protocol?.value {
         Protocol::Tcp => scene.tables?.established,
         Protocol::Udp => scene.tables?.udp,

@@ -25,6 +25,10 @@ refused! {
         => ("node.toml", "# second", "interface \"lan\": the name stands twice, first at node.toml:24");
     device_twice: Files::new().node("net_af_xdp1,iface=back", "net_af_xdp0,iface=back")
         => ("node.toml", "iface=back", "port \"back\": the device net_af_xdp0 stands twice, first at node.toml:15");
+    output_is_its_input: Files::new().node("net_af_xdp0,iface=front", "pcap:in/a:in/./a")
+        => ("node.toml", "pcap:", "port \"front\": the capture file in/./a is written, and stands twice, first at node.toml:15");
+    output_twice: Files::new().node("net_af_xdp0,iface=front", "pcap:a:./b").node("net_af_xdp1,iface=back", "pcap:c:./b")
+        => ("node.toml", "pcap:c", "port \"back\": the capture file ./b is written, and stands twice, first at node.toml:15");
     too_many_queues: Files::new().node("queues = 1", "queues = 3")
         => ("node.toml", "queues", "port \"front\": queues: 3 for 2 workers");
     no_front: Files::new().node("role = \"backplane\"", "role = \"backplane\" # second").node("role = \"front\"", "role = \"backplane\"")

@@ -32,6 +32,9 @@ refused! {
         => ("cluster.toml", "# vip", "10.20.0.99 is on the backplane's subnet 10.20.0.0/24, which only nodes are on");
     no_such_group: Files::new().cluster_end(&extra("10.99.0.9", 80, "forward = \"nat\"\ngroup = \"nope\"", REAL))
         => ("cluster.toml", "nope", "virtual_server \"extra\": group: there is no group \"nope\"");
+    no_such_group_hides_nothing: Files::new().cluster_end(&extra("10.99.0.9", 80, "forward = \"nat\"\ngroup = \"nope\"", "address = \"172.16.0.1\""))
+        => ("cluster.toml", "nope", "virtual_server \"extra\": group: there is no group \"nope\""),
+           ("cluster.toml", "# real", "real_server \"r\" 172.16.0.1 is not reachable");
     local_nat: Files::new().cluster("ingress = \"steered\"", "ingress = \"local\" # web")
         => ("cluster.toml", "# web", "virtual_server \"web\": ingress: \"local\" keeps no state, and forward = \"nat\" needs it");
     nat_without_snat: Files::new().cluster_end(&extra("10.99.0.9", 80, "forward = \"nat\" # nat\ngroup = \"far\"", REAL))
