@@ -111,7 +111,11 @@ struct Node(Option<Child>);
 impl Node {
     /// Starts a node and waits until it answers.
     fn start(scratch: &Scratch) -> Self {
-        let mut command = steerage(&["run", "-c"]);
+        Self::start_by(steerage(&["run", "-c"]), scratch)
+    }
+
+    /// The same by `command`, to which the node file is added.
+    fn start_by(mut command: Command, scratch: &Scratch) -> Self {
         command.arg(scratch.file("node.toml")).stderr(Stdio::piped()).stdout(Stdio::null());
         let mut node = Self(Some(command.spawn().unwrap()));
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -384,4 +388,18 @@ fn a_capture_file_is_not_overwritten_by_what_was_made_of_it() {
     assert_eq!(named.status.code(), Some(1));
     assert!(said(&named).contains("is written, and stands twice"), "{}", said(&named));
     assert_eq!(fs::read(scratch.file("left-in.pcap")).unwrap(), before);
+}
+
+#[test]
+fn sighup_is_ignored_where_it_was_ignored_before() {
+    let scratch = Scratch::new("nohup");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" run -c \"$1\"", env!("CARGO_BIN_EXE_steerage")]);
+    shell.env_remove("STEERAGE_LOG").stdin(Stdio::null());
+    let node = Node::start_by(shell, &scratch);
+    node.signal("HUP");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(stats(&scratch.socket()).status.success(), "it runs on");
+    node.signal("TERM");
+    assert_eq!(node.end().status.code(), Some(0));
 }

@@ -116,11 +116,23 @@ pub fn run(path: &Path) -> Result<(), Exit> {
 fn signals() -> Result<Arc<AtomicBool>, std::io::Error> {
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP] {
+        // As nohup(1) asks.
+        if signal == SIGHUP && ignored(signal) {
+            continue;
+        }
         // In this order: the shutdown must not see the flag that the same signal sets.
         flag::register_conditional_shutdown(signal, 128 + signal, asked.clone())?;
         flag::register(signal, asked.clone())?;
     }
     Ok(asked)
+}
+
+/// Whether the process was started with `signal` ignored (`SigIgn` in proc_pid_status(5)).
+fn ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// Builds a node on `devices` and runs it until `asked` or a worker's panic. `prepare` runs on each worker thread.

@@ -260,7 +260,9 @@ fn peers(stats: &Value) -> Table {
             (true, false) => "up, not ready",
             (false, _) => "DOWN",
         };
-        let other = if peer["same_configuration"] == false { ", other configuration!" } else { "" };
+        // Of one that was never heard, nothing is known.
+        let differs = peer["same_configuration"] == false && peer["heard_ms_ago"].is_u64();
+        let other = if differs { ", other configuration!" } else { "" };
         table.rows.push(vec![
             text(peer, "name"),
             format!("{state}{other}"),

@@ -66,7 +66,7 @@ fn a_node() -> Value {
         ],
         "peers": [
             { "name": "n2", "up": true, "ready": true, "heard_ms_ago": 12, "view": 4, "buckets": 1365,
-              "incarnation": 77, "same_configuration": true },
+              "incarnation": 77, "same_configuration": false },
             { "name": "n3", "up": false, "ready": false, "heard_ms_ago": null, "view": 0, "buckets": 1365,
               "incarnation": 0, "same_configuration": false },
         ],
@@ -104,9 +104,9 @@ Virtual servers and their real servers
   dns   10.99.0.1:53/udp   dsr-l2, local  edge (not here)            0         0           0     0 B            0     0 B
 
 Other nodes
-  node  state                           heard  view  buckets  life
-  n2    up                          12 ms ago     4    1,365    77
-  n3    DOWN, other configuration!      never     0    1,365     0
+  node  state                         heard  view  buckets  life
+  n2    up, other configuration!  12 ms ago     4    1,365    77
+  n3    DOWN                          never     0    1,365     0
 
 Neighbours
   interface  address    MAC
