@@ -252,7 +252,8 @@ pub(super) fn check_memory(sink: &Sink, node: &NodeFile, workers: Option<u16>) {
             sink.error(port.item.place, port.item.path.as_str(), Problem::new(message).hint(hint));
         }
     }
-    let pools = ports.iter().filter(|p| p.device.as_ref().is_some_and(|d| exclusive(&d.value).is_some())).count();
+    let pools =
+        ports.iter().filter(|p| p.device.as_ref().is_some_and(|d| exclusive(&d.value).is_some())).count();
     let buffer = buffer_memory(u64::from(dpdk.buffer_bytes), dpdk.hugepages);
     let buffers = u64::from(dpdk.buffers) + CONTROL_BUFFERS;
     let needed = (pools as u64 * (buffers * (buffer + RING_SLOTS) + PORT_BYTES)).div_ceil(1 << 20);
