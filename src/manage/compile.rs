@@ -17,6 +17,7 @@ use crate::view::{
 };
 use crate::wire::backplane;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the configuration's checks promise and the compiler still has to see for itself.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -44,7 +45,10 @@ pub enum CompileError {
 
 /// A digest of all that the nodes of a cluster must agree on, under their key.
 pub fn digest(config: &Config) -> u64 {
-    let Config { cluster, snats, virtual_servers, .. } = config;
+    let Config { cluster, snats, .. } = config;
+    let mut virtual_servers = config.virtual_servers.clone();
+    // How long an idle flow lives may be left to each node's own file.
+    virtual_servers.iter_mut().for_each(|v| v.idle = Duration::ZERO);
     // The derived text names every field, so none can be forgotten.
     siphash13_bytes(cluster.hash_key, format!("{cluster:?} {snats:?} {virtual_servers:?}").as_bytes())
 }
@@ -200,6 +204,7 @@ fn groups(config: &Config) -> Vec<Group> {
                 name: group.name.clone(),
                 members: group.members.iter().fold(0, |set, m| set | 1 << m.0),
                 placement: Placement::initial(seed, &weights),
+                own_snats: own.len(),
                 snats: own.into_iter().chain(others).map(|(i, _)| SnatId(i as u16)).collect(),
             }
         })

@@ -120,7 +120,8 @@ impl Manager {
                 }
             }
         }
-        while let Ok(beat) = self.heartbeats_in.try_recv() {
+        for _ in 0..CHANNEL {
+            let Ok(beat) = self.heartbeats_in.try_recv() else { break };
             changed |= self.heard(&beat, now);
         }
         let nodes = &self.config.cluster.nodes;

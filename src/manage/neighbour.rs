@@ -15,7 +15,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const TRIES: u32 = 3;
 /// How long an answer is believed before it is asked for again.
 const FRESH: Duration = Duration::from_secs(30);
-/// How long a neighbour that the configuration doesn't want is remembered; who needs it longer asks again.
+/// How long a neighbour that the configuration doesn't want is remembered once the table is half full; who needs it longer
+/// asks again.
 const STRANGER: Duration = Duration::from_secs(120);
 /// Timers that one turn fires.
 const TIMER_SLICE: usize = 64;
@@ -90,6 +91,7 @@ impl Neighbours {
     /// Calls `ask` for every neighbour whose question is due; forgets those that don't answer.
     pub fn turn(&mut self, now: Instant, mut ask: impl FnMut(Neighbour)) {
         let mut again = Vec::new();
+        let crowded = self.known.len() > MAX_NEIGHBOURS / 2;
         let (known, changed) = (&mut self.known, &mut self.changed);
         self.timers.advance(now, TIMER_SLICE, |neighbour| {
             let Some(entry) = known.get_mut(&neighbour) else { return };
@@ -97,7 +99,7 @@ impl Neighbours {
             if entry.mac.is_some() && entry.asked == 0 && now < stale {
                 return again.push((neighbour, stale));
             }
-            let old = entry.stranger_since.is_some_and(|since| now >= since + STRANGER);
+            let old = crowded && entry.stranger_since.is_some_and(|since| now >= since + STRANGER);
             if entry.asked >= TRIES || old {
                 *changed |= entry.mac.take().is_some();
                 if entry.stranger_since.is_some() {

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// How long a packet waits for a neighbour's answer: as long as a client's stack waits before it sends again.
 const HOLD: Duration = Duration::from_secs(1);
 
+/// Neighbours that a worker asks for in a second.
+pub const QUESTIONS_A_SECOND: u32 = 500;
+
 /// What one worker hands to another of its node.
 pub enum Handoff<F> {
     /// A packet of a flow that the other owns; the frame starts at its IP header.
@@ -92,6 +95,8 @@ pub struct Egress<P: Port> {
     pub counters: Arc<Counters>,
     /// "Too big" messages that may still be sent in this second.
     pub errors_left: u32,
+    /// Neighbours that may still be asked for in this second.
+    pub questions_left: u32,
 }
 
 impl<P: Port> Egress<P> {
@@ -104,7 +109,17 @@ impl<P: Port> Egress<P> {
         counters: Arc<Counters>,
     ) -> Self {
         let rings = rings.into_iter().map(|r| r.map(|ring| RingSlot { ring, out: Burst::new() })).collect();
-        Self { me, ports, rings, held: ArrayVec::new(), events, heartbeats, counters, errors_left: 0 }
+        Self {
+            me,
+            ports,
+            rings,
+            held: ArrayVec::new(),
+            events,
+            heartbeats,
+            counters,
+            errors_left: 0,
+            questions_left: 0,
+        }
     }
 
     /// Frees a packet that goes no further, and counts why.
@@ -231,7 +246,9 @@ impl<P: Port> Egress<P> {
     fn hold(&mut self, frame: P::Frame, towards: Towards, outer: Outer, neighbour: Neighbour, now: Instant) {
         let waiting = self.held.iter().filter(|h| h.towards == towards).count();
         // The management thread asks again by itself; that one packet waits is enough for it to know.
-        if waiting == 0 {
+        // Next hops of the configuration it asks for anyway; for others a flood of strangers must not fill its table.
+        if waiting == 0 && matches!(towards, Towards::Address(_)) && self.questions_left > 0 {
+            self.questions_left -= 1;
             self.tell(Event::Resolve(neighbour));
         }
         if waiting >= MAX_HELD_EACH {

@@ -69,8 +69,8 @@ pub fn open(
         let (snat, port, reply) =
             snat(view, sessions, counters, real, meta, now).ok_or(Verdict::SnatExhausted)?;
         (session.snat, session.snat_port, names_here.reply) = (snat, port, Some(reply));
-    } else if session.state == State::Reset {
-        return Ok(Opened::Stateless(real)); // a lone RST: nothing will follow
+    } else if session.state != State::HalfOpen {
+        return Ok(Opened::Stateless(real)); // a lone RST or FIN: little will follow
     }
     let opened = sessions.open(names_here, meta.key, session, |key, session| {
         counters.sessions_evicted.inc();
@@ -125,26 +125,27 @@ fn snat(
         &view.services.groups[view.services.virtual_servers[server.virtual_server.index()].group.index()];
     let bucket = meta.hash.bucket();
     let start = mix(meta.hash.0 ^ now.0) as usize;
-    let addresses = group
-        .snats
-        .iter()
+    // This node's own come first; where there are more than are tried, flows begin at different ones.
+    let (own, others) = group.snats.split_at(group.own_snats);
+    let addresses = rotated(own, start)
+        .chain(rotated(others, start))
         .filter(|snat| view.services.snats[snat.index()].address.is_v4() == server.address.is_v4());
     let mut spare: Option<(EntryId, u16, FlowHash)> = None;
     for snat in addresses.take(SNAT_ADDRESSES) {
         for i in 0..PORTS_A_BUCKET {
             let class = (start + i) % PORTS_A_BUCKET + 1;
             let port = (class * BUCKETS) as u16 | bucket.0;
-            let key = view.reply_key(real, *snat, port);
+            let key = view.reply_key(real, snat, port);
             let hash = view.hash_key.flow(&key);
             let taken = sessions.find(hash, &key, |s| view.reply_key(s.real, s.snat, s.snat_port) == key);
-            let Some((id, _)) = taken else { return Some((*snat, port, hash)) };
+            let Some((id, _)) = taken else { return Some((snat, port, hash)) };
             let rank = |id| {
                 let session = sessions.flows().get(id);
-                (session.state == State::HalfOpen, session.last_seen)
+                (matches!(session.state, State::HalfOpen | State::Answered), session.last_seen)
             };
-            let may_go =
-                matches!(sessions.flows().get(id).state, State::HalfOpen | State::Closed | State::Reset);
-            if may_go && spare.is_none_or(|(other, ..)| rank(id) < rank(other)) {
+            if sessions.flows().get(id).state.unproven()
+                && spare.is_none_or(|(other, ..)| rank(id) < rank(other))
+            {
                 spare = Some((id, port, hash));
             }
         }
@@ -155,4 +156,9 @@ fn snat(
     gone(counters, view, &session);
     counters.sessions_evicted.inc();
     Some((session.snat, port, hash))
+}
+
+/// All of a list, beginning at its `start`th modulo its length.
+fn rotated(list: &[SnatId], start: usize) -> impl Iterator<Item = SnatId> + '_ {
+    (0..list.len()).map(move |i| list[(start + i) % list.len()])
 }

@@ -41,8 +41,12 @@ pub fn advance(session: &mut Session, ip_protocol: u8, tcp_flags: u8, direction:
     let nat = session.snat_port != 0;
     let handshake = tcp_flags & SYN != 0;
     session.state = match (session.state, direction) {
+        // With NAT a handshake that no server has answered stays one, whatever the client's side says.
+        (HalfOpen, Direction::Forward) if nat => HalfOpen,
         _ if tcp_flags & RST != 0 => Reset,
-        (Reset, _) if !handshake && tcp_flags & FIN == 0 => Established,
+        // Only the server's word shows that it didn't believe the RST, where its words pass here.
+        (Reset, Direction::Reply) if !handshake && tcp_flags & FIN == 0 => Established,
+        (Reset, Direction::Forward) if !nat && !handshake && tcp_flags & FIN == 0 => Established,
         (HalfOpen | Answered | Established, Direction::Forward) if tcp_flags & FIN != 0 => ClientClosing,
         (HalfOpen | Answered | Established, Direction::Reply) if tcp_flags & FIN != 0 => ServerClosing,
         (ClientClosing, Direction::Reply) | (ServerClosing, Direction::Forward) if tcp_flags & FIN != 0 => {
@@ -50,8 +54,7 @@ pub fn advance(session: &mut Session, ip_protocol: u8, tcp_flags: u8, direction:
         }
         // Only NAT sees the server's half of the handshake, and there it is needed: anyone can forge the client's.
         (HalfOpen, Direction::Reply) => Answered,
-        (HalfOpen, Direction::Forward) if !nat && !handshake && tcp_flags & ACK != 0 => Established,
-        (Answered, Direction::Forward) if !handshake && tcp_flags & ACK != 0 => Established,
+        (HalfOpen | Answered, Direction::Forward) if !handshake && tcp_flags & ACK != 0 => Established,
         (state, _) => state,
     };
 }

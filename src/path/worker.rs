@@ -2,7 +2,7 @@
 
 use super::backplane::{self, Received};
 use super::counters::Counters;
-use super::egress::{Egress, Handoff};
+use super::egress::{Egress, Handoff, QUESTIONS_A_SECOND};
 use super::icmp;
 use super::local;
 use super::message::Command;
@@ -299,6 +299,7 @@ impl<P: Port> Worker<P> {
         if now >= self.second_ends {
             self.second_ends = now + Duration::from_secs(1);
             egress.errors_left = icmp::ERRORS_A_SECOND;
+            egress.questions_left = QUESTIONS_A_SECOND;
         }
         let core = &self.core;
         core.egress.counters.sessions.set(core.sessions.flows().len() as u64);

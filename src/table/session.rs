@@ -47,6 +47,13 @@ pub struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place([u8; 3]);
 
+impl State {
+    /// Nothing that only the two ends could have sent shows that there is a connection: such a session makes room for others.
+    pub fn unproven(self) -> bool {
+        matches!(self, Self::HalfOpen | Self::Answered | Self::Closed | Self::Reset)
+    }
+}
+
 impl Default for Place {
     fn default() -> Self {
         Self([0xff; 3])
@@ -81,10 +88,10 @@ pub struct Names {
 }
 
 /// Places of the queue that are looked at for a session that can go when the table is full.
-const EVICTION_TRIES: usize = 16;
+const EVICTION_TRIES: usize = 32;
 
-/// The sessions of one worker. Half-open ones have at most a quarter of the room: they stand in a queue of that length,
-/// and the oldest still half-open is evicted for the next. Established ones are never evicted.
+/// The sessions of one worker. Each starts in a queue a quarter as long as the table; the oldest one there that isn't
+/// established yet, or no more, is evicted for the next. Established ones are never evicted.
 pub struct SessionTable {
     flows: FlowTable<Session>,
     half_open: Box<[Option<EntryId>]>,
@@ -153,10 +160,9 @@ impl SessionTable {
         }
         // Room may be short before the queue is full: look among its next places for one that can go.
         for _ in 0..EVICTION_TRIES {
-            if self.flows.len() < self.flows.capacity() {
+            if self.flows.len() < self.flows.capacity() || self.evict_oldest(&mut evict) {
                 break;
             }
-            self.evict_oldest(&mut evict);
             self.advance();
         }
         let id = self.flows.insert(names.forward, key, session)?;
@@ -178,15 +184,17 @@ impl SessionTable {
         self.oldest = if self.oldest + 1 == self.half_open.len() { 0 } else { self.oldest + 1 };
     }
 
-    /// Empties the queue's oldest place; if the session that took it is still there and still half-open, that one goes. (The
+    /// Empties the queue's oldest place; if the session that took it is still there and unproven, that one goes. (The
     /// entry may be another session's by now; that one has another place, or none.)
-    fn evict_oldest(&mut self, evict: &mut impl FnMut(&FlowKey, &Session) -> Names) {
-        let Some(id) = self.half_open[self.oldest].take() else { return };
+    fn evict_oldest(&mut self, evict: &mut impl FnMut(&FlowKey, &Session) -> Names) -> bool {
+        let Some(id) = self.half_open[self.oldest].take() else { return false };
         let (key, session) = (*self.flows.key(id), *self.flows.get(id));
-        if key.protocol != 0 && session.state == State::HalfOpen && session.place == Place::new(self.oldest) {
+        if key.protocol != 0 && session.state.unproven() && session.place == Place::new(self.oldest) {
             let names = evict(&key, &session);
             self.close(id, names);
+            return true;
         }
+        false
     }
 
     /// Removes a session.

@@ -90,6 +90,8 @@ pub struct Group {
     pub placement: Placement,
     /// SNAT addresses of the group in the order in which this node tries them: its own first.
     pub snats: Vec<SnatId>,
+    /// How many of those this node advertises itself.
+    pub own_snats: usize,
 }
 
 impl Group {

@@ -223,6 +223,7 @@ fn a_blind_reset_does_not_shorten_a_connection_that_goes_on() {
     reset[38..42].copy_from_slice(&0xdead_beefu32.to_be_bytes());
     world.exchange(1, &reset);
     assert_eq!(world.exchange(1, &syn.with_flags(ACK).frame_to(1)).len(), 1);
+    assert_eq!(world.exchange(1, &at_server.answer(ACK).frame_to(1)).len(), 1);
     world.run(20_000); // `closed` is 5 s in the lab's profile
     assert_eq!(world.exchange(1, &syn.with_flags(ACK).frame_to(1)).len(), 1);
 }
