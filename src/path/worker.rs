@@ -7,7 +7,7 @@ use super::icmp;
 use super::local;
 use super::message::Command;
 use super::meta::{Batch, Kind, Meta};
-use super::parse;
+use super::parse::{self, Link};
 use super::port::{Burst, Frame, Pool, Port};
 use super::rewrite;
 use super::select::{self, Opened};
@@ -173,20 +173,11 @@ impl<P: Port> Worker<P> {
         view: &View,
         core: &mut Core<P>,
         batch: &mut Batch<P::Frame>,
-        mut frame: P::Frame,
+        frame: P::Frame,
         port: PortId,
         now: Instant,
     ) {
-        let mac = core.egress.ports[port.index()].caps.mac;
-        let link = match parse::link(&frame, view, port, mac) {
-            Ok(link) => link,
-            Err(verdict) => return core.egress.drop(frame, verdict),
-        };
-        match link.ethertype {
-            ethertype::IPV4 | ethertype::IPV6 => {}
-            ethertype::ARP => return local::arp(view, &mut core.egress, frame, &link),
-            _ => return core.egress.drop(frame, Verdict::UnknownEthertype),
-        }
+        let Some((mut frame, link)) = core.link(view, frame, port) else { return };
         if !frame.shrink_front(link.payload) {
             return core.egress.drop(frame, Verdict::EthernetMalformed);
         }
@@ -207,20 +198,11 @@ impl<P: Port> Worker<P> {
         view: &View,
         core: &mut Core<P>,
         batch: &mut Batch<P::Frame>,
-        mut frame: P::Frame,
+        frame: P::Frame,
         port: PortId,
         now: Instant,
     ) {
-        let mac = core.egress.ports[port.index()].caps.mac;
-        let link = match parse::link(&frame, view, port, mac) {
-            Ok(link) => link,
-            Err(verdict) => return core.egress.drop(frame, verdict),
-        };
-        match link.ethertype {
-            ethertype::IPV4 | ethertype::IPV6 => {}
-            ethertype::ARP => return local::arp(view, &mut core.egress, frame, &link),
-            _ => return core.egress.drop(frame, Verdict::UnknownEthertype),
-        }
+        let Some((mut frame, link)) = core.link(view, frame, port) else { return };
         match backplane::receive(&mut frame, view, &link) {
             Ok(Received::Packet(meta)) => {
                 core.egress.counters.steered_in.inc();
@@ -329,6 +311,21 @@ impl<P: Port> Worker<P> {
 }
 
 impl<P: Port> Core<P> {
+    /// Reads a frame's Ethernet header. None: it was no IP, and is dealt with.
+    #[inline]
+    fn link(&mut self, view: &View, frame: P::Frame, port: PortId) -> Option<(P::Frame, Link)> {
+        let mac = self.egress.ports[port.index()].caps.mac;
+        match parse::link(&frame, view, port, mac) {
+            Ok(link) => match link.ethertype {
+                ethertype::IPV4 | ethertype::IPV6 => return Some((frame, link)),
+                ethertype::ARP => local::arp(view, &mut self.egress, frame, &link),
+                _ => self.egress.drop(frame, Verdict::UnknownEthertype),
+            },
+            Err(verdict) => self.egress.drop(frame, verdict),
+        }
+        None
+    }
+
     #[inline(always)]
     fn prefetch_index(&self, meta: &Meta) {
         self.sessions.flows().prefetch_index(meta.hash);

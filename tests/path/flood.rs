@@ -1,14 +1,7 @@
 //! Floods of forged handshakes: they must not take what real clients need.
 
 use crate::packets::{ACK, FIN, Packet, RST, SYN, open, read, tcp};
-use crate::world::{Spec, World, addr};
-
-fn single() -> Spec {
-    let mut cluster = "[[snat]]\naddress = \"10.10.0.101\"\nnode = \"n1\"\n".to_owned();
-    cluster += &crate::world::virtual_server("nat", "10.99.0.1", "tcp", "nat", "all");
-    cluster += &crate::world::virtual_server("dsr", "10.99.0.2", "tcp", "dsr-l2", "all");
-    Spec { nodes: 1, cluster, ..Spec::default() }
-}
+use crate::world::{World, addr, single};
 
 #[test]
 fn a_syn_flood_that_servers_answer_leaves_room() {

@@ -1,22 +1,14 @@
 //! What attackers, accidents and strange neighbours must not be able to do to a node.
 
-use crate::packets::{ACK, Packet, RST, SYN, ethernet, open, read, tcp, udp};
-use crate::world::{Spec, World, addr, front_mac, host_mac};
+use crate::packets::{ACK, Packet, RST, SYN, data_frame, ethernet, open, read, tcp, udp};
+use crate::world::{Spec, World, addr, front_mac, host_mac, single};
 use steerage::base::{Addr, FlowHash, HashKey, Incarnation, Mac, NodeId, WorkerId};
 use steerage::wire::arp::{self, Arp, Operation};
 use steerage::wire::backplane::{self, Header, Stage};
 use steerage::wire::checksum::{self, Delta};
 use steerage::wire::eth::{self, ethertype};
 use steerage::wire::icmp::{self, Neighbour};
-use steerage::wire::{ipv4, ipv6, udp as wire_udp};
-
-/// One node with a NAT and a DSR virtual server.
-fn single() -> Spec {
-    let mut cluster = "[[snat]]\naddress = \"10.10.0.101\"\nnode = \"n1\"\n".to_owned();
-    cluster += &crate::world::virtual_server("nat", "10.99.0.1", "tcp", "nat", "all");
-    cluster += &crate::world::virtual_server("dsr", "10.99.0.2", "tcp", "dsr-l2", "all");
-    Spec { nodes: 1, cluster, ..Spec::default() }
-}
+use steerage::wire::{ipv4, ipv6};
 
 /// The queue of half-open sessions must not name entries that were given to others since: with one session in the table
 /// the next client's SYN must not evict the first one's handshake.
@@ -65,27 +57,6 @@ fn twenty_nodes_hear_each_other() {
 fn control_seventeen_nodes_hear_each_other() {
     let mut world = World::new(Spec { nodes: 17, ..Spec::default() });
     assert!(world.stats(1).peers.iter().all(|p| p.up));
-}
-
-fn data_frame(header: &Header, packet: &[u8]) -> Vec<u8> {
-    let mut payload = vec![0; backplane::HEADER_LEN];
-    header.write(&mut payload);
-    payload.extend(packet);
-    let mut out = vec![0; 28];
-    let ip = ipv4::Header {
-        tos: 0,
-        total_len: (28 + payload.len()) as u16,
-        id: 1,
-        flags_and_offset: 0,
-        ttl: 64,
-        protocol: 17,
-        src: addr("10.20.0.12"),
-        dst: addr("10.20.0.11"),
-    };
-    ip.write(&mut out);
-    wire_udp::write_tunnel(&mut out[20..], 50_000, 6600, payload.len() as u16);
-    out.extend(payload);
-    ethernet(Mac([2, 0, 0, 0, 2, 1]), Mac([2, 0, 0, 0, 2, 2]), &out)
 }
 
 /// A bit that flips in the hash of a data frame (nothing covers it: no outer checksum, no cookie) must not bring the node

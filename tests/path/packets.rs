@@ -3,6 +3,8 @@
 use crate::world::{addr, front_mac, host_mac};
 use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader};
 use steerage::base::{Addr, Mac};
+use steerage::wire::backplane::{self, Header};
+use steerage::wire::{ipv4, udp as wire_udp};
 
 pub use steerage::wire::tcp::flags::{ACK, FIN, RST, SYN};
 
@@ -175,4 +177,28 @@ pub fn read(packet: &[u8]) -> Packet {
 /// Addresses and Ethernet payload of a frame.
 pub fn open(frame: &[u8]) -> (Mac, Mac, &[u8]) {
     (Mac(frame[..6].try_into().unwrap()), Mac(frame[6..12].try_into().unwrap()), &frame[14..])
+}
+
+const BACK: [Mac; 2] = [Mac([2, 0, 0, 0, 2, 1]), Mac([2, 0, 0, 0, 2, 2])];
+
+/// A data frame from node 2 to node 1 as `header` says, with `packet` inside.
+pub fn data_frame(header: &Header, packet: &[u8]) -> Vec<u8> {
+    let mut payload = vec![0; backplane::HEADER_LEN];
+    header.write(&mut payload);
+    payload.extend(packet);
+    let mut out = vec![0; 28];
+    let ip = ipv4::Header {
+        tos: 0,
+        total_len: (28 + payload.len()) as u16,
+        id: 1,
+        flags_and_offset: 0,
+        ttl: 64,
+        protocol: 17,
+        src: addr("10.20.0.12"),
+        dst: addr("10.20.0.11"),
+    };
+    ip.write(&mut out);
+    wire_udp::write_tunnel(&mut out[20..], 50_000, 6600, payload.len() as u16);
+    out.extend(payload);
+    ethernet(BACK[0], BACK[1], &out)
 }

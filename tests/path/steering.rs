@@ -1,10 +1,9 @@
 //! Steering between cores and nodes (MECHANISMS §0, §2, §4), each with its control.
 
-use crate::packets::{ACK, Packet, SYN, ethernet, open, read, tcp, udp};
+use crate::packets::{ACK, Packet, SYN, data_frame, open, read, tcp, udp};
 use crate::world::{Spec, World, addr, front_mac, host_mac, virtual_server};
-use steerage::base::{FlowHash, FlowKey, HashKey, Incarnation, Mac, NodeId};
+use steerage::base::{FlowHash, FlowKey, HashKey, Incarnation, NodeId};
 use steerage::wire::backplane::{self, Header, Stage};
-use steerage::wire::{ipv4, udp as wire_udp};
 
 /// A flow that node 1 receives and does not own.
 fn foreign(world: &mut World, vip: &str) -> Packet {
@@ -259,30 +258,6 @@ fn local_virtual_servers_are_handled_where_they_arrive() {
         (world.sum("steered_out"), world.sum("sessions_opened"), world.sum("steering_sessions")),
         (0, 0, 0)
     );
-}
-
-const BACK: [Mac; 2] = [Mac([2, 0, 0, 0, 2, 1]), Mac([2, 0, 0, 0, 2, 2])];
-
-/// A data frame from node 2 to node 1 as `header` says, with `packet` inside.
-fn data_frame(header: &Header, packet: &[u8]) -> Vec<u8> {
-    let mut payload = vec![0; backplane::HEADER_LEN];
-    header.write(&mut payload);
-    payload.extend(packet);
-    let mut out = vec![0; 28];
-    let ip = ipv4::Header {
-        tos: 0,
-        total_len: (28 + payload.len()) as u16,
-        id: 1,
-        flags_and_offset: 0,
-        ttl: 64,
-        protocol: 17,
-        src: addr("10.20.0.12"),
-        dst: addr("10.20.0.11"),
-    };
-    ip.write(&mut out);
-    wire_udp::write_tunnel(&mut out[20..], 50_000, 6600, payload.len() as u16);
-    out.extend(payload);
-    ethernet(BACK[0], BACK[1], &out)
 }
 
 /// Frames that no living node of the cluster has sent are refused, each for its reason.

@@ -80,6 +80,14 @@ pub fn virtual_server(name: &str, vip: &str, protocol: &str, forward: &str, grou
     out
 }
 
+/// One node with a NAT and a DSR virtual server.
+pub fn single() -> Spec {
+    let mut cluster = "[[snat]]\naddress = \"10.10.0.101\"\nnode = \"n1\"\n".to_owned();
+    cluster += &virtual_server("nat", "10.99.0.1", "tcp", "nat", "all");
+    cluster += &virtual_server("dsr", "10.99.0.2", "tcp", "dsr-l2", "all");
+    Spec { nodes: 1, cluster, ..Spec::default() }
+}
+
 /// One node with the far ends of its ports.
 pub struct Appliance {
     pub node: Node<MemoryPort>,
