@@ -65,7 +65,7 @@ counters! {
     sessions_opened,
     /// Sessions that timed out, or were replaced by their client's next connection from the same port.
     sessions_closed,
-    /// Half-open sessions that had to make room.
+    /// Sessions not established, or no more, that had to make room.
     sessions_evicted,
     /// New flows balanced without a session because there was no room (never NATed ones).
     sessions_refused,

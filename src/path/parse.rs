@@ -19,8 +19,6 @@ use crate::wire::{Malformed, protocol};
 pub struct Link {
     /// The interface.
     pub interface: InterfaceId,
-    /// Its sender.
-    pub source: Mac,
     /// It was sent to all, or to a group.
     pub group: bool,
     /// Type of the payload.
@@ -47,7 +45,7 @@ pub fn link<F: Frame>(frame: &F, view: &View, port: PortId, mac: Mac) -> Result<
         return Err(Verdict::UnknownVlan);
     }
     let interface = view.interface_of(port, vlan).ok_or(Verdict::UnknownVlan)?;
-    Ok(Link { interface, source: header.src(), group: dst.is_multicast(), ethertype, payload })
+    Ok(Link { interface, group: dst.is_multicast(), ethertype, payload })
 }
 
 /// Reads the IP packet at the start of `frame`, cuts off what lies behind it (Ethernet padding), and gives its facts. With
