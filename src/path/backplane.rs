@@ -2,7 +2,7 @@
 
 use super::egress::{Egress, Towards};
 use super::meta::{Kind, Meta};
-use super::parse::{self, Link};
+use super::parse::{self, Hash, Known, Link};
 use super::port::{Frame, Pool, Port};
 use super::verdict::Verdict;
 use crate::base::{Addr, Incarnation, Instant, NodeId};
@@ -38,7 +38,8 @@ pub fn receive<F: Frame>(
 ) -> Result<Received, Verdict> {
     let ip = frame.head().get(link.payload..).ok_or(Verdict::EthernetMalformed)?;
     let whole = frame.len() - link.payload;
-    parse::packet(ip, whole, link.interface, Some(frame.rx_checksum()), meta)?;
+    parse::packet(ip, Known { whole, checksum: Some(frame.rx_checksum()), hash: Hash::None }, meta)?;
+    meta.interface = link.interface;
     let me = view.this_node();
     let outer = &*meta;
     if outer.kind == Kind::Icmp {
@@ -64,8 +65,12 @@ pub fn receive<F: Frame>(
     }
     let inner = bytes.get(backplane::HEADER_LEN..).ok_or(Verdict::BackplaneMalformed)?;
     let before = payload + backplane::HEADER_LEN;
-    parse::packet(inner, end - before, link.interface, None, meta)?;
-    (meta.stage, meta.hash) = (header.stage, header.hash);
+    parse::packet(
+        inner,
+        Known { whole: end - before, checksum: None, hash: Hash::Given(header.hash) },
+        meta,
+    )?;
+    meta.stage = header.stage;
     parse::trim(frame, link.payload + before, meta)?;
     Ok(Received::Packet)
 }

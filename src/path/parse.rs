@@ -3,7 +3,7 @@
 use super::meta::{Kind, Meta};
 use super::port::{Frame, RxChecksum};
 use super::verdict::Verdict;
-use crate::base::{Addr, FlowKey, InterfaceId, Mac, PortId};
+use crate::base::{Addr, FlowHash, FlowKey, HashKey, InterfaceId, Mac, PortId};
 use crate::view::View;
 use crate::wire::backplane::Stage;
 use crate::wire::eth::{self, Eth, ethertype};
@@ -79,14 +79,15 @@ fn tagged(bytes: &[u8], view: &View, intake: &Intake, group: bool) -> Result<Lin
 /// together: be of one family, and a packet to one host in a frame to one station (RFC 1122 §3.3.6, RFC 1812 §5.3.4: else
 /// every node of a link would forward it).
 #[inline(always)]
-pub fn front<F: Frame>(frame: &mut F, link: &Link, meta: &mut Meta) -> Result<(), Verdict> {
+pub fn front<F: Frame>(frame: &mut F, link: &Link, key: HashKey, meta: &mut Meta) -> Result<(), Verdict> {
     let bytes = frame.head().get(link.payload..).ok_or(Verdict::EthernetMalformed)?;
     let whole = frame.len() - link.payload;
     if link.ethertype == ethertype::IPV4 {
-        v4(bytes, whole, link.interface, Some(frame.rx_checksum()), meta)?;
+        v4(bytes, Known { whole, checksum: Some(frame.rx_checksum()), hash: Hash::Key(key) }, meta)?;
     } else {
-        v6(bytes, whole, link.interface, meta)?;
+        v6(bytes, Known { whole, checksum: None, hash: Hash::Key(key) }, meta)?;
     }
+    meta.interface = link.interface;
     if link.group && meta.key.dst.0[0] != 0xff {
         return Err(Verdict::BadAddress);
     }
@@ -103,34 +104,43 @@ pub fn trim<F: Frame>(frame: &mut F, offset: usize, meta: &Meta) -> Result<(), V
     Ok(())
 }
 
-/// Reads into `meta` the facts (all but the hash) of the IP packet at the start of `bytes`, of whose frame `whole` bytes are left from there (more than `bytes`, if
-/// the frame has further segments; or than the packet: Ethernet padding). If the device's word on an IPv4 header checksum is
-/// given, a checksum that it didn't look at is checked.
+/// Where a packet's hash comes from.
+#[derive(Clone, Copy)]
+pub enum Hash {
+    /// To be computed under this key.
+    Key(HashKey),
+    /// Who steered it has computed it.
+    Given(FlowHash),
+    /// Nobody asks for it.
+    None,
+}
+
+/// What is known of a packet before it is read.
+#[derive(Clone, Copy)]
+pub struct Known {
+    /// Bytes of the frame from the IP header on: more than are at hand, if it has further segments; or than the packet has
+    /// (Ethernet padding).
+    pub whole: usize,
+    /// The device's word on an IPv4 header checksum, if that is to be right.
+    pub checksum: Option<RxChecksum>,
+    /// Where the hash comes from.
+    pub hash: Hash,
+}
+
+/// Reads into `meta` the facts (all but the interface) of the IP packet at the start of `bytes`.
 #[inline(always)]
-pub fn packet(
-    bytes: &[u8],
-    whole: usize,
-    interface: InterfaceId,
-    checksum: Option<RxChecksum>,
-    meta: &mut Meta,
-) -> Result<(), Verdict> {
+pub fn packet(bytes: &[u8], known: Known, meta: &mut Meta) -> Result<(), Verdict> {
     match bytes.first().map(|b| b >> 4) {
-        Some(4) => v4(bytes, whole, interface, checksum, meta),
-        Some(6) => v6(bytes, whole, interface, meta),
+        Some(4) => v4(bytes, known, meta),
+        Some(6) => v6(bytes, known, meta),
         _ => Err(Verdict::IpMalformed),
     }
 }
 
 #[inline(always)]
-fn v4(
-    bytes: &[u8],
-    whole: usize,
-    interface: InterfaceId,
-    checksum: Option<RxChecksum>,
-    meta: &mut Meta,
-) -> Result<(), Verdict> {
+fn v4(bytes: &[u8], known: Known, meta: &mut Meta) -> Result<(), Verdict> {
     let ip = Ipv4::new(bytes).map_err(|_| Verdict::IpMalformed)?;
-    match checksum {
+    match known.checksum {
         None | Some(RxChecksum::Good) => {}
         Some(RxChecksum::Unknown) if ip.checksum_ok() => {}
         Some(RxChecksum::Unknown | RxChecksum::Bad) => return Err(Verdict::IpChecksum),
@@ -144,14 +154,13 @@ fn v4(
     if matches!(s >> 24, 0 | 127 | 224..) || d >> 24 >= 224 || s == d {
         return Err(Verdict::BadAddress);
     }
-    meta.interface = interface;
     (meta.ttl, meta.class, meta.dont_fragment) = (ip.ttl(), ip.tos(), ip.dont_fragment());
-    let place = Place { whole, l4: ip.header_len(), len: ip.total_len() };
-    transport(bytes, place, (src, dst), ip.protocol(), protocol::ICMP, meta)
+    let place = Place { l4: ip.header_len(), len: ip.total_len() };
+    transport(bytes, known, place, FlowKey::new(src, dst, 0, 0, ip.protocol()), protocol::ICMP, meta)
 }
 
 #[inline(always)]
-fn v6(bytes: &[u8], whole: usize, interface: InterfaceId, meta: &mut Meta) -> Result<(), Verdict> {
+fn v6(bytes: &[u8], known: Known, meta: &mut Meta) -> Result<(), Verdict> {
     let ip = Ipv6::new(bytes).map_err(|_| Verdict::IpMalformed)?;
     let (src, dst) = (ip.src(), ip.dst());
     let [s, d] = [src, dst].map(|a| u128::from_be_bytes(a.0));
@@ -167,16 +176,13 @@ fn v6(bytes: &[u8], whole: usize, interface: InterfaceId, meta: &mut Meta) -> Re
     if upper.fragment.is_some_and(|f| f.more || f.offset != 0) {
         return Err(Verdict::Fragment);
     }
-    meta.interface = interface;
     (meta.ttl, meta.class, meta.dont_fragment) = (ip.hop_limit(), ip.traffic_class(), true);
-    let place = Place { whole, l4: upper.offset, len: ip.total_len() };
-    transport(bytes, place, (src, dst), upper.protocol, protocol::ICMPV6, meta)
+    let place = Place { l4: upper.offset, len: ip.total_len() };
+    transport(bytes, known, place, FlowKey::new(src, dst, 0, 0, upper.protocol), protocol::ICMPV6, meta)
 }
 
 /// Where a packet's parts are.
 struct Place {
-    /// Bytes of the frame from the IP header on.
-    whole: usize,
     /// Offset of the transport header.
     l4: usize,
     /// Bytes of the packet.
@@ -187,18 +193,18 @@ struct Place {
 #[inline(always)]
 fn transport(
     bytes: &[u8],
-    Place { whole, l4, len }: Place,
-    (src, dst): (Addr, Addr),
-    number: u8,
+    known: Known,
+    Place { l4, len }: Place,
+    mut key: FlowKey,
     icmp: u8,
     meta: &mut Meta,
 ) -> Result<(), Verdict> {
-    if len > whole || l4 > len || len > usize::from(u16::MAX) {
+    if len > known.whole || l4 > len || len > usize::from(u16::MAX) {
         return Err(Verdict::IpMalformed);
     }
     (meta.l4, meta.len, meta.stage, meta.kind) = (l4 as u16, len as u16, Stage::Receive, Kind::Flow);
     let header = bytes.get(l4..len.min(bytes.len())).ok_or(Verdict::IpMalformed)?;
-    let (src_port, dst_port) = match number {
+    (key.src_port, key.dst_port) = match key.protocol {
         protocol::TCP => {
             let tcp = Tcp::new(header).map_err(|_| Verdict::TransportMalformed)?;
             let flags = tcp.flags();
@@ -217,7 +223,7 @@ fn transport(
             meta.tcp_flags = 0;
             (udp.src_port(), udp.dst_port())
         }
-        _ if number == icmp => {
+        number if number == icmp => {
             (meta.kind, meta.tcp_flags) = (Kind::Icmp, 0);
             (0, 0)
         }
@@ -225,9 +231,15 @@ fn transport(
         _ => return Err(Verdict::NoVirtualServer),
     };
     // The unspecified source is for neighbour discovery alone.
-    if src == Addr::UNSPECIFIED && meta.kind == Kind::Flow {
+    if key.src == Addr::UNSPECIFIED && meta.kind == Kind::Flow {
         return Err(Verdict::BadAddress);
     }
-    meta.key = FlowKey::new(src, dst, src_port, dst_port, number);
+    meta.key = key;
+    // Here, where the tuple is at hand in registers.
+    match known.hash {
+        Hash::Key(secret) => meta.hash = secret.flow(&key),
+        Hash::Given(hash) => meta.hash = hash,
+        Hash::None => {}
+    }
     Ok(())
 }

@@ -105,6 +105,16 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     Ok(towards(view, owner))
 }
 
+/// The virtual server of a packet that any node balances by itself, this one too. What claims to come from one of our
+/// addresses is left to [`decide`], which refuses it.
+#[inline(always)]
+pub fn local(view: &View, meta: &Meta) -> Option<VirtualServerId> {
+    let id = view.virtual_server(&meta.key)?;
+    let server = &view.services.virtual_servers[id.index()];
+    let here = server.ingress == Ingress::Local && view.services.groups[server.group.index()].has(view.me);
+    (here && view.services.owned.get(&meta.key.src).is_none()).then_some(id)
+}
+
 /// Counts a steering decision that was made by the tuple, and keeps it.
 #[inline(always)]
 fn hashed(

@@ -15,7 +15,7 @@ use super::steer::{self, Decision};
 use super::track;
 use super::verdict::Verdict;
 use crate::base::limits::{BURST, SWEEP_SLICE};
-use crate::base::{Instant, PortId, WorkerId};
+use crate::base::{Instant, PortId, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::publish::Subscriber;
 use crate::table::ring::Consumer;
@@ -189,11 +189,10 @@ impl<P: Port> Worker<P> {
             Err(why) => return core.no_ip(view, frame, why),
         };
         let meta = batch.next();
-        match parse::front(&mut frame, &link, meta) {
+        match parse::front(&mut frame, &link, view.hash_key, meta) {
             Ok(()) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, meta, now),
             Ok(()) => {
-                meta.hash = view.hash_key.flow(&meta.key);
-                core.prefetch_index(meta);
+                core.sessions.flows().prefetch_index(meta.hash);
                 batch.push(frame);
             }
             Err(verdict) => core.egress.drop(frame, verdict),
@@ -218,7 +217,7 @@ impl<P: Port> Worker<P> {
         match backplane::receive(&mut frame, view, &link, meta) {
             Ok(Received::Packet) => {
                 core.egress.counters.steered_in.inc();
-                core.prefetch_index(meta);
+                core.sessions.flows().prefetch_index(meta.hash);
                 batch.push(frame);
             }
             Ok(Received::Local) => icmp::receive(view, &mut core.egress, frame, meta, now),
@@ -241,7 +240,7 @@ impl<P: Port> Worker<P> {
             for handed in self.handed.drain(..) {
                 match handed {
                     Handoff::Packet(frame, meta) => {
-                        self.core.prefetch_index(&meta);
+                        self.core.sessions.flows().prefetch_index(meta.hash);
                         *self.batch.next() = meta;
                         self.batch.push(frame);
                     }
@@ -343,20 +342,19 @@ impl<P: Port> Core<P> {
         }
     }
 
-    #[inline(always)]
-    fn prefetch_index(&self, meta: &Meta) {
-        self.sessions.flows().prefetch_index(meta.hash);
-        if meta.stage == Stage::Receive {
-            self.steering.prefetch_index(meta.hash);
-        }
-    }
-
     /// The stages behind parsing, for a burst whose index lines are on their way.
     #[inline]
     fn process(&mut self, view: &View, batch: &mut Batch<P::Frame>, now: Instant) {
-        for meta in batch.meta() {
-            self.sessions.flows().prefetch_entry(meta.hash);
-            if meta.stage == Stage::Receive {
+        // Whose index line names no session will most likely want the steering table.
+        let mut strangers: u32 = 0;
+        for (i, meta) in batch.meta().iter().enumerate() {
+            if !self.sessions.flows().prefetch_entry(meta.hash) && meta.stage == Stage::Receive {
+                self.steering.prefetch_index(meta.hash);
+                strangers |= 1 << i;
+            }
+        }
+        for (i, meta) in batch.meta().iter().enumerate() {
+            if strangers >> i & 1 == 1 {
                 self.steering.prefetch_entry(meta.hash);
             }
         }
@@ -369,6 +367,13 @@ impl<P: Port> Core<P> {
 
     #[inline(always)]
     fn packet(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
+        // What any node balances by itself has no session and needs none: asked first, where there is such a virtual server.
+        if view.services.any_local
+            && meta.stage == Stage::Receive
+            && let Some(server) = steer::local(view, meta)
+        {
+            return self.stateless(view, frame, meta, server, now);
+        }
         if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta)
             && let Some(session) = self.take(view, id, direction, meta, now)
         {
@@ -419,8 +424,24 @@ impl<P: Port> Core<P> {
         Some(*session)
     }
 
-    /// A packet without a session here.
+    /// Balances a packet without state.
     #[inline(always)]
+    fn stateless(
+        &mut self,
+        view: &View,
+        frame: P::Frame,
+        meta: &Meta,
+        server: VirtualServerId,
+        now: Instant,
+    ) {
+        match select::real_server(view, server, meta.hash) {
+            Ok(real) => rewrite::forward(view, &mut self.egress, frame, meta, real, None, now),
+            Err(verdict) => self.egress.drop(frame, verdict),
+        }
+    }
+
+    /// A packet without a session here. Not in line: it is long, and most packets have one.
+    #[inline(never)]
     fn stranger(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
         match steer::decide(view, &mut self.steering, &self.egress.counters, self.id, meta, now) {
             Ok(Decision::Open(server)) => {
@@ -443,10 +464,7 @@ impl<P: Port> Core<P> {
                     Err(verdict) => self.egress.drop(frame, verdict),
                 }
             }
-            Ok(Decision::Stateless(server)) => match select::real_server(view, server, meta.hash) {
-                Ok(real) => rewrite::forward(view, &mut self.egress, frame, meta, real, None, now),
-                Err(verdict) => self.egress.drop(frame, verdict),
-            },
+            Ok(Decision::Stateless(server)) => self.stateless(view, frame, meta, server, now),
             Ok(Decision::Worker(worker)) => {
                 let meta = Meta { stage: meta.stage.max(Stage::Owner), ..*meta };
                 self.egress.hand(worker, Handoff::Packet(frame, meta));
