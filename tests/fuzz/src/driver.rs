@@ -74,7 +74,7 @@ impl Driver {
             28 | 29 => self.tagged(draw),
             _ => self.time(draw),
         }
-        if self.waiting >= 24 || draw.once_in(8) {
+        if self.waiting >= 24 || draw.once_in(16) {
             self.step(Duration::from_micros(50));
         }
     }
@@ -287,7 +287,7 @@ impl Driver {
         {
             packet::ipv4_checksum(&mut bytes);
         }
-        let sender = NodeId(draw.one_of(&[1, 2, 1, 2, 1, 2, 0, 3, 0xffff]));
+        let sender = NodeId(draw.one_of(&[1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 0, 3, 0xffff]));
         let life = self.solo.lives.get(usize::from(sender.0).wrapping_sub(1)).copied().unwrap_or(1);
         let incarnation = Incarnation(match draw.below(16) {
             14 => life.wrapping_sub(1),
@@ -309,6 +309,9 @@ impl Driver {
             cookie ^= 1 << draw.below(64);
         }
         let stage = draw.one_of(&[
+            Stage::Owner,
+            Stage::Owner,
+            Stage::Owner,
             Stage::Owner,
             Stage::Owner,
             Stage::Owner,
@@ -515,7 +518,7 @@ impl Driver {
     /// Someone else holds buffers, or lets them go.
     fn resources(&mut self, draw: &mut Draw) {
         self.seized.clear();
-        if draw.once_in(4) {
+        if draw.once_in(32) {
             let spare = draw.below(4);
             self.seized.extend(std::iter::from_fn(|| self.solo.pools.control.alloc()));
             if draw.once_in(2) {

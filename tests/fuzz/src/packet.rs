@@ -69,7 +69,7 @@ impl Packet {
                 6
             }
         };
-        transport.extend((0..self.payload).map(|i| (i * 7) as u8));
+        transport.resize(transport.len() + self.payload, self.payload as u8);
         let pseudo = checksum::pseudo_header(self.src, self.dst, number, transport.len());
         let sum = !checksum::add(pseudo, checksum::sum(&transport));
         // RFC 768: a sum of zero is sent as all ones.

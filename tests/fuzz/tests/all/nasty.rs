@@ -13,8 +13,9 @@ use steerage_fuzz::driver::{Driver, judge};
 use steerage_fuzz::packet::{self, Packet};
 use steerage_fuzz::solo::{Plan, Side, Solo, host_mac, vip};
 
-const PLAN: Plan = Plan { workers: 2, sessions: 1024, buffers: 2048 };
-const PACKETS: u64 = 10_000_000;
+const PLAN: Plan = Plan { workers: 2, sessions: 1024, buffers: 2560 };
+/// Packets of each of two drivers, which go by different seeds at the same time.
+const PACKETS: u64 = 5_000_000;
 /// All buffers have to be back after each so many.
 const CHECK: u64 = 1_000_000;
 
@@ -62,7 +63,7 @@ fn crowd_a_bucket(driver: &mut Driver) {
 
 /// One worker works, the other stands still, and nobody takes what the node sends.
 fn stall(driver: &mut Driver) {
-    for i in 0..8000u16 {
+    for i in 0..16_000u16 {
         let packet = opening(i, i, vip(2, false));
         let frame = packet::frame(Side::Front, host_mac(1), None, &packet.ip());
         driver.injected += u64::from(driver.solo.links[0][0].inject(&frame));
@@ -79,8 +80,15 @@ fn drops(driver: &mut Driver) -> BTreeMap<&'static str, u64> {
 
 #[test]
 fn ten_million_packets() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| five_million(1));
+        five_million(2);
+    });
+}
+
+fn five_million(seed: u64) {
     let mut driver = Driver::new(Solo::new(PLAN));
-    let mut draw = Draw::Seed(Rng::new(1));
+    let mut draw = Draw::Seed(Rng::new(seed));
     let mut next = CHECK;
     while driver.injected < PACKETS {
         for _ in 0..50_000 {
@@ -102,7 +110,7 @@ fn ten_million_packets() {
     driver.finish();
     let drops = drops(&mut driver);
     let counters: BTreeMap<_, _> = driver.solo.node.manager().stats(driver.solo.now).totals.counters;
-    println!("{} frames in, {} judged\n{counters:?}\n{drops:?}", driver.injected, driver.judged);
+    println!("seed {seed}: {} frames in, {} judged\n{counters:?}\n{drops:?}", driver.injected, driver.judged);
     let missed: Vec<_> =
         Verdict::ALL.iter().filter(|v| drops[v.name()] == 0 && !IMPOSSIBLE.contains(v)).collect();
     assert_eq!(missed, Vec::<&Verdict>::new(), "never dropped for");
