@@ -16,14 +16,23 @@ const BETWEEN: &str = "\n####\n";
 
 /// No text makes reading panic; a configuration that passed its checks compiles; a small one's node turns.
 pub fn one(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    accepts(bytes);
+}
+
+/// [`one`]; whether the configuration passed its checks.
+pub fn accepts(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let (node, cluster) = text.split_once(BETWEEN).unwrap_or((text, ""));
     match load(node, cluster) {
         Err(errors) => {
             let told = errors.to_string();
             assert!(!told.trim().is_empty(), "refused without a reason");
+            false
         }
-        Ok(config) => accepted(&config),
+        Ok(config) => {
+            accepted(&config);
+            true
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use steerage::io::memory::{MemoryPool, MemoryPools, MemoryPort};
 use steerage::manage::compile;
 use steerage::path::backplane::{self, Received};
 use steerage::path::meta::{Kind, Meta};
-use steerage::path::parse;
+use steerage::path::parse::{self, Intake};
 use steerage::path::port::{Burst, Frame, Port, PortCaps};
 use steerage::view::View;
 use steerage::wire::{self, eth::ethertype, ipv4::Ipv4, ipv6::Ipv6, protocol};
@@ -60,7 +60,8 @@ pub fn one(bytes: &[u8]) {
 /// Takes the bytes in through a port and reads them as the worker does.
 fn receive(bench: &Bench, side: Side, bytes: &[u8]) {
     let Some(mut frame) = chained(&bench.pools.data, bytes) else { return };
-    let Ok(link) = parse::link(&frame, &bench.view, PortId(side as u8), side.mac()) else { return };
+    let intake = Intake::new(&bench.view, PortId(side as u8), side.mac());
+    let Ok(link) = parse::link(frame.head(), &bench.view, &intake) else { return };
     assert!(link.payload <= bytes.len());
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return;
@@ -71,11 +72,8 @@ fn receive(bench: &Bench, side: Side, bytes: &[u8]) {
             Ok(Received::Control(offset)) => assert!(offset <= frame.head().len()),
             Err(_) => {}
         }
-    } else if frame.shrink_front(link.payload)
-        && let Ok(meta) = parse::packet(&mut frame, link.interface, true)
-    {
+    } else if let Ok(meta) = parse::front(&mut frame, &link) {
         check(&frame, &meta);
-        let _ = parse::fits(&link, meta);
     }
 }
 

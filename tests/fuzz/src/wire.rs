@@ -16,8 +16,11 @@ use steerage::wire::udp::Udp;
 use steerage::wire::vlan::Vlan;
 use steerage::wire::{protocol, udp};
 
+/// Takes a format's bytes, and panics if a promise is broken.
+type Parser = fn(&[u8]);
+
 /// The formats, in the order of their numbers; each is a file of `src/wire`.
-pub const FORMATS: [(&str, fn(&[u8])); 13] = [
+pub const FORMATS: [(&str, Parser); 13] = [
     ("arp", arp),
     ("backplane", backplane),
     ("checksum", checksum),
@@ -142,7 +145,7 @@ fn icmp(bytes: &[u8]) {
 fn ipip(bytes: &[u8]) {
     // An outer header of any values is one that our own parsers take.
     let [a, b, class, label, protocol_number, rest @ ..] = bytes else { return };
-    let addr = |b: u8| if b % 2 == 0 { Addr::v4([10, 0, 0, b]) } else { Addr([b; 16]) };
+    let addr = |b: u8| if b.is_multiple_of(2) { Addr::v4([10, 0, 0, b]) } else { Addr([b; 16]) };
     let (src, dst) = (addr(*a), addr((*b & !1) | (*a & 1)));
     let (len, between) = (rest.len(), if *protocol_number == protocol::UDP { udp::HEADER_LEN } else { 0 });
     let mut out = vec![0; ipip::outer_len(dst) + between];

@@ -59,6 +59,13 @@ fn turn() {
 #[test]
 fn config() {
     replay("config");
+    // Some of each kind, or the search would start far from what it has to reach.
+    let all = inputs("corpus", "config");
+    let accepted = all
+        .iter()
+        .filter(|path| steerage_fuzz::config::accepts(&std::fs::read(path).expect("an input")))
+        .count();
+    assert!(accepted > 3 && accepted < all.len() - 3, "{accepted} of {} are accepted", all.len());
 }
 
 /// Each file of `src/wire` has its place in the target of that name, and inputs of its own.
