@@ -2,7 +2,7 @@
 
 use crate::solo::{Plan, Side, configuration};
 use std::cell::RefCell;
-use steerage::base::{Incarnation, NodeId, PortId};
+use steerage::base::{Addr, FlowHash, FlowKey, Incarnation, InterfaceId, NodeId, PortId};
 use steerage::io::memory::{MemoryPool, MemoryPools, MemoryPort};
 use steerage::manage::compile;
 use steerage::path::backplane::{self, Received};
@@ -10,6 +10,7 @@ use steerage::path::meta::{Kind, Meta};
 use steerage::path::parse::{self, Intake};
 use steerage::path::port::{Burst, Frame, Port, PortCaps};
 use steerage::view::View;
+use steerage::wire::backplane::Stage;
 use steerage::wire::{self, eth::ethertype, ipv4::Ipv4, ipv6::Ipv6, protocol};
 
 struct Bench {
@@ -66,14 +67,39 @@ fn receive(bench: &Bench, side: Side, bytes: &[u8]) {
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return;
     }
+    // What the place of a packet before it left behind must all be written over.
+    let mut meta = stale();
     if side == Side::Back {
-        match backplane::receive(&mut frame, &bench.view, &link) {
-            Ok(Received::Packet(meta) | Received::Local(meta)) => check(&frame, &meta),
+        match backplane::receive(&mut frame, &bench.view, &link, &mut meta) {
+            Ok(Received::Packet) => {
+                assert_ne!(meta.stage, Stage::Receive);
+                check(&frame, &meta);
+            }
+            Ok(Received::Local) => check(&frame, &meta),
             Ok(Received::Control(offset)) => assert!(offset <= frame.head().len()),
             Err(_) => {}
         }
-    } else if let Ok(meta) = parse::front(&mut frame, &link) {
+    } else if parse::front(&mut frame, &link, &mut meta).is_ok() {
+        assert_eq!(meta.stage, Stage::Receive);
         check(&frame, &meta);
+    }
+}
+
+/// Facts of another packet, all of them unlikely.
+fn stale() -> Meta {
+    let address = Addr([0xee; 16]);
+    Meta {
+        key: FlowKey::new(address, address, 0xeeee, 0xeeee, 0xee),
+        hash: FlowHash(0xee),
+        kind: Kind::Icmp,
+        stage: Stage::PreviousOwner,
+        interface: InterfaceId(0xee),
+        tcp_flags: 0xee,
+        ttl: 0xee,
+        class: 0xee,
+        dont_fragment: true,
+        l4: 0xeeee,
+        len: 0xeeee,
     }
 }
 
@@ -81,14 +107,19 @@ fn receive(bench: &Bench, side: Side, bytes: &[u8]) {
 fn check<F: Frame>(frame: &F, meta: &Meta) {
     let head = frame.head();
     assert_eq!(frame.len(), usize::from(meta.len), "cut to its length");
+    assert_ne!(meta.interface, InterfaceId(0xee));
+    let flow = matches!(meta.key.protocol, protocol::TCP | protocol::UDP);
+    assert_eq!(meta.kind, if flow { Kind::Flow } else { Kind::Icmp });
     assert!(meta.l4 <= meta.len && usize::from(meta.l4) <= head.len());
     if meta.key.is_v4() {
         let ip = Ipv4::new(head).expect("an IPv4 header");
         assert_eq!((ip.src(), ip.dst(), ip.protocol()), (meta.key.src, meta.key.dst, meta.key.protocol));
+        assert_eq!((ip.ttl(), ip.tos(), ip.dont_fragment()), (meta.ttl, meta.class, meta.dont_fragment));
         assert!(!ip.is_fragment());
     } else {
         let ip = Ipv6::new(head).expect("an IPv6 header");
         assert_eq!((ip.src(), ip.dst()), (meta.key.src, meta.key.dst));
+        assert_eq!((ip.hop_limit(), ip.traffic_class(), true), (meta.ttl, meta.class, meta.dont_fragment));
     }
     let l4 = &head[usize::from(meta.l4)..];
     match meta.kind {
@@ -97,6 +128,7 @@ fn check<F: Frame>(frame: &F, meta: &Meta) {
                 l4.len() >= if meta.key.protocol == protocol::TCP { 20 } else { 8 },
                 "the header is in one piece"
             );
+            assert_eq!(meta.tcp_flags, if meta.key.protocol == protocol::TCP { l4[13] } else { 0 });
             assert_eq!(l4[..2], meta.key.src_port.to_be_bytes());
             assert_eq!(l4[2..4], meta.key.dst_port.to_be_bytes());
         }
