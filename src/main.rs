@@ -56,10 +56,10 @@ struct Explain {
     /// `tcp` or `udp`
     protocol: String,
     /// Address and port that the packet comes from; an IPv6 address in brackets
-    #[arg(value_name = "ADDRESS:PORT")]
+    #[arg(value_name = "SOURCE:PORT")]
     source: String,
     /// Address and port that it goes to
-    #[arg(value_name = "ADDRESS:PORT")]
+    #[arg(value_name = "DESTINATION:PORT")]
     destination: String,
     /// The node that receives the packet [default: the one that is asked]
     #[arg(short, long, value_name = "NODE")]
@@ -183,7 +183,9 @@ fn explain(asked: &Explain) -> Result<String, String> {
     let tuple = tuple.unwrap_or_else(|error| wrong_usage(&error.to_string()));
     let (body, value) = match &asked.config {
         Some(file) => {
-            let config = config::load(file).map_err(|errors| errors.to_string())?;
+            // The files may well be those of another machine, with other cores.
+            let read = |path: &Path| std::fs::read_to_string(path);
+            let config = config::load_from(&read, file, None).map_err(|errors| errors.to_string())?;
             let request = Request { tuple, receiver: asked.receiver.clone() };
             match explain::offline(&config, &request) {
                 Ok(said) => {
@@ -213,9 +215,15 @@ fn explain(asked: &Explain) -> Result<String, String> {
     Ok(if asked.json { body + "\n" } else { run::explain::lines(&value) })
 }
 
-/// Ends the program as clap does when arguments are wrong: message, usage, exit code 2.
+/// Ends the program as clap does when arguments of `explain` are wrong: message, usage, exit code 2.
 fn wrong_usage(why: &str) -> ! {
-    Command::command().error(ErrorKind::ValueValidation, why).exit()
+    let mut command = Command::command();
+    command.build();
+    let verb = command.get_subcommands_mut().find(|verb| verb.get_name() == "explain");
+    match verb {
+        Some(verb) => verb.error(ErrorKind::ValueValidation, why).exit(),
+        None => Command::command().error(ErrorKind::ValueValidation, why).exit(),
+    }
 }
 
 /// The only socket in `directory`.

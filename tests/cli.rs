@@ -511,3 +511,16 @@ fn explain_tells_a_running_nodes_sessions_and_its_files_a_fresh_flow() {
     node.signal("TERM");
     assert_eq!(node.end().status.code(), Some(0));
 }
+
+/// The manual shows what the program prints.
+#[test]
+fn the_manuals_example_of_explain_is_what_is_printed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manual = fs::read_to_string(root.join("docs/operating.md")).unwrap();
+    let (_, example) = manual.split_once("\n$ steerage ").unwrap();
+    let (line, shown) = example.split_once('\n').unwrap();
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let output = steerage(&arguments).current_dir(root).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(printed(&output), shown.split("```").next().unwrap());
+}

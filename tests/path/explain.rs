@@ -49,7 +49,7 @@ fn random_packet(rng: &mut Rng) -> Packet {
     let v4 = rng.below(2) == 0;
     let net = 1 + rng.below(250);
     let src = match (v4, rng.below(40)) {
-        (true, 0) => pick(rng, &["10.99.0.1", "10.10.0.101", "127.0.0.1", "10.10.0.11"]).to_owned(),
+        (true, 0) => pick(rng, &["10.99.0.1", "10.10.0.101", "127.0.0.1", "224.0.0.5"]).to_owned(),
         (false, 0) => pick(rng, &["fd99::2", "fd10::101", "::1"]).to_owned(),
         (true, 1..4) => pick(rng, &["10.10.0.1", "10.10.0.2"]).to_owned(),
         (false, 1..4) => pick(rng, &["fd10::1", "fd10::2"]).to_owned(),
