@@ -5,7 +5,7 @@ use super::counters::Counters;
 use super::egress::{Egress, Handoff, QUESTIONS_A_SECOND};
 use super::icmp;
 use super::local;
-use super::message::Command;
+use super::message::{Command, Event, Known};
 use super::meta::{Batch, Kind, Meta};
 use super::parse::{self, Intake, Link};
 use super::port::{Burst, Frame, Pool, Port};
@@ -259,6 +259,11 @@ impl<P: Port> Worker<P> {
         for done in 0..COMMAND_SLICE {
             let Ok(command) = self.commands.try_recv() else { return done > 0 };
             match command {
+                Command::LookUp { ticket, meta } => {
+                    let (session, steering) =
+                        steer::known(view, &self.core.sessions, &self.core.steering, &meta);
+                    egress.tell(Event::Known(Known { ticket, worker: self.core.id, session, steering }));
+                }
                 Command::Control { node, message } => {
                     backplane::send_control(view, egress, node, &message, now)
                 }
