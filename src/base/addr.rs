@@ -15,19 +15,19 @@ impl Addr {
     pub const UNSPECIFIED: Self = Self([0; 16]);
 
     /// From the four bytes of an IPv4 header.
-    #[inline]
+    #[inline(always)]
     pub const fn v4(b: [u8; 4]) -> Self {
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]])
     }
 
     /// Whether this is an IPv4 address.
-    #[inline]
+    #[inline(always)]
     pub fn is_v4(&self) -> bool {
-        self.0[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
+        u128::from_be_bytes(self.0) >> 32 == 0xffff
     }
 
     /// The four bytes of an IPv4 address (of an IPv6 address, its last four).
-    #[inline]
+    #[inline(always)]
     pub fn v4_bytes(&self) -> [u8; 4] {
         [self.0[12], self.0[13], self.0[14], self.0[15]]
     }

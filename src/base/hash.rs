@@ -116,9 +116,9 @@ impl HashKey {
     }
 
     /// The hash of a flow direction: two words for IPv4, five for IPv6.
-    #[inline]
+    #[inline(always)]
     pub fn flow(self, key: &FlowKey) -> FlowHash {
-        let tail = u64::from(key.src_port) | u64::from(key.dst_port) << 16 | u64::from(key.protocol) << 32;
+        let tail = key.tail();
         FlowHash(if key.src.is_v4() {
             let [s, d] = [key.src.v4_bytes(), key.dst.v4_bytes()].map(u32::from_le_bytes);
             siphash13(self, [u64::from(s) | u64::from(d) << 32, tail])
@@ -146,25 +146,32 @@ pub const fn mix(mut x: u64) -> u64 {
 
 impl FlowHash {
     /// The group bucket that this flow falls into.
-    #[inline]
+    #[inline(always)]
     pub fn bucket(self) -> Bucket {
         Bucket((mix(self.0 ^ 0x6275_636b_6574_0001) as usize % BUCKETS) as u16)
     }
 
     /// 64 bits for the choice of a Maglev slot.
-    #[inline]
+    #[inline(always)]
     pub fn slot(self) -> u64 {
         mix(self.0 ^ 0x736c_6f74_0000_0002)
     }
 
-    /// 64 bits for the choice of a table line and tag.
-    #[inline]
+    /// 64 bits for the choice of a table line and tag. This use, which comes several times a packet, has the hash as it is:
+    /// that the others are finalised keeps them apart from it as well.
+    #[inline(always)]
     pub fn index(self) -> u64 {
-        mix(self.0 ^ 0x696e_6465_7800_0003)
+        self.0
+    }
+
+    /// An IPv6 flow label for an outer header: 20 bits (RFC 6438 §2).
+    #[inline(always)]
+    pub fn label(self) -> u32 {
+        self.slot() as u32 & 0xf_ffff
     }
 
     /// A UDP source port for an outer header, in the dynamic range (RFC 6335 §6), so that fabrics spread the flows.
-    #[inline]
+    #[inline(always)]
     pub fn outer_port(self) -> u16 {
         0xc000 | (mix(self.0 ^ 0x706f_7274_0000_0004) & 0x3fff) as u16
     }
