@@ -232,12 +232,12 @@ fn configuration() -> config::Config {
     let mut cluster = "[cluster]\nkey = \"000102030405060708090a0b0c0d0e0f\"\n[[node]]\nname = \"n1\"\n\
          backplane = \"10.20.0.11\"\nworkers = 1\n"
         .to_owned();
-    for (vip, real) in [("10.99.0.3", "10.10.0."), ("fd99::3", "fd10::")] {
+    for (name, vip, real) in [("ipv4", "10.99.0.3", "10.10.0."), ("ipv6", "fd99::3", "fd10::")] {
         cluster += &format!(
-            "[[virtual_server]]\nname = \"{vip}\"\naddress = \"{vip}\"\nport = 80\nprotocol = \"udp\"\nforward = \"ipip\"\n"
+            "[[virtual_server]]\nname = \"{name}\"\naddress = \"{vip}\"\nport = 80\nprotocol = \"udp\"\nforward = \"ipip\"\n"
         );
         for s in 21..=24 {
-            let last = if vip.contains(':') { format!("{s:x}") } else { s.to_string() };
+            let last = if name == "ipv6" { format!("{s:x}") } else { s.to_string() };
             cluster +=
                 &format!("[[virtual_server.real_server]]\nname = \"s{s}\"\naddress = \"{real}{last}\"\n");
         }
@@ -324,7 +324,7 @@ fn on_capsule(turn: impl FnOnce(Vec<OpenDevice<DpdkPort>>) -> Box<dyn FnMut() ->
         !over
     };
     host.add(CORE, "turns", until).unwrap();
-    host.run().unwrap();
+    host.run(|| true).unwrap();
 }
 
 /// Capsule's own port, whose bursts are vectors.

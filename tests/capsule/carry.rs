@@ -240,7 +240,7 @@ fn under_capsule(config: &Config, inputs: &[Vec<Vec<u8>>; 2]) -> [Vec<Vec<u8>>; 
     };
     host.add(CORE, "node", hosted).unwrap();
     let panics = host.panics();
-    host.run().unwrap();
+    host.run(|| true).unwrap();
     assert!(panics.try_recv().is_err(), "a turn panicked");
     let mut node = Arc::into_inner(node).unwrap().into_inner().unwrap();
     let port = node.port(WorkerId(0), PortId(0)).unwrap();

@@ -51,7 +51,7 @@ fn turns_run_pinned_with_raw_bursts_and_give_all_buffers_back() {
         };
         host.add(CORE, "turns", turn).unwrap();
         let panics = host.panics();
-        host.run().unwrap();
+        host.run(|| true).unwrap();
         let ((cpus, thread), data_after, control_after) = port_back.recv().unwrap();
         assert_eq!(cpus, CORE.to_string());
         assert!(thread.contains(&format!("core{CORE}")), "{thread}");
@@ -79,7 +79,7 @@ fn a_panic_is_told_and_what_the_turn_owned_is_gone() {
             terminate();
             (panicked.name, *panicked.payload.downcast::<&str>().unwrap())
         });
-        host.run().unwrap();
+        host.run(|| true).unwrap();
         assert_eq!(watcher.join().unwrap(), ("worker-0".to_owned(), "a hundred is enough"));
         assert_eq!((alive.load(Ordering::Relaxed), Arc::strong_count(&alive)), (101, 1));
         // Ports and monitors that are still in use: nothing is closed under them.

@@ -6,6 +6,7 @@
 mod carry;
 mod host;
 mod parsers;
+mod process;
 
 #[path = "../dpdk/capture.rs"]
 mod capture;

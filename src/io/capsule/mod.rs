@@ -118,12 +118,14 @@ impl Host {
         self.panics.clone()
     }
 
-    /// Starts the ports and lets the turns run until the process gets SIGTERM, SIGINT or SIGHUP. After that, the turns are gone
-    /// with all they owned, and the ports are stopped. Queues that no turn owns must not be in use then.
+    /// Starts the ports and lets the turns run until the process gets SIGTERM, SIGINT or SIGHUP and `over` is true then. After
+    /// that, the turns are gone with all they owned, and the ports are stopped. Queues that no turn owns must not be in use
+    /// then.
     ///
     /// # Errors
     /// [`CapsuleError::Runtime`] if a port doesn't start.
-    pub fn run(&mut self) -> Result<(), CapsuleError> {
+    pub fn run(&mut self, over: impl Fn() -> bool + 'static) -> Result<(), CapsuleError> {
+        self.runtime.set_on_signal(move |_| over());
         self.runtime.execute().map_err(|error| CapsuleError::Runtime(error.to_string()))
     }
 }
