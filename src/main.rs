@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use steerage::manage::config::{self, Config};
 use steerage::manage::explain::{self, Request, Tuple};
-use steerage::run::{self, client, show};
+use steerage::run::{self, Exit, client, show};
 use tracing_subscriber::EnvFilter;
 
 /// Where nodes have their sockets unless their configuration says otherwise.
@@ -31,6 +31,10 @@ enum Verb {
         /// The node file.
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// Let capsule's runtime start DPDK and run the workers
+        #[cfg(feature = "capsule")]
+        #[arg(long)]
+        capsule: bool,
     },
     /// Check a node file and what it names, and print everything that is wrong.
     Check {
@@ -93,14 +97,16 @@ struct Stats {
 
 fn main() -> ExitCode {
     match Command::parse().verb {
-        Verb::Run { config } => run(&config),
+        #[cfg(feature = "capsule")]
+        Verb::Run { config, capsule: true } => run(&config, run::capsule::run),
+        Verb::Run { config, .. } => run(&config, run::run),
         Verb::Check { file } => end(check(&file)),
         Verb::Stats(stats) => end(show_stats(&stats)),
         Verb::Explain(asked) => end(explain(&asked)),
     }
 }
 
-fn run(config: &Path) -> ExitCode {
+fn run(config: &Path, node: fn(&Path) -> Result<(), Exit>) -> ExitCode {
     let filter = EnvFilter::builder()
         .with_env_var("STEERAGE_LOG")
         .with_default_directive(tracing::Level::INFO.into())
@@ -112,7 +118,7 @@ fn run(config: &Path) -> ExitCode {
         .with_ansi(colours)
         .with_target(false)
         .init();
-    match run::run(config) {
+    match node(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
             say(&format!("steerage: {exit}"));

@@ -1,6 +1,8 @@
 //! Threads, clocks and sockets: a node as a process, and the command line's side of its admin API.
 
 pub mod api;
+#[cfg(feature = "capsule")]
+pub mod capsule;
 pub mod client;
 pub mod clock;
 pub mod crew;
@@ -64,6 +66,14 @@ pub enum Exit {
     /// Signals or the admin API's thread.
     #[error("the process can't be set up: {0}")]
     System(#[from] std::io::Error),
+    /// Capsule's runtime doesn't host the workers.
+    #[cfg(feature = "capsule")]
+    #[error(transparent)]
+    Capsule(#[from] crate::io::capsule::CapsuleError),
+    /// Capsule's runtime pins its threads.
+    #[cfg(feature = "capsule")]
+    #[error("capsule's runtime needs a core for each worker: set `cores` in `[workers]`")]
+    NoCores,
     /// A worker panicked.
     #[error("{0}; the node has stopped")]
     Panic(#[from] Panic),
@@ -157,19 +167,24 @@ fn serve<P: Port, G: 'static>(
     let api = Api::start(listener, question_in)?;
     let socket = config.admin_socket.display();
     tracing::info!(node = %name, %incarnation, workers = count, %socket, "started");
-    let panic = manage(&mut manager, clock, &questions, &crew, asked);
+    let panic = manage(&mut manager, clock, &questions, || crew.panicked(), asked);
     if panic.is_none() {
         tracing::info!("stopping");
     }
     // A worker that goes down with the first one adds nothing.
     let panic = panic.or(crew.stop());
     drop(api);
+    say_totals(&mut manager, clock);
+    panic.map_or(Ok(()), |panic| Err(panic.into()))
+}
+
+/// Tells what a node that has stopped has done.
+fn say_totals(manager: &mut Manager, clock: Clock) {
     let totals = manager.stats(clock.now()).totals;
     // Drops are of all ports, so the frames are, too.
     let count = |names: [&str; 2]| names.iter().filter_map(|name| totals.counters.get(name)).sum::<u64>();
     let (received, sent) = (count(["rx", "backplane_rx"]), count(["tx", "backplane_tx"]));
     tracing::info!(received, sent, dropped = totals.drops_total, "stopped");
-    panic.map_or(Ok(()), |panic| Err(panic.into()))
 }
 
 fn jobs<P: Port>(
@@ -193,7 +208,7 @@ fn manage(
     manager: &mut Manager,
     clock: Clock,
     questions: &Receiver<Question>,
-    crew: &Crew,
+    panicked: impl Fn() -> Option<Panic>,
     asked: &AtomicBool,
 ) -> Option<Panic> {
     let mut ready = false;
@@ -210,7 +225,7 @@ fn manage(
             ready = !ready;
             tracing::info!("{}", if ready { "ready" } else { "not ready" });
         }
-        if let Some(panic) = crew.panicked() {
+        if let Some(panic) = panicked() {
             return Some(panic);
         }
         if asked.load(Ordering::Relaxed) {
