@@ -107,7 +107,7 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
         interface_of,
         routes,
     };
-    Ok(View {
+    let mut view = View {
         version: 1,
         me: config.me,
         hash_key: cluster.hash_key,
@@ -123,8 +123,11 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
         nodes,
         services: Arc::new(services),
         hops: hops.0,
+        adjacencies: Arc::default(),
         neighbours: ExactMap::build([]),
-    })
+    };
+    view.link();
+    Ok(view)
 }
 
 /// The configured interfaces, and behind them the backplane's, whose id is given too.

@@ -214,8 +214,14 @@ impl Manager {
     fn publish(&mut self) {
         let mut view = self.views.current().clone();
         view.version += 1;
+        let mut moved = false;
         for hop in &mut view.hops {
-            hop.mac = self.neighbours.mac(Neighbour { interface: hop.interface, address: hop.address });
+            let mac = self.neighbours.mac(Neighbour { interface: hop.interface, address: hop.address });
+            moved |= hop.mac != mac;
+            hop.mac = mac;
+        }
+        if moved {
+            view.link();
         }
         view.neighbours = ExactMap::build(self.neighbours.known());
         for (i, node) in view.nodes.iter_mut().enumerate() {
@@ -275,16 +281,10 @@ impl Manager {
         }
     }
 
-    fn traffic(&self, of: impl Fn(&Counters) -> &crate::path::counters::FlowCounters) -> Traffic {
-        let mut sum = Traffic::default();
-        self.workers.iter().for_each(|w| sum.add(of(&w.counters)));
-        sum
-    }
-
     fn virtual_servers(&self) -> Vec<VirtualServerStats> {
         let view = self.views.current();
         let services = &view.services;
-        let each = services.virtual_servers.iter().enumerate().map(|(id, server)| {
+        let each = services.virtual_servers.iter().map(|server| {
             let group = &services.groups[server.group.index()];
             VirtualServerStats {
                 name: server.name.clone(),
@@ -295,17 +295,23 @@ impl Manager {
                 member: group.has(view.me),
                 forward: server.forward,
                 ingress: server.ingress,
-                traffic: self.traffic(|c| &c.virtual_servers[id]),
+                traffic: Traffic::default(),
                 real_servers: Vec::new(),
             }
         });
         let mut all: Vec<_> = each.collect();
         for (i, real) in services.real_servers.iter().enumerate() {
-            all[real.virtual_server.index()].real_servers.push(RealServerStats {
+            let server = &mut all[real.virtual_server.index()];
+            let mut traffic = Traffic::default();
+            for worker in &self.workers {
+                traffic.add(&worker.counters.real_servers[i]);
+                server.traffic.add(&worker.counters.real_servers[i]);
+            }
+            server.real_servers.push(RealServerStats {
                 name: real.name.clone(),
                 address: real.address.ip(),
                 port: real.port,
-                traffic: self.traffic(|c| &c.real_servers[i]),
+                traffic,
             });
         }
         all

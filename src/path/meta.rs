@@ -3,6 +3,7 @@
 use super::port::Burst;
 use crate::base::limits::BURST;
 use crate::base::{FlowHash, FlowKey, InterfaceId};
+use crate::view::Packet;
 use crate::wire::backplane::Stage;
 use arrayvec::ArrayVec;
 
@@ -40,6 +41,14 @@ pub struct Meta {
     pub l4: u16,
     /// Bytes of the packet.
     pub len: u16,
+}
+
+impl Meta {
+    /// What headers in front of the packet need to know of it.
+    #[inline(always)]
+    pub fn packet(&self) -> Packet {
+        Packet { len: usize::from(self.len), v4: self.key.is_v4(), class: self.class, hash: self.hash }
+    }
 }
 
 /// A burst of packets with their facts.

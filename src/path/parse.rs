@@ -27,153 +27,219 @@ pub struct Link {
     pub payload: usize,
 }
 
-/// Reads the Ethernet header of a frame that `port`, whose address is `mac`, received.
-#[inline]
-pub fn link<F: Frame>(frame: &F, view: &View, port: PortId, mac: Mac) -> Result<Link, Verdict> {
-    let bytes = frame.head();
-    let header = Eth::new(bytes).map_err(|_| Verdict::EthernetMalformed)?;
-    let dst = header.dst();
-    if dst != mac && !dst.is_multicast() {
-        return Err(Verdict::NotOurMac);
-    }
-    let (mut payload, mut ethertype, mut vlan) = (eth::HEADER_LEN, header.ethertype(), 0);
-    if ethertype == ethertype::VLAN {
-        let tag = Vlan::parse(&bytes[eth::HEADER_LEN..]).map_err(|_| Verdict::EthernetMalformed)?;
-        (payload, ethertype, vlan) = (eth::HEADER_LEN + vlan::TAG_LEN, tag.ethertype, tag.id);
-    }
-    if matches!(ethertype, ethertype::VLAN | ethertype::QINQ) {
-        return Err(Verdict::UnknownVlan);
-    }
-    let interface = view.interface_of(port, vlan).ok_or(Verdict::UnknownVlan)?;
-    Ok(Link { interface, group: dst.is_multicast(), ethertype, payload })
+/// Where frames of a burst were received.
+#[derive(Clone, Copy, Debug)]
+pub struct Intake {
+    port: PortId,
+    mac: Mac,
+    /// The interface of frames without a tag.
+    untagged: Option<InterfaceId>,
 }
 
-/// Reads the IP packet at the start of `frame`, cuts off what lies behind it (Ethernet padding), and gives its facts. With
-/// `verify` an IPv4 header checksum that the device didn't look at is checked.
+impl Intake {
+    /// For frames that `port`, whose address is `mac`, received.
+    #[inline]
+    pub fn new(view: &View, port: PortId, mac: Mac) -> Self {
+        Self { port, mac, untagged: view.interface_of(port, 0) }
+    }
+}
+
+/// Reads the Ethernet header at the start of a frame.
+#[inline(always)]
+pub fn link(bytes: &[u8], view: &View, intake: &Intake) -> Result<Link, Verdict> {
+    let header = Eth::new(bytes).map_err(|_| Verdict::EthernetMalformed)?;
+    let dst = header.dst();
+    if dst != intake.mac && !dst.is_multicast() {
+        return Err(Verdict::NotOurMac);
+    }
+    let ethertype = header.ethertype();
+    let group = dst.is_multicast();
+    if matches!(ethertype, ethertype::VLAN | ethertype::QINQ) {
+        return tagged(bytes, view, intake, group);
+    }
+    let interface = intake.untagged.ok_or(Verdict::UnknownVlan)?;
+    Ok(Link { interface, group, ethertype, payload: eth::HEADER_LEN })
+}
+
+/// Reads the tag of a frame that has one.
 #[inline]
-pub fn packet<F: Frame>(frame: &mut F, interface: InterfaceId, verify: bool) -> Result<Meta, Verdict> {
-    let bytes = frame.head();
-    let meta =
-        match bytes.first().map(|b| b >> 4) {
-            Some(4) => {
-                let ip = Ipv4::new(bytes).map_err(|_| Verdict::IpMalformed)?;
-                if verify {
-                    match frame.rx_checksum() {
-                        RxChecksum::Good => {}
-                        RxChecksum::Bad => return Err(Verdict::IpChecksum),
-                        RxChecksum::Unknown if ip.checksum_ok() => {}
-                        RxChecksum::Unknown => return Err(Verdict::IpChecksum),
-                    }
-                }
-                if ip.is_fragment() {
-                    return Err(Verdict::Fragment);
-                }
-                let (src, dst) = (ip.src(), ip.dst());
-                let [s, d] = [src.v4_bytes(), dst.v4_bytes()];
-                // RFC 1122 §3.2.1.3: what can't be a source; and nothing that we forward is multicast.
-                if s[0] == 0 || s[0] == 127 || s[0] >= 224 || d[0] >= 224 || src == dst {
-                    return Err(Verdict::BadAddress);
-                }
-                facts(interface, FlowKey::new(src, dst, 0, 0, ip.protocol()), ip.header_len(), ip.total_len())
-                    .with(ip.ttl(), ip.tos(), ip.dont_fragment())
-            }
-            Some(6) => {
-                let ip = Ipv6::new(bytes).map_err(|_| Verdict::IpMalformed)?;
-                let (src, dst) = (ip.src(), ip.dst());
-                // RFC 4291 §2.7, §2.5.3, §2.5.5. The unspecified source is duplicate address detection's alone.
-                if src.0[0] == 0xff
-                    || src.is_v4()
-                    || dst.is_v4()
-                    || src == dst
-                    || src.0[..15] == [0; 15] && src.0[15] == 1
-                {
-                    return Err(Verdict::BadAddress);
-                }
-                let upper = ipv6::upper(bytes).map_err(|e| match e {
-                    Malformed::Truncated => Verdict::IpMalformed,
-                    _ => Verdict::ExtensionHeaders,
-                })?;
-                // A fragment header on a whole datagram is no fragment (RFC 6946).
-                if upper.fragment.is_some_and(|f| f.more || f.offset != 0) {
-                    return Err(Verdict::Fragment);
-                }
-                facts(interface, FlowKey::new(src, dst, 0, 0, upper.protocol), upper.offset, ip.total_len())
-                    .with(ip.hop_limit(), ip.traffic_class(), true)
-            }
-            _ => return Err(Verdict::IpMalformed),
-        };
-    if usize::from(meta.len) > frame.len() || meta.l4 > meta.len {
+fn tagged(bytes: &[u8], view: &View, intake: &Intake, group: bool) -> Result<Link, Verdict> {
+    if bytes[12..14] != ethertype::VLAN.to_be_bytes() {
+        return Err(Verdict::UnknownVlan);
+    }
+    let tag = Vlan::parse(&bytes[eth::HEADER_LEN..]).map_err(|_| Verdict::EthernetMalformed)?;
+    if matches!(tag.ethertype, ethertype::VLAN | ethertype::QINQ) {
+        return Err(Verdict::UnknownVlan);
+    }
+    let interface = view.interface_of(intake.port, tag.id).ok_or(Verdict::UnknownVlan)?;
+    Ok(Link { interface, group, ethertype: tag.ethertype, payload: eth::HEADER_LEN + vlan::TAG_LEN })
+}
+
+/// The facts of the IP packet at the start of `bytes`, of whose frame `whole` bytes are left from there (more than `bytes`, if
+/// the frame has further segments; or than the packet: Ethernet padding). If the device's word on an IPv4 header checksum is
+/// given, a checksum that it didn't look at is checked.
+#[inline(always)]
+pub fn packet(
+    bytes: &[u8],
+    whole: usize,
+    interface: InterfaceId,
+    checksum: Option<RxChecksum>,
+) -> Result<Meta, Verdict> {
+    match bytes.first().map(|b| b >> 4) {
+        Some(4) => v4(bytes, whole, interface, checksum),
+        Some(6) => v6(bytes, whole, interface),
+        _ => Err(Verdict::IpMalformed),
+    }
+}
+
+#[inline(always)]
+fn v4(
+    bytes: &[u8],
+    whole: usize,
+    interface: InterfaceId,
+    checksum: Option<RxChecksum>,
+) -> Result<Meta, Verdict> {
+    let ip = Ipv4::new(bytes).map_err(|_| Verdict::IpMalformed)?;
+    match checksum {
+        None | Some(RxChecksum::Good) => {}
+        Some(RxChecksum::Unknown) if ip.checksum_ok() => {}
+        Some(RxChecksum::Unknown | RxChecksum::Bad) => return Err(Verdict::IpChecksum),
+    }
+    if ip.is_fragment() {
+        return Err(Verdict::Fragment);
+    }
+    let (src, dst) = (ip.src(), ip.dst());
+    let [s, d] = [src.v4_bytes(), dst.v4_bytes()].map(u32::from_be_bytes);
+    // RFC 1122 §3.2.1.3: what can't be a source; and nothing that we forward is multicast.
+    if matches!(s >> 24, 0 | 127 | 224..) || d >> 24 >= 224 || s == d {
+        return Err(Verdict::BadAddress);
+    }
+    let meta = Meta {
+        ttl: ip.ttl(),
+        class: ip.tos(),
+        dont_fragment: ip.dont_fragment(),
+        ..Meta::new(interface, ip.header_len(), ip.total_len())
+    };
+    transport(bytes, whole, meta, (src, dst), ip.protocol(), protocol::ICMP)
+}
+
+#[inline(always)]
+fn v6(bytes: &[u8], whole: usize, interface: InterfaceId) -> Result<Meta, Verdict> {
+    let ip = Ipv6::new(bytes).map_err(|_| Verdict::IpMalformed)?;
+    let (src, dst) = (ip.src(), ip.dst());
+    let [s, d] = [src, dst].map(|a| u128::from_be_bytes(a.0));
+    // RFC 4291 §2.7, §2.5.3, §2.5.5. The unspecified source is duplicate address detection's alone.
+    if s >> 120 == 0xff || s >> 32 == 0xffff || d >> 32 == 0xffff || s == d || s == 1 {
+        return Err(Verdict::BadAddress);
+    }
+    let upper = ipv6::upper(bytes).map_err(|e| match e {
+        Malformed::Truncated => Verdict::IpMalformed,
+        _ => Verdict::ExtensionHeaders,
+    })?;
+    // A fragment header on a whole datagram is no fragment (RFC 6946).
+    if upper.fragment.is_some_and(|f| f.more || f.offset != 0) {
+        return Err(Verdict::Fragment);
+    }
+    let meta = Meta {
+        ttl: ip.hop_limit(),
+        class: ip.traffic_class(),
+        ..Meta::new(interface, upper.offset, ip.total_len())
+    };
+    transport(bytes, whole, meta, (src, dst), upper.protocol, protocol::ICMPV6)
+}
+
+/// Reads the IP packet of a frame that came in on a front port, and cuts the frame to it.
+#[inline(always)]
+pub fn front<F: Frame>(frame: &mut F, link: &Link) -> Result<Meta, Verdict> {
+    let bytes = frame.head().get(link.payload..).ok_or(Verdict::EthernetMalformed)?;
+    let meta = packet(bytes, frame.len() - link.payload, link.interface, Some(frame.rx_checksum()))?;
+    fits(link, &meta)?;
+    trim(frame, link.payload, &meta)?;
+    Ok(meta)
+}
+
+/// Cuts a frame to the packet that was found at `offset`.
+#[inline(always)]
+pub fn trim<F: Frame>(frame: &mut F, offset: usize, meta: &Meta) -> Result<(), Verdict> {
+    if !frame.shrink_front(offset) {
         return Err(Verdict::IpMalformed);
     }
     frame.truncate(usize::from(meta.len));
-    transport(frame.head(), meta)
+    Ok(())
 }
 
 /// Whether a packet and the frame that it came in belong together: of one family, and a packet to one host in a frame to one
 /// station (RFC 1122 §3.3.6, RFC 1812 §5.3.4: else every node of a link would forward it).
-#[inline]
-pub fn fits(link: &Link, meta: Meta) -> Result<Meta, Verdict> {
+#[inline(always)]
+pub fn fits(link: &Link, meta: &Meta) -> Result<(), Verdict> {
     if meta.key.is_v4() != (link.ethertype == ethertype::IPV4) {
         return Err(Verdict::IpMalformed);
     }
     if link.group && meta.key.dst.0[0] != 0xff {
         return Err(Verdict::BadAddress);
     }
-    Ok(meta)
-}
-
-fn facts(interface: InterfaceId, key: FlowKey, l4: usize, len: usize) -> Meta {
-    Meta {
-        key,
-        hash: FlowHash(0),
-        kind: Kind::Flow,
-        stage: Stage::Receive,
-        interface,
-        tcp_flags: 0,
-        ttl: 0,
-        class: 0,
-        dont_fragment: true,
-        l4: l4 as u16,
-        len: len.min(usize::from(u16::MAX)) as u16,
-    }
+    Ok(())
 }
 
 impl Meta {
-    fn with(self, ttl: u8, class: u8, dont_fragment: bool) -> Self {
-        Self { ttl, class, dont_fragment, ..self }
+    #[inline(always)]
+    fn new(interface: InterfaceId, l4: usize, len: usize) -> Self {
+        Self {
+            key: FlowKey::default(),
+            hash: FlowHash(0),
+            kind: Kind::Flow,
+            stage: Stage::Receive,
+            interface,
+            tcp_flags: 0,
+            ttl: 0,
+            class: 0,
+            dont_fragment: true,
+            l4: l4 as u16,
+            len: len.min(usize::from(u16::MAX)) as u16,
+        }
     }
 }
 
-/// Reads the transport header of a packet whose IP headers are read.
-#[inline]
-fn transport(bytes: &[u8], mut meta: Meta) -> Result<Meta, Verdict> {
-    let l4 = bytes.get(usize::from(meta.l4)..).ok_or(Verdict::IpMalformed)?;
-    let payload = usize::from(meta.len - meta.l4);
-    let (v4, number) = (meta.key.is_v4(), meta.key.protocol);
-    match number {
+/// Reads the transport header of a packet whose IP headers are read; `icmp` is the number that its family has for that.
+#[inline(always)]
+fn transport(
+    bytes: &[u8],
+    whole: usize,
+    meta: Meta,
+    (src, dst): (Addr, Addr),
+    number: u8,
+    icmp: u8,
+) -> Result<Meta, Verdict> {
+    let (l4, len) = (usize::from(meta.l4), usize::from(meta.len));
+    if len > whole || l4 > len {
+        return Err(Verdict::IpMalformed);
+    }
+    let header = bytes.get(l4..len.min(bytes.len())).ok_or(Verdict::IpMalformed)?;
+    let (src_port, dst_port, tcp_flags) = match number {
         protocol::TCP => {
-            let tcp = Tcp::new(l4).map_err(|_| Verdict::TransportMalformed)?;
+            let tcp = Tcp::new(header).map_err(|_| Verdict::TransportMalformed)?;
             let flags = tcp.flags();
             // No stack sends these; scanners do, and a SYN that isn't one must not open a session.
             if flags & tcp::flags::SYN != 0 && flags & (tcp::flags::FIN | tcp::flags::RST) != 0 {
                 return Err(Verdict::TransportMalformed);
             }
-            (meta.key.src_port, meta.key.dst_port, meta.tcp_flags) = (tcp.src_port(), tcp.dst_port(), flags);
+            (tcp.src_port(), tcp.dst_port(), flags)
         }
         protocol::UDP => {
-            let udp = Udp::new(l4).map_err(|_| Verdict::TransportMalformed)?;
-            if udp.len() > payload {
+            let udp = Udp::new(header).map_err(|_| Verdict::TransportMalformed)?;
+            if udp.len() > len - l4 {
                 return Err(Verdict::TransportMalformed);
             }
-            (meta.key.src_port, meta.key.dst_port) = (udp.src_port(), udp.dst_port());
+            (udp.src_port(), udp.dst_port(), 0)
         }
-        protocol::ICMP if v4 => meta.kind = Kind::Icmp,
-        protocol::ICMPV6 if !v4 => meta.kind = Kind::Icmp,
+        _ if number == icmp => {
+            return Ok(Meta { key: FlowKey::new(src, dst, 0, 0, number), kind: Kind::Icmp, ..meta });
+        }
         // Something to one of our addresses, but nothing that we make virtual servers for.
         _ => return Err(Verdict::NoVirtualServer),
-    }
-    if meta.kind == Kind::Flow && meta.key.src == Addr::UNSPECIFIED {
+    };
+    if src == Addr::UNSPECIFIED {
         return Err(Verdict::BadAddress);
     }
-    Ok(meta)
+    Ok(Meta { key: FlowKey::new(src, dst, src_port, dst_port, number), tcp_flags, ..meta })
 }

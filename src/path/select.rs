@@ -74,16 +74,14 @@ pub fn open(
     }
     let opened = sessions.open(names_here, meta.key, session, |key, session| {
         counters.sessions_evicted.inc();
-        gone(counters, view, session);
+        gone(counters, session);
         names(view, key, session)
     });
     match opened {
         Ok(entry) => {
             counters.sessions_opened.inc();
-            connected(counters, view, real);
-            for flows in [&counters.virtual_servers[id.index()], &counters.real_servers[real.index()]] {
-                flows.sessions.inc();
-            }
+            connected(counters, real);
+            counters.real_servers[real.index()].sessions.inc();
             Ok(Opened::Session(entry))
         }
         Err(_) if server.forward == Forward::Nat => Err(Verdict::SessionTableFull),
@@ -95,17 +93,13 @@ pub fn open(
 }
 
 /// Counts a new connection to a real server.
-pub fn connected(counters: &Counters, view: &View, real: RealServerId) {
+pub fn connected(counters: &Counters, real: RealServerId) {
     counters.real_servers[real.index()].connections.inc();
-    let server = view.services.real_servers[real.index()].virtual_server;
-    counters.virtual_servers[server.index()].connections.inc();
 }
 
 /// Counts a session that is gone.
-pub fn gone(counters: &Counters, view: &View, session: &Session) {
-    let real = session.real.index();
-    counters.real_servers[real].sessions.sub(1);
-    counters.virtual_servers[view.services.real_servers[real].virtual_server.index()].sessions.sub(1);
+pub fn gone(counters: &Counters, session: &Session) {
+    counters.real_servers[session.real.index()].sessions.sub(1);
 }
 
 /// A SNAT address and port whose reply tuple is free, with that tuple's hash. The port's low 12 bits are the flow's bucket,
@@ -153,7 +147,7 @@ fn snat(
     let (id, port, hash) = spare?;
     let (key, session) = (*sessions.flows().key(id), *sessions.flows().get(id));
     sessions.close(id, names(view, &key, &session));
-    gone(counters, view, &session);
+    gone(counters, &session);
     counters.sessions_evicted.inc();
     Some((session.snat, port, hash))
 }

@@ -31,8 +31,11 @@ pub enum Decision {
 }
 
 /// What a tuple names: where its bucket is, and which virtual server if it is a client's.
-enum Destination {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A virtual server.
     Service(VirtualServerId),
+    /// A SNAT address; the flow that its port belongs to has this owner.
     Reply(Owner),
 }
 
@@ -55,6 +58,25 @@ pub fn decide(
         counters.steering_hits.inc();
         return Ok(towards(view, target));
     }
+    let decision = by_tuple(view, me, meta);
+    if receiving {
+        match decision {
+            Ok(Decision::Open(_)) | Err(Verdict::NoSession) => counters.hashed.inc(),
+            Ok(Decision::Worker(worker)) => {
+                hashed(view, steering, counters, meta, Owner { node: view.me, worker }, now);
+            }
+            Ok(Decision::Node(owner)) => hashed(view, steering, counters, meta, owner, now),
+            Ok(Decision::Stateless(_)) | Err(_) => {}
+        }
+    }
+    decision
+}
+
+/// The part of [`decide`] that asks the tuple alone, as worker `me` of the View's node: no steering session, nothing counted
+/// or remembered.
+#[inline(always)]
+pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verdict> {
+    let receiving = meta.stage == Stage::Receive;
     let owner = match destination(view, meta)? {
         Destination::Service(id) => {
             let server = &view.services.virtual_servers[id.index()];
@@ -68,13 +90,11 @@ pub fn decide(
             let here = owner.node == view.me || !receiving && member;
             let worker = view.worker_of(view.me, meta.hash.bucket());
             if here && worker == me {
-                counters.hashed.add(u64::from(receiving));
                 return Ok(Decision::Open(id));
             }
             if here { Owner { node: view.me, worker } } else { owner }
         }
         Destination::Reply(owner) if owner.node == view.me && owner.worker == me => {
-            counters.hashed.add(u64::from(receiving));
             return Err(Verdict::NoSession);
         }
         Destination::Reply(owner) => owner,
@@ -82,13 +102,23 @@ pub fn decide(
     if !receiving && owner.node != view.me {
         return Err(Verdict::StageExhausted);
     }
-    if receiving {
-        counters.hashed.inc();
-        if view.steering_cache {
-            remember(view, steering, counters, meta, owner, now);
-        }
-    }
     Ok(towards(view, owner))
+}
+
+/// Counts a steering decision that was made by the tuple, and keeps it.
+#[inline(always)]
+fn hashed(
+    view: &View,
+    steering: &mut SteeringTable,
+    counters: &Counters,
+    meta: &Meta,
+    owner: Owner,
+    now: Instant,
+) {
+    counters.hashed.inc();
+    if view.steering_cache {
+        remember(view, steering, counters, meta, owner, now);
+    }
 }
 
 fn towards(view: &View, owner: Owner) -> Decision {
@@ -100,12 +130,18 @@ fn towards(view: &View, owner: Owner) -> Decision {
 fn cached(view: &View, steering: &mut SteeringTable, meta: &Meta, now: Instant) -> Option<Owner> {
     let id = steering.find(meta.hash, &meta.key)?;
     let session = steering.get_mut(id);
-    if view.nodes[session.node.index()].incarnation != session.incarnation {
+    if !lives(view, session) {
         steering.remove(meta.hash, id);
         return None;
     }
     session.last_seen = now.tick();
     Some(Owner { node: session.node, worker: session.worker })
+}
+
+/// Whether the node of a steering session still lives the life in which it was made.
+#[inline(always)]
+pub fn lives(view: &View, session: &Steering) -> bool {
+    view.nodes[session.node.index()].incarnation == session.incarnation
 }
 
 fn remember(
@@ -123,7 +159,9 @@ fn remember(
     }
 }
 
-fn destination(view: &View, meta: &Meta) -> Result<Destination, Verdict> {
+/// What a packet is for.
+#[inline(always)]
+pub fn destination(view: &View, meta: &Meta) -> Result<Destination, Verdict> {
     // What claims to come from us comes from someone else; two virtual servers could be made to answer each other for ever.
     if view.services.owned.get(&meta.key.src).is_some() {
         return Err(Verdict::BadAddress);

@@ -7,7 +7,7 @@ use super::icmp;
 use super::local;
 use super::message::Command;
 use super::meta::{Batch, Kind, Meta};
-use super::parse::{self, Link};
+use super::parse::{self, Intake, Link};
 use super::port::{Burst, Frame, Pool, Port};
 use super::rewrite;
 use super::select::{self, Opened};
@@ -34,6 +34,12 @@ const CHORES: Duration = Duration::from_millis(100);
 const COMMAND_SLICE: usize = 8;
 /// In this time the expiry cursor passes every entry, as far as the slice of each turn allows.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// What a frame is that carries no IP packet.
+enum NoIp {
+    Arp(Link),
+    Refused(Verdict),
+}
 
 /// The mutable state that stages work on.
 struct Core<P: Port> {
@@ -147,6 +153,7 @@ impl<P: Port> Worker<P> {
             if count == 0 {
                 continue;
             }
+            let intake = Intake::new(view, PortId(port as u8), slot.caps.mac);
             busy = true;
             let counters = &self.core.egress.counters;
             if from_backplane {
@@ -154,12 +161,11 @@ impl<P: Port> Worker<P> {
             } else {
                 counters.rx.add(count as u64)
             }
-            let port = PortId(port as u8);
             for frame in self.received.drain(..) {
                 if from_backplane {
-                    Self::take_backplane(view, &mut self.core, &mut self.batch, frame, port, now);
+                    Self::take_backplane(view, &mut self.core, &mut self.batch, frame, &intake, now);
                 } else {
-                    Self::take_front(view, &mut self.core, &mut self.batch, frame, port, now);
+                    Self::take_front(view, &mut self.core, &mut self.batch, frame, &intake, now);
                 }
             }
             self.core.process(view, &mut self.batch, now);
@@ -168,20 +174,20 @@ impl<P: Port> Worker<P> {
     }
 
     /// Reads a frame from a front port.
-    #[inline]
+    #[inline(always)]
     fn take_front(
         view: &View,
         core: &mut Core<P>,
         batch: &mut Batch<P::Frame>,
-        frame: P::Frame,
-        port: PortId,
+        mut frame: P::Frame,
+        intake: &Intake,
         now: Instant,
     ) {
-        let Some((mut frame, link)) = core.link(view, frame, port) else { return };
-        if !frame.shrink_front(link.payload) {
-            return core.egress.drop(frame, Verdict::EthernetMalformed);
-        }
-        match parse::packet(&mut frame, link.interface, true).and_then(|meta| parse::fits(&link, meta)) {
+        let link = match core.link(&frame, view, intake) {
+            Ok(link) => link,
+            Err(why) => return core.no_ip(view, frame, why),
+        };
+        match parse::front(&mut frame, &link) {
             Ok(meta) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, &meta, now),
             Ok(mut meta) => {
                 meta.hash = view.hash_key.flow(&meta.key);
@@ -193,16 +199,19 @@ impl<P: Port> Worker<P> {
     }
 
     /// Reads a frame from the backplane.
-    #[inline]
+    #[inline(always)]
     fn take_backplane(
         view: &View,
         core: &mut Core<P>,
         batch: &mut Batch<P::Frame>,
-        frame: P::Frame,
-        port: PortId,
+        mut frame: P::Frame,
+        intake: &Intake,
         now: Instant,
     ) {
-        let Some((mut frame, link)) = core.link(view, frame, port) else { return };
+        let link = match core.link(&frame, view, intake) {
+            Ok(link) => link,
+            Err(why) => return core.no_ip(view, frame, why),
+        };
         match backplane::receive(&mut frame, view, &link) {
             Ok(Received::Packet(meta)) => {
                 core.egress.counters.steered_in.inc();
@@ -311,19 +320,23 @@ impl<P: Port> Worker<P> {
 }
 
 impl<P: Port> Core<P> {
-    /// Reads a frame's Ethernet header. None: it was no IP, and is dealt with.
-    #[inline]
-    fn link(&mut self, view: &View, frame: P::Frame, port: PortId) -> Option<(P::Frame, Link)> {
-        let mac = self.egress.ports[port.index()].caps.mac;
-        match parse::link(&frame, view, port, mac) {
-            Ok(link) => match link.ethertype {
-                ethertype::IPV4 | ethertype::IPV6 => return Some((frame, link)),
-                ethertype::ARP => local::arp(view, &mut self.egress, frame, &link),
-                _ => self.egress.drop(frame, Verdict::UnknownEthertype),
-            },
-            Err(verdict) => self.egress.drop(frame, verdict),
+    /// Reads a frame's Ethernet header.
+    #[inline(always)]
+    fn link(&self, frame: &P::Frame, view: &View, intake: &Intake) -> Result<Link, NoIp> {
+        let link = parse::link(frame.head(), view, intake).map_err(NoIp::Refused)?;
+        match link.ethertype {
+            ethertype::IPV4 | ethertype::IPV6 => Ok(link),
+            ethertype::ARP => Err(NoIp::Arp(link)),
+            _ => Err(NoIp::Refused(Verdict::UnknownEthertype)),
         }
-        None
+    }
+
+    #[cold]
+    fn no_ip(&mut self, view: &View, frame: P::Frame, why: NoIp) {
+        match why {
+            NoIp::Arp(link) => local::arp(view, &mut self.egress, frame, &link),
+            NoIp::Refused(verdict) => self.egress.drop(frame, verdict),
+        }
     }
 
     #[inline(always)]
@@ -360,7 +373,7 @@ impl<P: Port> Core<P> {
                 && track::opens(meta.key.protocol, meta.tcp_flags);
             if next_connection && session.snat_port != 0 {
                 track::reopen(session);
-                select::connected(&self.egress.counters, view, session.real);
+                select::connected(&self.egress.counters, session.real);
             } else {
                 track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
             }
@@ -426,7 +439,7 @@ impl<P: Port> Core<P> {
     fn close(&mut self, view: &View, id: crate::table::flow::EntryId) {
         let (key, session) = (*self.sessions.flows().key(id), *self.sessions.flows().get(id));
         self.sessions.close(id, select::names(view, &key, &session));
-        select::gone(&self.egress.counters, view, &session);
+        select::gone(&self.egress.counters, &session);
         self.egress.counters.sessions_closed.inc();
     }
 

@@ -3,6 +3,10 @@
 //! All that decides where a packet goes is in here, so that two nodes with the same View decide alike. The large parts are
 //! shared between successive Views: learning a neighbour costs a new `hops` array, not new Maglev tables.
 
+mod adjacency;
+
+pub use adjacency::{Adjacencies, Adjacency, Packet, Reach, ServerWay};
+
 use crate::base::limits::{BUCKETS, MAX_NODES};
 use crate::base::{
     Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, InterfaceId, Mac, NodeId, PortId, RealServerId,
@@ -351,6 +355,8 @@ pub struct View {
     pub services: Arc<Services>,
     /// Next hops by id.
     pub hops: Vec<Hop>,
+    /// The headers in front of packets, which follow from all of the above: see [`Self::link`].
+    pub adjacencies: Arc<Adjacencies>,
     /// All neighbours that are known: the next hops, and clients on the link.
     pub neighbours: ExactMap<Neighbour, Mac>,
 }
@@ -365,6 +371,11 @@ pub struct Owner {
 }
 
 impl View {
+    /// Makes the adjacencies anew, after a change of the next hops or nodes.
+    pub fn link(&mut self) {
+        self.adjacencies = Arc::new(Adjacencies::build(self));
+    }
+
     /// This node's entry.
     pub fn this_node(&self) -> &Node {
         &self.nodes[self.me.index()]
