@@ -1,5 +1,6 @@
 //! What the same work costs without the architecture: bare loops over the same port, as lean as they could be written. They
 //! know the family, serve one virtual server, check no lengths beyond the first, expire nothing, and count nothing.
+#![allow(unsafe_code)] // for one piece of advice to the kernel
 
 use crate::port::LabPort;
 use crate::setup::{SERVERS, server_address};
@@ -196,8 +197,11 @@ fn ports(key: &FlowKey) -> [u8; 4] {
 /// A place for each of `flows`, at most half of all in use: from its own place on, the first free one.
 fn fill<const W: usize>(key: HashKey, flows: impl Iterator<Item = [u64; W]>, count: usize) -> Vec<Slot<W>> {
     let empty = Slot { key: [0; W], snat: 0, snat_port: 0, server: 0, ip_delta: 0, l4_delta: 0 };
-    let mut slots = vec![empty; (2 * count).next_power_of_two()];
-    let mask = slots.len() - 1;
+    let places = (2 * count).next_power_of_two();
+    let mut slots = Vec::with_capacity(places);
+    large_pages(&mut slots);
+    slots.resize(places, empty);
+    let mask = places - 1;
     for (i, words) in flows.enumerate() {
         let hash = siphash13(key, words);
         let mut at = hash as usize & mask;
@@ -215,6 +219,21 @@ fn fill<const W: usize>(key: HashKey, flows: impl Iterator<Item = [u64; W]>, cou
         };
     }
     slots
+}
+
+/// Asks for large pages under memory that nobody has touched yet; where there are none, it is slower.
+fn large_pages<T>(unused: &mut Vec<T>) {
+    let page = 1 << 21;
+    let start = unused.as_mut_ptr().cast::<u8>();
+    let skip = start.align_offset(page);
+    let bytes = unused.capacity() * size_of::<T>();
+    if bytes > skip + page {
+        let inner = start.wrapping_add(skip).cast();
+        // SAFETY: the range lies within this vector's memory, and the advice changes no byte of it.
+        _ = unsafe {
+            rustix::mm::madvise(inner, (bytes - skip) / page * page, rustix::mm::Advice::LinuxHugepage)
+        };
+    }
 }
 
 impl Hit {

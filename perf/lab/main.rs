@@ -4,6 +4,8 @@
 
 mod limit;
 mod measure;
+mod memory;
+mod pair;
 mod port;
 mod rows;
 mod setup;
@@ -38,6 +40,32 @@ enum Io {
 enum Command {
     /// Measures rows of one family, number of flows and kind of port, each in turn with the bare loops it is compared with.
     Rows(Arguments),
+    /// Bytes of memory a flow.
+    Memory,
+    /// Two workers against one.
+    Pair {
+        /// Address family, 4 or 6.
+        #[arg(long)]
+        family: u8,
+        /// Flows, in random order.
+        #[arg(long)]
+        flows: usize,
+        /// Measurements, of which the median counts.
+        #[arg(long, default_value_t = 7)]
+        runs: usize,
+        /// Turns of a measurement.
+        #[arg(long, default_value_t = 8192)]
+        turns: usize,
+    },
+    /// Fills the tables for one row, says so, and then makes turns until it has made enough or is killed.
+    Stage {
+        /// The row, and what it is measured with.
+        #[command(flatten)]
+        arguments: Arguments,
+        /// How many turns; zero: no end.
+        #[arg(long)]
+        turns: usize,
+    },
 }
 
 #[derive(clap::Args)]
@@ -82,6 +110,52 @@ const LIMITS: [&str; 3] = ["io_only", "limit_stateless", "limit_hit"];
 fn main() {
     match Command::parse() {
         Command::Rows(arguments) => rows(&arguments),
+        Command::Memory => println!("{}", memory::report(&memory::default_config())),
+        Command::Pair { family, flows, runs, turns } => {
+            println!("{}", pair::report(flows, family == 6, runs, turns));
+        }
+        Command::Stage { arguments, turns } => stage(&arguments, turns),
+    }
+}
+
+/// One row on ports in memory, for a profiler.
+fn stage(arguments: &Arguments, turns: usize) {
+    let row = ROWS.iter().find(|r| arguments.wants(r.name)).expect("a row of the product's");
+    pin();
+    let [front, back, ..] = memory_ports();
+    let mut lab = Lab::new(vec![front], vec![back], Buffers::Pool, row.sessions(arguments.flows));
+    row.prepare(&mut lab, arguments.flows, arguments.v6());
+    println!("{}", json!({ "ready": row.name, "turns": turns, "burst": BURST }));
+    std::io::stdout().flush().unwrap();
+    if turns > 0 {
+        return profiled(&mut lab, turns);
+    }
+    loop {
+        profiled(&mut lab, 1024);
+    }
+}
+
+/// What a profiler is to look at.
+#[inline(never)]
+fn profiled(lab: &mut Lab<MemoryPort>, turns: usize) {
+    lab.turns(turns);
+}
+
+/// Five ports in memory.
+fn memory_ports() -> [MemoryPort; 5] {
+    // A thread caches the buffers of few pools, so the bare loops, which take turns, share theirs.
+    let pools = [(); 3].map(|()| MemoryPools::new(4096, 2048));
+    let port = |i: u8| {
+        let pools = pools[usize::from(i.min(2))].clone();
+        MemoryPort::generator(caps(i), pools, Vec::new(), Vec::new())
+    };
+    [0, 1, 2, 3, 4].map(port)
+}
+
+/// Keeps this thread on the last core: the first has most of the machine's own work.
+fn pin() {
+    if let Some(core) = core_affinity::get_core_ids().and_then(|cores| cores.last().copied()) {
+        core_affinity::set_for_current(core);
     }
 }
 
@@ -91,15 +165,7 @@ fn rows(arguments: &Arguments) {
         assert!(known, "there is no row \"{name}\"");
     }
     match arguments.io {
-        Io::Memory => {
-            // A thread caches the buffers of few pools, so the bare loops, which take turns, share theirs.
-            let pools = [(); 3].map(|()| MemoryPools::new(4096, 2048));
-            let port = |i: u8| {
-                let pools = pools[usize::from(i.min(2))].clone();
-                MemoryPort::generator(caps(i), pools, Vec::new(), Vec::new())
-            };
-            measure(arguments, Buffers::Pool, [0, 1, 2, 3, 4].map(port));
-        }
+        Io::Memory => measure(arguments, Buffers::Pool, memory_ports()),
         #[cfg(feature = "dpdk")]
         Io::Null => {
             let ports = null::open();
@@ -224,9 +290,7 @@ impl<P: Port> Loops<P> {
 }
 
 fn measure<P: Port>(arguments: &Arguments, buffers: Buffers, ports: [P; 5]) {
-    if let Some(core) = core_affinity::get_core_ids().and_then(|cores| cores.last().copied()) {
-        core_affinity::set_for_current(core);
-    }
+    pin();
     let [mut front, mut back, a, b, c] = ports;
     let mut loops = Loops::new(arguments, [a, b, c], buffers);
     let turns = arguments.turns();

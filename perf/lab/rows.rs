@@ -101,6 +101,9 @@ impl Row {
             lab.turns(turns);
             lab.port(0, port).mode = Mode::Load(Traffic::new(template, shuffled(&list), 1, key));
         }
+        if self.way == Way::New {
+            lab.turns(flows.div_ceil(BURST)); // until nobody is left of those that came in the other order
+        }
         // About what such a turn takes, so that expiry gets its share.
         let each = if self.way == Way::New { 150 } else { 40 };
         lab.step = Duration::from_nanos(each * BURST as u64);

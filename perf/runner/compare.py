@@ -1,7 +1,7 @@
 """Two runs beside each other."""
 import json
 
-# A row is marked from this ratio on, and counts as slower beyond its spread and this share.
+# A row is marked beyond this ratio, and counts as slower beyond its spread and this share.
 MARKED, ALLOWED = 1.05, 0.10
 KEY = ["name", "family", "flows", "io"]
 
@@ -14,7 +14,8 @@ def load(path):
     """The rows of an earlier run by what they are."""
     try:
         rows = json.loads(path.read_text())["rows"]
-        return {tuple(row[k] for k in KEY): (float(row["ns_per_packet"]), float(row["spread"])) for row in rows}
+        measured = [row for row in rows if row["ns_per_packet"] is not None]
+        return {tuple(row[k] for k in KEY): (float(row["ns_per_packet"]), float(row["spread"])) for row in measured}
     except OSError as why:
         raise Unusable(why.strerror) from why
     except (ValueError, TypeError, KeyError) as why:
@@ -27,7 +28,7 @@ def report(old, rows):
     print("\ncompared: row, old ns, new ns, new/old")
     for row in rows:
         key = tuple(row[k] for k in KEY)
-        if key not in old:
+        if key not in old or row["ns_per_packet"] is None:
             continue
         both += 1
         before, spread = old[key]
