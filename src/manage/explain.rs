@@ -78,9 +78,7 @@ impl ExplainError {
 
 /// The facts of a request's packet under this View; none if no packet with this tuple passes the parser.
 pub fn meta(view: &View, request: &Request) -> Result<Meta, Verdict> {
-    let mut meta = request.tuple.meta()?;
-    meta.hash = view.hash_key.flow(&meta.key);
-    Ok(meta)
+    request.tuple.meta(view.hash_key)
 }
 
 /// The explanation that a node's files give: for a fresh flow, with no neighbour known.

@@ -45,7 +45,7 @@ pub struct Meta {
 
 impl Meta {
     /// Facts of nothing.
-    const EMPTY: Self = Self {
+    pub const EMPTY: Self = Self {
         key: FlowKey::NONE,
         hash: FlowHash(0),
         kind: Kind::Flow,

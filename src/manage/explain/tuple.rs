@@ -1,8 +1,8 @@
 //! The tuple that is asked about: from what an operator writes to the facts that the path would have of its packet.
 
-use crate::base::{Addr, FlowKey, InterfaceId};
+use crate::base::{Addr, FlowKey, HashKey};
 use crate::path::meta::Meta;
-use crate::path::parse;
+use crate::path::parse::{self, Hash, Known};
 use crate::path::verdict::Verdict;
 use crate::view::Protocol;
 use crate::wire::tcp::flags::SYN;
@@ -85,10 +85,12 @@ impl Tuple {
         protocol_name(self.0.protocol)
     }
 
-    /// What the path's own parser makes of the smallest packet of this tuple, for TCP a SYN. The hash is still missing.
-    pub(super) fn meta(&self) -> Result<Meta, Verdict> {
+    /// What the path's own parser makes of the smallest packet of this tuple, for TCP a SYN, with its hash under `key`.
+    pub(super) fn meta(&self, key: HashKey) -> Result<Meta, Verdict> {
         let packet = self.packet();
-        parse::packet(&packet, packet.len(), InterfaceId(0), None)
+        let mut meta = Meta::EMPTY;
+        parse::packet(&packet, Known { whole: packet.len(), checksum: None, hash: Hash::Key(key) }, &mut meta)?;
+        Ok(meta)
     }
 
     fn packet(&self) -> Vec<u8> {
