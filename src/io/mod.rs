@@ -2,6 +2,8 @@
 
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+#[cfg(feature = "sim")]
+pub mod fault;
 pub mod memory;
 pub mod pcap;
 

@@ -6,6 +6,7 @@ use super::track;
 use super::verdict::Verdict;
 use crate::base::hash::mix;
 use crate::base::limits::BUCKETS;
+use crate::base::planted::{self, Bug};
 use crate::base::{FlowHash, FlowKey, Instant, RealServerId, SnatId, VirtualServerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Names, Session, SessionTable, State};
@@ -123,7 +124,7 @@ fn snat(
     let server = &view.services.real_servers[real.index()];
     let group =
         &view.services.groups[view.services.virtual_servers[server.virtual_server.index()].group.index()];
-    let bucket = meta.hash.bucket();
+    let class_bits = meta.hash.bucket().0 ^ u16::from(planted::is(Bug::WrongPortClass));
     let start = mix(meta.hash.0 ^ now.0) as usize;
     // This node's own come first; where there are more than are tried, flows begin at different ones.
     let (own, others) = group.snats.split_at(group.own_snats);
@@ -134,7 +135,7 @@ fn snat(
     for snat in addresses.take(SNAT_ADDRESSES) {
         for i in 0..PORTS_A_BUCKET {
             let class = (start + i) % PORTS_A_BUCKET + 1;
-            let port = (class * BUCKETS) as u16 | bucket.0;
+            let port = (class * BUCKETS) as u16 | class_bits;
             let key = view.reply_key(real, snat, port);
             let hash = view.hash_key.flow(&key);
             let taken = sessions.find(hash, &key, |s| view.reply_key(s.real, s.snat, s.snat_port) == key);
