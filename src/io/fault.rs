@@ -133,7 +133,3 @@ impl Wire {
         self.under_way.len()
     }
 }
-
-#[cfg(test)]
-#[path = "fault_tests.rs"]
-mod tests;

@@ -62,8 +62,7 @@ pub fn answer(mac: Mac, target: Addr, asker: Addr, asker_mac: Mac) -> Vec<u8> {
     }
     let mut out = vec![0; ipv6::HEADER_LEN + icmp::ND_LEN];
     ipv6::write(&mut out, 0, 0, icmp::ND_LEN as u16, protocol::ICMPV6, 255, target, asker);
-    let message =
-        Neighbour { advertisement: true, solicited: true, overrides: true, target, mac: Some(mac) };
+    let message = Neighbour { advertisement: true, solicited: true, overrides: true, target, mac: Some(mac) };
     message.write(&mut out[ipv6::HEADER_LEN..], target, asker);
     packet::ethernet(asker_mac, mac, &out)
 }

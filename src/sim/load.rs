@@ -51,11 +51,11 @@ pub struct Flow {
     /// When something was answered that was awaited.
     pub progress: Option<Instant>,
     /// The youngest connection that the server has heard of.
-    pub server_connection: u16,
-    /// That one has got a question, so the owner knows it as established.
-    pub established: bool,
-    /// The client has begun to close it, in this connection.
-    pub closing: bool,
+    server_connection: u16,
+    /// That one has got a question.
+    established: bool,
+    /// The client has begun to close its connection.
+    closing: bool,
 }
 
 impl Flow {
@@ -87,6 +87,12 @@ impl Flow {
     /// Whether the client has had all that it wanted.
     pub fn over(&self) -> bool {
         self.phase == Phase::Over
+    }
+
+    /// Whether its owner knows this connection as established, and its client hasn't begun to close it.
+    pub fn established(&self, connection: u16) -> bool {
+        let now = self.connection == connection && self.server_connection == connection;
+        self.udp() || now && self.established && !self.closing
     }
 
     /// Makes it end where it is.
@@ -148,8 +154,7 @@ impl Flow {
         }
         match (self.phase, words.kind) {
             (Phase::Opening, Kind::Opened) => {
-                (self.phase, self.due, self.progress) =
-                    (Phase::Open, now + self.plan.interval, Some(now));
+                (self.phase, self.due, self.progress) = (Phase::Open, now + self.plan.interval, Some(now));
                 Some(self.say(Kind::Ack))
             }
             (Phase::Asking, Kind::Answer) if words.question == self.question => {

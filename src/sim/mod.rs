@@ -16,8 +16,8 @@ mod world;
 pub use oracle::{Figures, Oracle, Violation};
 pub use report::Outcome;
 
-use crate::base::planted::{self, Bug};
 use crate::base::Instant;
+use crate::base::planted::{self, Bug};
 use load::Flow;
 use oracle::ESTABLISHED;
 use plan::{NODES, Plan};
@@ -65,9 +65,9 @@ fn start(world: &mut World) -> Result<(), Violation> {
     loop {
         world.step(step)?;
         let ready = (0..NODES).all(|n| {
-            world.stats(n).is_some_and(|s| {
-                s.ready && s.view == s.view_adopted && s.peers.iter().all(|p| p.up)
-            })
+            world
+                .stats(n)
+                .is_some_and(|s| s.ready && s.view == s.view_adopted && s.peers.iter().all(|p| p.up))
         });
         if ready && world.nodes.iter().flatten().all(|a| !a.unsure) {
             return Ok(());
@@ -190,8 +190,11 @@ fn account(world: &mut World) -> Result<(), Violation> {
         let learned = (taken + made).checked_sub(given);
         let possible = tally.lookups_in;
         let exact = possible.checked_sub(tally.answers_out + refused);
-        let balanced =
-            if corrupts { learned.is_some_and(|n| n <= possible) } else { learned.is_some() && learned == exact };
+        let balanced = if corrupts {
+            learned.is_some_and(|n| n <= possible)
+        } else {
+            learned.is_some() && learned == exact
+        };
         if !balanced {
             let what = format!(
                 "{name} took {taken} frames and made {made}; it sent, took for itself or dropped {given}; of {possible} that \
@@ -201,8 +204,5 @@ fn account(world: &mut World) -> Result<(), Violation> {
             return fail(Oracle::Counters, what);
         }
     }
-    for node in 0..NODES {
-        world.kill(node)?;
-    }
-    Ok(())
+    world.end()
 }

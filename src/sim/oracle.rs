@@ -7,7 +7,8 @@
 //! - What a wire damaged may be refused by its end host.
 //! - A flow may get another SNAT address or port if its owner has begun another life, or if none of its packets has reached
 //!   the server for as long as an idle session lives.
-//! - It may get another real server if its owner has begun another life with other weights in its cluster file.
+//! - It may get another real server if its owner has begun another life with other weights of the servers in its cluster
+//!   file, or if a node has whose file and another's give the flow's bucket to different nodes.
 //! - Nothing is asked of the NAT of a flow whose bucket the nodes' cluster files give to different nodes, but that its
 //!   packets don't loop, multiply or change.
 
@@ -207,8 +208,10 @@ pub struct Oracles {
     lives: [u32; NODES],
     /// Nodes whose cluster file has other weights of servers.
     reweighted: [bool; NODES],
-    /// Frames damaged, with their copies: no more packets may be refused.
+    /// Frames damaged, with their copies: no more of which nobody can tell what they were may be refused.
     damages: u64,
+    /// How many of those were.
+    strangers: u64,
     /// Of all deliveries so far.
     pub digest: u64,
     /// What happened.
@@ -241,6 +244,7 @@ impl Oracles {
             lives: [1; NODES],
             reweighted: [false; NODES],
             damages: 0,
+            strangers: 0,
             digest: plan.seed,
             figures: Figures::default(),
         }
@@ -380,12 +384,15 @@ impl Oracles {
         let number = packet::number(frame);
         let excused = match number.and_then(|n| self.index(n)) {
             Some(index) => self.records[index].damaged,
-            None => self.figures.refused <= self.damages,
+            None => {
+                self.strangers += 1;
+                self.strangers <= self.damages
+            }
         };
         if excused {
             return Ok(());
         }
-        let what = format!("{bad:?} at an end host, and no wire has damaged that packet: {frame:02x?}");
+        let what = format!("bad packet ({bad:?}) at an end host, and no wire has damaged that packet");
         Err(self.violation(Oracle::Checksum, number, now, what))
     }
 
@@ -450,10 +457,12 @@ impl Oracles {
             Method::Ipip | Method::IpipAcross => Arrival::Ipip,
             Method::Gue => Arrival::Gue,
         };
-        let rewritten = if nat { self.source_is_right(index, packet, flow) } else { packet.key == flow.plan.key };
+        let rewritten =
+            if nat { self.source_is_right(index, packet, flow) } else { packet.key == flow.plan.key };
         if arrival != expected || !rewritten {
             let what = format!(
-                "{:?} by {} comes to server {index} as {:?}, {arrival:?}; its bucket is {:#05x}",
+                "flow {}, {:?} by {}, comes to server {index} as {:?}, {arrival:?}; its bucket is {:#05x}",
+                record.flow,
                 flow.plan.key,
                 flow.plan.method.forward(),
                 packet.key,
@@ -485,6 +494,7 @@ impl Oracles {
             Some((_, before)) if self.reweighted[watch.owner] && before != life => {
                 watch.server = Some((index, life));
             }
+            Some(_) if watch.disputed && self.reweighted.contains(&true) => {}
             // What its owner's last life has sent may be late.
             Some(_) if self.reweighted[watch.owner] && record.owner_life != life => {}
             Some((before, _)) => {
@@ -504,7 +514,8 @@ impl Oracles {
         now: Instant,
     ) -> Result<(), Violation> {
         let source = (packet.key.src, packet.key.src_port);
-        let established = flow.udp() || flow.established && !flow.closing && !self.corrupts;
+        // A flipped bit can close a TCP connection, for a node.
+        let established = flow.established(packet.words.connection) && (flow.udp() || !self.corrupts);
         let lifetime = if established { ESTABLISHED } else { HALF_OPEN };
         let (slack, lives) = (self.slack, self.lives);
         let watch = &mut self.watches[record.flow as usize];

@@ -162,8 +162,9 @@ pub struct Plan {
     pub spray: Spray,
     /// Virtual time of a turn.
     pub step: Duration,
-    /// Faults in front, and between the nodes.
-    pub faults: [Rates; 2],
+    /// Faults of the hosts' wires, of the nodes' in front, and of theirs on the backplane. Only one of them damages frames: a
+    /// packet crosses each kind once, and damage to a packet that is damaged already may hide from its checksum.
+    pub faults: [Rates; 3],
     /// Of [`ALL`] turns of a part, those in which it falls asleep.
     pub stalls: u64,
     /// For how long at most.
@@ -197,8 +198,15 @@ fn rates(rng: &mut Rng, calm: bool) -> Rates {
     // From a bad day to a broken switch; each kind is absent in some worlds.
     let most = [50, 300, 2000][rng.below(3) as usize];
     let mut rate = |most: u64| if one_in(rng, 4) { 0 } else { rng.below(most + 1) };
-    let (loss, duplicate, reorder, corrupt) = (rate(most), rate(most), rate(most), rate(most / 4));
+    let (loss, duplicate, reorder, corrupt) = (rate(most), rate(most), rate(most), rate(most / 2));
     Rates { loss, duplicate, reorder, corrupt, late: ms(between(rng, 1, 50)), ..quiet }
+}
+
+fn faults(rng: &mut Rng, calm: bool) -> [Rates; 3] {
+    let mut all = [(); 3].map(|()| rates(rng, calm));
+    let damaging = rng.below(3) as usize;
+    all.iter_mut().enumerate().filter(|(i, _)| *i != damaging).for_each(|(_, rates)| rates.corrupt = 0);
+    all
 }
 
 impl Plan {
@@ -206,14 +214,14 @@ impl Plan {
     pub fn draw(seed: u64) -> Self {
         let rng = &mut Rng::new(mix(seed));
         let calm = one_in(rng, 4);
-        let faulty = ms(between(rng, 1200, 2200));
+        let faulty = ms(between(rng, 1500, 3000));
         let step = Duration::from_micros([500, 1000, 2000][rng.below(3) as usize]);
         let workers = if one_in(rng, 8) { 1 } else { 2 };
         let mut restarts = Vec::new();
         if !calm && !one_in(rng, 3) {
             let first = rng.below(NODES as u64) as usize;
             for i in 0..between(rng, 1, 2) as usize {
-                let dies = ms(400 * (i as u64 + 1) + rng.below(200));
+                let dies = ms(700 * (i as u64 + 1) + rng.below(300));
                 let change = match rng.below(8) {
                     0 | 1 => Change::Workers,
                     2 => Change::Weights,
@@ -236,12 +244,12 @@ impl Plan {
             front_queues: if one_in(rng, 4) { 1 } else { workers },
             spray: if one_in(rng, 3) { Spray::Flow } else { Spray::Packet },
             step,
-            faults: [rates(rng, calm), rates(rng, calm)],
+            faults: faults(rng, calm),
             stalls: if one_in(rng, 2) { 0 } else { between(rng, 1, 20) },
             stall: ms(between(rng, 5, 150)),
             faulty,
             restarts,
-            flows: (0..between(rng, 30, 60)).map(|i| flow(rng, i as usize, faulty)).collect(),
+            flows: (0..between(rng, 40, 100)).map(|i| flow(rng, i as usize, faulty)).collect(),
         };
         debug_assert!(plan.stalls < ALL);
         plan
@@ -263,14 +271,14 @@ fn flow(rng: &mut Rng, index: usize, faulty: Duration) -> FlowPlan {
     let (v6, udp) = (one_in(rng, 2), one_in(rng, 2));
     // NAT is the way with state on both sides.
     let method = if one_in(rng, 3) { Method::Nat } else { Method::ALL[rng.below(5) as usize] };
-    let place = if index % 16 == 0 { Place::OnLink } else { Place::Away };
+    let place = if index % 24 == 0 { Place::OnLink } else { Place::Away };
     let client = match (place, v6) {
         (Place::OnLink, _) => front(v6, 1),
         (Place::Away, true) => ip6(0xfd77, between(rng, 1, 20) as u8),
         (Place::Away, false) => Addr::v4([192, 168, 0, between(rng, 1, 20) as u8]),
     };
     // The index makes the port, so that no two flows are one.
-    let port = 1024 + (rng.below(900) * 64) as u16 + index as u16;
+    let port = 1024 + (rng.below(500) * 128) as u16 + index as u16;
     let protocol = if udp { protocol::UDP } else { protocol::TCP };
     FlowPlan {
         key: FlowKey::new(client, method.vip(v6), port, VIP_PORT, protocol),

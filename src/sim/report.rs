@@ -31,12 +31,12 @@ impl Outcome {
     }
 }
 
-fn percent(f: &mut fmt::Formatter<'_>, where_: &str, rates: &Rates) -> fmt::Result {
+fn percent(f: &mut fmt::Formatter<'_>, whose: &str, rates: &Rates) -> fmt::Result {
     let Rates { loss, duplicate, reorder, corrupt, delay, jitter, late } = rates;
     let [loss, duplicate, reorder, corrupt] = [loss, duplicate, reorder, corrupt].map(|r| *r as f64 / 100.0);
     writeln!(
         f,
-        "  {where_}: {loss:.2} % lost, {duplicate:.2} % doubled, {reorder:.2} % overtaken, {corrupt:.2} % damaged, \
+        "  {whose}: {loss:.2} % lost, {duplicate:.2} % doubled, {reorder:.2} % overtaken, {corrupt:.2} % damaged, \
          {delay:?} and up to {jitter:?} more, late ones up to {late:?}"
     )
 }
@@ -59,8 +59,9 @@ impl fmt::Display for Outcome {
             plan.flows.len(),
             plan.step,
         )?;
-        percent(f, "front", &plan.faults[0])?;
-        percent(f, "backplane", &plan.faults[1])?;
+        for (whose, rates) in ["hosts", "nodes in front", "backplane"].iter().zip(&plan.faults) {
+            percent(f, whose, rates)?;
+        }
         if plan.stalls > 0 {
             writeln!(f, "  {} of 10000 turns begin, and go on up to {:?} later", plan.stalls, plan.stall)?;
         }

@@ -94,10 +94,14 @@ impl World {
         }
     }
 
-    /// Sets what wires do: `[front, backplane]`.
-    pub fn faults(&mut self, rates: [Rates; 2]) {
+    /// Sets what wires do: hosts', nodes' in front, nodes' on the backplane.
+    pub fn faults(&mut self, [hosts, front, back]: [Rates; 3]) {
         for (i, wire) in self.wires.iter_mut().enumerate() {
-            wire.set(rates[usize::from((BACK..HOST).contains(&i))]);
+            wire.set(match i {
+                ..BACK => front,
+                BACK..HOST => back,
+                HOST.. => hosts,
+            });
         }
     }
 
@@ -112,11 +116,20 @@ impl World {
         self.nodes[node].as_mut().map(|a| a.node.manager().stats(now))
     }
 
-    /// Ends a node's life.
+    /// Ends a node's life, in the middle of whatever it does.
     pub fn kill(&mut self, node: usize) -> Result<(), Violation> {
-        let Some(appliance) = self.nodes[node].take() else { return Ok(()) };
         self.log.push(format!("{} n{} dies", time(self.now), node + 1));
         self.oracles.died(node);
+        self.take_down(node)
+    }
+
+    /// Ends all.
+    pub fn end(&mut self) -> Result<(), Violation> {
+        (0..NODES).try_for_each(|node| self.take_down(node))
+    }
+
+    fn take_down(&mut self, node: usize) -> Result<(), Violation> {
+        let Some(appliance) = self.nodes[node].take() else { return Ok(()) };
         appliance.end().map_err(|(free, all)| {
             let what = format!("n{} ends, and {free} of its {all} buffers are back", node + 1);
             self.oracles.violation(Oracle::Buffers, None, self.now, what)
@@ -251,9 +264,7 @@ impl World {
     fn expect_hash(appliance: &mut Appliance, node: usize, queue: usize, frame: &[u8], oracles: &Oracles) {
         let hashing = &mut appliance.hashing[queue];
         hashing.queued += 1;
-        if oracles.flow_of(frame).is_none_or(|flow| oracles.disputed(flow)) {
-            return;
-        }
+        let sure = !appliance.unsure && oracles.flow_of(frame).is_some_and(|flow| !oracles.disputed(flow));
         let Some(key) = packet::tuple(&frame[eth::HEADER_LEN..]) else { return };
         let (view, hash) = (&appliance.view, appliance.view.hash_key.flow(&key));
         let bucket = match view.services.owned.get(&key.dst) {
@@ -266,10 +277,10 @@ impl World {
         if own && worker.index() == queue {
             return;
         }
-        // In doubt about what it knows, nothing is expected, now or later.
+        // Where it isn't sure what the worker knows or what the packet is, nothing is expected, now or later.
         let now_known = if own { oracles.life(node) } else { appliance.known[owner.index()] };
         let new = hashing.seen.insert((hash.0, now_known));
-        if appliance.unsure {
+        if !sure {
             hashing.seen.insert((hash.0, oracles.life(owner.index())));
         } else if new && now_known != 0 {
             hashing.due.push_back(hashing.queued);

@@ -3,6 +3,7 @@
 #![cfg(feature = "dpdk")]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // The helpers are as much part of the tests as the tests.
 
+mod captures;
 mod errors;
 
 use std::path::PathBuf;

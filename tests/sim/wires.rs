@@ -1,4 +1,8 @@
-use super::*;
+//! Wires do to frames what their rates say, and nothing else.
+
+use std::time::Duration;
+use steerage::base::Instant;
+use steerage::io::fault::{ALL, Fate, Rates, Wire};
 
 const START: Instant = Instant(1_000_000);
 const END: Instant = Instant(u64::MAX);
@@ -44,7 +48,8 @@ fn without_faults_all_arrive_at_once_in_order() {
 
 #[test]
 fn a_seed_repeats_itself_and_differs_from_others() {
-    let rates = Rates { loss: 1000, duplicate: 1000, reorder: 1000, corrupt: 1000, delay: MS, jitter: MS, late: MS };
+    let rates =
+        Rates { loss: 1000, duplicate: 1000, reorder: 1000, corrupt: 1000, delay: MS, jitter: MS, late: MS };
     assert_eq!(run(7, rates, 500), run(7, rates, 500));
     assert_ne!(run(7, rates, 500), run(8, rates, 500));
 }
