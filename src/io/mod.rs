@@ -4,6 +4,8 @@
 pub mod capsule;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+#[cfg(feature = "sim")]
+pub mod fault;
 pub mod memory;
 pub mod pcap;
 

@@ -6,6 +6,7 @@ use super::track;
 use super::verdict::Verdict;
 use crate::base::hash::mix;
 use crate::base::limits::BUCKETS;
+use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, FlowHash, FlowKey, Instant, RealServerId, SnatId, VirtualServerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Names, Session, SessionTable, State};
@@ -117,7 +118,7 @@ fn snat(
     let server = &view.services.real_servers[real.index()];
     let group =
         &view.services.groups[view.services.virtual_servers[server.virtual_server.index()].group.index()];
-    let bucket = meta.hash.bucket();
+    let bucket = Bucket(meta.hash.bucket().0 ^ u16::from(planted::is(Bug::WrongPortClass)));
     let start = mix(meta.hash.0 ^ now.0) as usize;
     // This node's own come first; where there are more than are tried, flows begin at different ones.
     let (own, others) = group.snats.split_at(group.own_snats);

@@ -15,6 +15,7 @@ use super::steer::{self, Decision};
 use super::track;
 use super::verdict::Verdict;
 use crate::base::limits::{BURST, SWEEP_SLICE};
+use crate::base::planted::{self, Bug};
 use crate::base::{Instant, PortId, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::publish::Subscriber;
@@ -492,7 +493,8 @@ impl<P: Port> Core<P> {
         let session = self.sessions.flows().get(id);
         let server = view.services.real_servers[session.real.index()].virtual_server;
         let server = &view.services.virtual_servers[server.index()];
-        if now.tick().since(session.last_seen) > track::lifetime(session, &view.timeouts, server) {
+        let idle = now.tick().since(session.last_seen) > track::lifetime(session, &view.timeouts, server);
+        if idle || planted::is(Bug::LiveSessionExpires) {
             self.close(view, id);
         }
     }
@@ -501,7 +503,8 @@ impl<P: Port> Core<P> {
     fn expire_steering(&mut self, view: &View, now: Instant) {
         let Some(id) = self.steering.step() else { return };
         let session = self.steering.get(id);
-        let dead = view.nodes[session.node.index()].incarnation != session.incarnation;
+        let dead = view.nodes[session.node.index()].incarnation != session.incarnation
+            && !planted::is(Bug::SteeringOutlivesPeer);
         if dead || now.tick().since(session.last_seen) > view.timeouts.steering {
             let hash = view.hash_key.flow(self.steering.key(id));
             self.steering.remove(hash, id);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // The helpers are as much part of the tests as the tests.
 
 mod capture;
+mod captures;
 mod child;
 mod errors;
 
