@@ -88,7 +88,9 @@ impl Tuple {
     /// What the path's own parser makes of the smallest packet of this tuple, for TCP a SYN. The hash is still missing.
     pub(super) fn meta(&self) -> Result<Meta, Verdict> {
         let packet = self.packet();
-        parse::packet(&packet, packet.len(), InterfaceId(0), None)
+        let mut meta = Meta::EMPTY;
+        parse::packet(&packet, packet.len(), InterfaceId(0), None, &mut meta)?;
+        Ok(meta)
     }
 
     fn packet(&self) -> Vec<u8> {
