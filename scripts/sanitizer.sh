@@ -12,8 +12,9 @@ sanitized() {
     flags+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
     flags+=" -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
     (
-        cd tests/fuzz &&
-            RUSTC_BOOTSTRAP=1 ASAN_OPTIONS=$options CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../../target}/fuzz CARGO_BUILD_TARGET=$host \
-                RUSTFLAGS=$flags cargo "$@"
+        cd tests/fuzz || exit 1
+        export RUSTC_BOOTSTRAP=1 RUSTFLAGS=$flags ASAN_OPTIONS=$options CARGO_BUILD_TARGET=$host
+        export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../../target}/fuzz
+        cargo "$@"
     )
 }

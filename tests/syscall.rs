@@ -2,7 +2,7 @@
 //! (seccomp), and then carry a million packets. A thread that makes one ends the whole process, so each test runs itself
 //! again as a child.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 #[allow(dead_code)]
 #[path = "fuzz/src/draw.rs"]
@@ -70,7 +70,7 @@ fn told(output: &Output) -> String {
     format!("{}\n{out}\n{err}", output.status)
 }
 
-/// Frames of all kinds that a front port receives: four ways and two without sessions, both families, new flows, flows' second packets, echoes, errors.
+/// Frames of clients, each twice: all ways to a server, both families, TCP and UDP, too large ones, used-up hops.
 fn front_frames() -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     for i in 0..20_000u16 {
