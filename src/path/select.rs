@@ -6,7 +6,7 @@ use super::track;
 use super::verdict::Verdict;
 use crate::base::hash::mix;
 use crate::base::limits::BUCKETS;
-use crate::base::{FlowHash, FlowKey, Instant, RealServerId, SnatId, VirtualServerId};
+use crate::base::{Bucket, FlowHash, FlowKey, Instant, RealServerId, SnatId, VirtualServerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Names, Session, SessionTable, State};
 use crate::view::{Forward, View};
@@ -128,7 +128,7 @@ fn snat(
     for snat in addresses.take(SNAT_ADDRESSES) {
         for i in 0..PORTS_A_BUCKET {
             let class = (start + i) % PORTS_A_BUCKET + 1;
-            let port = (class * BUCKETS) as u16 | bucket.0;
+            let port = port(class, bucket);
             let key = view.reply_key(real, snat, port);
             let hash = view.hash_key.flow(&key);
             let taken = sessions.find(hash, &key, |s| view.reply_key(s.real, s.snat, s.snat_port) == key);
@@ -150,6 +150,17 @@ fn snat(
     gone(counters, &session);
     counters.sessions_evicted.inc();
     Some((session.snat, port, hash))
+}
+
+/// The ports of a SNAT address that name `bucket`, ascending.
+pub fn ports(bucket: Bucket) -> impl Iterator<Item = u16> {
+    (1..=PORTS_A_BUCKET).map(move |class| port(class, bucket))
+}
+
+/// One of the ports that name `bucket`; `class` is 1 to [`PORTS_A_BUCKET`].
+#[inline(always)]
+fn port(class: usize, bucket: Bucket) -> u16 {
+    (class * BUCKETS) as u16 | bucket.0
 }
 
 /// All of a list, beginning at its `start`th modulo its length.

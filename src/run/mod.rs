@@ -7,6 +7,7 @@ pub mod client;
 pub mod clock;
 pub mod crew;
 pub mod devices;
+pub mod explain;
 pub mod gate;
 pub mod idle;
 pub mod show;
@@ -20,7 +21,7 @@ use crate::manage::manager::Manager;
 use crate::node::{Node, NodeError};
 use crate::path::port::Port;
 use crate::path::worker::Worker;
-use api::{Api, Question};
+use api::{Api, Question, Reply};
 use clock::Clock;
 use crew::{Crew, Job, Panic, Refused};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -28,6 +29,7 @@ use devices::{DeviceError, Kind};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use socket::{SocketError, SocketFile};
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -210,8 +212,15 @@ fn manage(
     asked: &AtomicBool,
 ) -> Option<Panic> {
     let mut ready = false;
+    let mut explaining = BTreeMap::new();
     loop {
         manager.turn(clock.now());
+        while let Some((ticket, answer)) = manager.explained(clock.now()) {
+            let reply: Option<Reply<_>> = explaining.remove(&ticket);
+            if let Some(reply) = reply {
+                reply.give(answer);
+            }
+        }
         if manager.ready() != ready {
             ready = !ready;
             tracing::info!("{}", if ready { "ready" } else { "not ready" });
@@ -223,7 +232,10 @@ fn manage(
             return None;
         }
         match questions.recv_timeout(STEP) {
-            Ok(question) => question.answer(manager.stats(clock.now())),
+            Ok(Question::Stats(reply)) => reply.give(manager.stats(clock.now())),
+            Ok(Question::Explain(request, reply)) => {
+                explaining.insert(manager.explain(request, clock.now()), reply);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(STEP),
         }
