@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use steerage::base::limits::BURST;
-use steerage::base::{Addr, Incarnation, Instant, Mac};
+use steerage::base::{Addr, Incarnation, Instant, Mac, WorkerId};
 use steerage::io::capsule::{Host, HostConfig};
 use steerage::io::dpdk::{self, BufferConfig, DpdkPort, EalConfig};
 use steerage::io::{DeviceConfig, OpenDevice};
@@ -42,9 +42,20 @@ const FLOWS: u32 = 65_536;
 const MAIN_CORE: usize = 0;
 const CORE: usize = 1;
 
+/// Memory of hugepages, where enough of them are free.
 fn eal() -> EalConfig {
-    let file_prefix = format!("steerage-perf-{}", std::process::id());
-    EalConfig { hugepages: false, memory_mb: 256, file_prefix, args: Vec::new() }
+    let (file_prefix, memory_mb) = (format!("steerage-perf-{}", std::process::id()), 256);
+    EalConfig { hugepages: free_hugepages() >= memory_mb, memory_mb, file_prefix, args: Vec::new() }
+}
+
+/// Megabytes.
+fn free_hugepages() -> u32 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let field = |name: &str| -> u32 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+        line.split_whitespace().next().unwrap_or("0").parse().unwrap()
+    };
+    field("HugePages_Free:") * (field("Hugepagesize:") / 1024)
 }
 
 const BUFFERS: BufferConfig = BufferConfig { buffers: 8191, bytes: 2048 };
@@ -88,10 +99,16 @@ impl Meter {
     }
 }
 
-/// A net_null port that receives packets: first `told`, then one of each flow, over and over, in an order that jumps.
+/// Turns in which a node learns its neighbours, and no packet comes.
+const LEARNING: usize = 100;
+
+/// A net_null port that receives packets: first `told`, then each flow twice in a row (one packet doesn't establish a UDP
+/// session), then one of each, over and over, in an order that jumps.
 struct Feed {
     port: DpdkPort,
     told: Vec<Vec<u8>>,
+    /// Turns until the first packet.
+    quiet: usize,
     template: Vec<u8>,
     /// The sum of the IPv4 header without the source address.
     sum: u16,
@@ -103,13 +120,14 @@ impl Feed {
         let mac = port.caps().mac;
         let (told, template) = (announcements(mac), packet(v6, mac));
         let sum = if v6 { 0 } else { checksum::sum(&template[14..34]) };
-        Self { port, told, template, sum, next: 0 }
+        Self { port, told, quiet: LEARNING, template, sum, next: 0 }
     }
 
     /// Makes `frame` the next flow's packet.
     fn fill(&mut self, frame: &mut impl Frame) {
         // An odd factor: each flow once before the first comes again.
-        let flow = self.next.wrapping_mul(0x9e37_79b1) % FLOWS;
+        let turn = if self.next < 2 * FLOWS { self.next / 2 } else { self.next };
+        let flow = turn.wrapping_mul(0x9e37_79b1) % FLOWS;
         self.next = self.next.wrapping_add(1);
         let len = self.template.len();
         frame.truncate(len);
@@ -143,6 +161,10 @@ impl Port for Feed {
             frame.head_mut().copy_from_slice(&bytes);
             into.push(frame);
             return 1;
+        }
+        if self.quiet > 0 {
+            self.quiet -= 1;
+            return 0;
         }
         let first = into.len();
         let n = self.port.rx(into);
@@ -258,25 +280,24 @@ fn load(devices: Vec<OpenDevice<DpdkPort>>, v6: bool) -> impl FnMut() -> bool + 
     });
     let mut now = Instant::ZERO;
     let mut node = Node::new(&configuration(), Incarnation(1), devices.collect(), now).unwrap();
-    // The neighbours' addresses reach the path by way of the manager.
-    for _ in 0..100 {
-        now = now + Duration::from_millis(1);
-        node.turn(now);
-    }
-    let (mut workers, mut manager) = node.into_parts();
-    let mut worker = workers.remove(0);
-    let mut warm = 2 * FLOWS as usize / BURST;
+    let mut warm = LEARNING + 20 + 3 * FLOWS as usize / BURST;
     let mut meter = Meter::default();
     move || {
-        now = now + Duration::from_nanos(50 * BURST as u64);
-        worker.turn(now);
+        if warm > 3 * FLOWS as usize / BURST {
+            // The neighbours' addresses reach the path by way of the manager.
+            now = now + Duration::from_millis(1);
+            node.turn(now);
+        } else {
+            now = now + Duration::from_nanos(50 * BURST as u64);
+            node.worker(WorkerId(0)).turn(now);
+        }
         if warm > 0 {
             warm -= 1;
             return true;
         }
         let more = meter.add(BURST);
         if !more {
-            let totals = manager.stats(now).totals;
+            let totals = node.manager().stats(now).totals;
             let (rx, tx) = (totals.counters["rx"], totals.counters["tx"]);
             let hits = totals.counters["session_hits"];
             assert!(tx * 100 > rx * 99 && hits * 100 > rx * 95, "{rx} received, {tx} sent, {hits} hits");
@@ -324,6 +345,8 @@ fn on_capsule(turn: impl FnOnce(Vec<OpenDevice<DpdkPort>>) -> Box<dyn FnMut() ->
         !over
     };
     host.add(CORE, "turns", until).unwrap();
+    let panics = host.panics();
+    std::thread::spawn(move || panics.recv().map(|_| terminate()));
     host.run(|| true).unwrap();
 }
 

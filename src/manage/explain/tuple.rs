@@ -89,7 +89,11 @@ impl Tuple {
     pub(super) fn meta(&self, key: HashKey) -> Result<Meta, Verdict> {
         let packet = self.packet();
         let mut meta = Meta::EMPTY;
-        parse::packet(&packet, Known { whole: packet.len(), checksum: None, hash: Hash::Key(key) }, &mut meta)?;
+        parse::packet(
+            &packet,
+            Known { whole: packet.len(), checksum: None, hash: Hash::Key(key) },
+            &mut meta,
+        )?;
         Ok(meta)
     }
 
