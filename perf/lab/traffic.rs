@@ -31,7 +31,10 @@ pub struct Envelope {
     pub data_port: u16,
 }
 
-/// A frame of 64 bytes (check sequence included, as cards count), or of the least that holds the headers.
+/// Bytes of a frame, without check sequence, unless its headers need more.
+const BYTES: usize = 64;
+
+/// A frame of [`BYTES`], or of the least that holds the headers and two more.
 #[derive(Clone)]
 pub struct Template {
     bytes: Vec<u8>,
@@ -51,7 +54,7 @@ impl Template {
         let v6 = !example.is_v4();
         let l4 = if v6 { 54 } else { 34 };
         let header = if example.protocol == protocol::TCP { 20 } else { 8 };
-        let mut bytes = vec![0; (l4 + header + 2).max(60)];
+        let mut bytes = vec![0; (l4 + header + 2).max(BYTES)];
         let kind = if v6 { ethertype::IPV6 } else { ethertype::IPV4 };
         eth::write(&mut bytes, mac, Mac([2, 0, 0, 0, 9, 1]), None, kind);
         let payload = (bytes.len() - l4) as u16;
@@ -159,7 +162,11 @@ impl Template {
     /// Writes a flow's frame; `out` is as long as it.
     #[inline(always)]
     fn write(&self, out: &mut [u8], patch: &Patch, hash: Option<FlowHash>) {
-        out.copy_from_slice(&self.bytes);
+        // Nearly all frames are of this one length, and a copy of known length is a few instructions.
+        match (<&mut [u8; BYTES]>::try_from(&mut *out), <&[u8; BYTES]>::try_from(&self.bytes[..])) {
+            (Ok(out), Ok(bytes)) => *out = *bytes,
+            _ => out.copy_from_slice(&self.bytes),
+        }
         let ip = &mut out[self.ip..];
         let l4 = if self.v6 {
             ip[20..24].copy_from_slice(&patch.src);

@@ -10,7 +10,7 @@ from pathlib import Path
 from runner.program import Failed
 
 BURST = 32
-SECONDS = 4
+SECONDS = 2
 
 # The first that a source's path holds, from the innermost inlined function outwards. What stands nowhere here (formats,
 # values, the standard library) belongs to whoever called it.

@@ -21,7 +21,7 @@ def measure(seconds):
     last = max(os.sched_getaffinity(0))
     command = [
         "dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "--no-shconf",
-        f"--file-prefix=steerage-perf-testpmd-{os.getpid()}", "--vdev=net_null0,size=60", f"--lcores=0@{min(os.sched_getaffinity(0))},1@{last}",
+        f"--file-prefix=steerage-perf-testpmd-{os.getpid()}", "--vdev=net_null0,size=64", f"--lcores=0@{min(os.sched_getaffinity(0))},1@{last}",
         "--", "--forward-mode=macswap", "--auto-start", "--burst=32", "--nb-cores=1", "--total-num-mbufs=4096",
     ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:

@@ -82,7 +82,7 @@ impl<F> Default for Batch<F> {
 impl<F> Batch<F> {
     /// Where the next packet's facts are to be written. There must be room.
     #[inline(always)]
-    pub fn next(&mut self) -> &mut Meta {
+    pub fn slot(&mut self) -> &mut Meta {
         &mut self.meta[self.frames.len()]
     }
 

@@ -189,7 +189,7 @@ impl<P: Port> Worker<P> {
             Ok(link) => link,
             Err(why) => return core.no_ip(view, frame, why),
         };
-        let meta = batch.next();
+        let meta = batch.slot();
         match parse::front(&mut frame, &link, view.hash_key, meta) {
             Ok(()) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, meta, now),
             Ok(()) => {
@@ -214,7 +214,7 @@ impl<P: Port> Worker<P> {
             Ok(link) => link,
             Err(why) => return core.no_ip(view, frame, why),
         };
-        let meta = batch.next();
+        let meta = batch.slot();
         match backplane::receive(&mut frame, view, &link, meta) {
             Ok(Received::Packet) => {
                 core.egress.counters.steered_in.inc();
@@ -242,7 +242,7 @@ impl<P: Port> Worker<P> {
                 match handed {
                     Handoff::Packet(frame, meta) => {
                         self.core.sessions.flows().prefetch_index(meta.hash);
-                        *self.batch.next() = meta;
+                        *self.batch.slot() = meta;
                         self.batch.push(frame);
                     }
                     Handoff::Transmit(frame, port) => self.core.egress.transmit(port, frame),
