@@ -168,9 +168,8 @@ impl<P: Port> Egress<P> {
             return self.drop(frame, Verdict::TooBigSilent);
         }
         let Some(mac) = view.mac_of(neighbour) else {
-            if self.questions_left > 0 && !self.waits(Towards::Address(neighbour.address)) {
-                self.questions_left -= 1;
-                self.tell(Event::Resolve(neighbour));
+            if !self.waits(Towards::Address(neighbour.address)) {
+                self.ask(neighbour);
             }
             return self.hold(frame, Towards::Address(neighbour.address), now);
         };
@@ -278,6 +277,14 @@ impl<P: Port> Egress<P> {
         self.held.iter().any(|h| h.towards == towards)
     }
 
+    /// Has the management thread ask for a neighbour that isn't a next hop of the configuration.
+    fn ask(&mut self, neighbour: Neighbour) {
+        if self.questions_left > 0 {
+            self.questions_left -= 1;
+            self.tell(Event::Resolve(neighbour));
+        }
+    }
+
     #[cold]
     fn hold(&mut self, frame: P::Frame, towards: Towards, now: Instant) {
         let waiting = self.held.iter().filter(|h| h.towards == towards).count();
@@ -302,6 +309,13 @@ impl<P: Port> Egress<P> {
             } else if now < held.until {
                 self.held.push(held);
             } else {
+                // It may have been forgotten by now: were it asked for only when nothing waits, a sender that never rests
+                // would never be answered again.
+                if let Towards::Address(address) = held.towards
+                    && let Some(Route::OnLink(interface)) = view.services.routes.lookup(address)
+                {
+                    self.ask(Neighbour { interface, address });
+                }
                 self.drop(held.frame, Verdict::NeighbourUnresolved);
             }
         }

@@ -2,10 +2,11 @@
 
 use super::port::Burst;
 use crate::base::limits::BURST;
-use crate::base::{FlowHash, FlowKey, InterfaceId};
+use crate::base::{FlowHash, FlowKey, InterfaceId, VirtualServerId};
 use crate::view::Packet;
 use crate::wire::backplane::Stage;
 use arrayvec::ArrayVec;
+use std::num::NonZeroU32;
 
 /// What stands behind a packet's IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,29 @@ pub struct Meta {
     pub l4: u16,
     /// Bytes of the packet.
     pub len: u16,
+    /// The virtual server that balances it on this node without state, if that is known to be so.
+    pub local: Option<LocalServer>,
 }
+
+/// A virtual server's id in a shape that leaves room for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalServer(NonZeroU32);
+
+impl LocalServer {
+    /// A virtual server that any node balances.
+    #[inline(always)]
+    pub fn new(id: VirtualServerId) -> Option<Self> {
+        NonZeroU32::new(id.0.wrapping_add(1)).map(Self)
+    }
+
+    /// Which.
+    #[inline(always)]
+    pub fn id(self) -> VirtualServerId {
+        VirtualServerId(self.0.get() - 1)
+    }
+}
+
+const _: () = assert!(size_of::<Meta>() == 64);
 
 impl Meta {
     /// Facts of nothing.
@@ -57,6 +80,7 @@ impl Meta {
         dont_fragment: false,
         l4: 0,
         len: 0,
+        local: None,
     };
 
     /// What headers in front of the packet need to know of it.

@@ -203,6 +203,7 @@ fn transport(
         return Err(Verdict::IpMalformed);
     }
     (meta.l4, meta.len, meta.stage, meta.kind) = (l4 as u16, len as u16, Stage::Receive, Kind::Flow);
+    meta.local = None;
     let header = bytes.get(l4..len.min(bytes.len())).ok_or(Verdict::IpMalformed)?;
     (key.src_port, key.dst_port) = match key.protocol {
         protocol::TCP => {

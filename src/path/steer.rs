@@ -1,7 +1,7 @@
 //! Whose packet is it? Own session, then steering session, then hash (MECHANISMS §4 points 1 and 2).
 
 use super::counters::Counters;
-use super::meta::Meta;
+use super::meta::{LocalServer, Meta};
 use super::verdict::Verdict;
 use crate::base::planted::{self, Bug};
 use crate::base::{FlowKey, Instant, VirtualServerId, WorkerId};
@@ -120,14 +120,18 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     Ok(towards(view, owner))
 }
 
-/// The virtual server of a packet that any node balances by itself, this one too. What claims to come from one of our
+/// The virtual server of a packet that any node balances by itself, this one too; its table's slot is on its way then. What claims to come from one of our
 /// addresses is left to [`decide`], which refuses it.
 #[inline(always)]
-pub fn local(view: &View, meta: &Meta) -> Option<VirtualServerId> {
+pub fn local(view: &View, meta: &Meta) -> Option<LocalServer> {
     let id = view.virtual_server(&meta.key)?;
     let server = &view.services.virtual_servers[id.index()];
     let here = server.ingress == Ingress::Local && view.services.groups[server.group.index()].has(view.me);
-    (here && view.services.owned.get(&meta.key.src).is_none()).then_some(id)
+    if !here || view.services.owned.get(&meta.key.src).is_some() {
+        return None;
+    }
+    server.maglev.prefetch(meta.hash.slot());
+    LocalServer::new(id)
 }
 
 /// Counts a steering decision that was made by the tuple, and keeps it.

@@ -193,7 +193,13 @@ impl<P: Port> Worker<P> {
         match parse::front(&mut frame, &link, view.hash_key, meta) {
             Ok(()) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, meta, now),
             Ok(()) => {
-                core.sessions.flows().prefetch_index(meta.hash);
+                // What any node balances by itself has no session and needs none.
+                if view.services.any_local {
+                    meta.local = steer::local(view, meta);
+                }
+                if meta.local.is_none() {
+                    core.sessions.flows().prefetch_index(meta.hash);
+                }
                 batch.push(frame);
             }
             Err(verdict) => core.egress.drop(frame, verdict),
@@ -354,7 +360,10 @@ impl<P: Port> Core<P> {
         // Whose index line names no session will most likely want the steering table.
         let mut strangers: u32 = 0;
         for (i, meta) in batch.meta().iter().enumerate() {
-            if !self.sessions.flows().prefetch_entry(meta.hash) && meta.stage == Stage::Receive {
+            if meta.local.is_none()
+                && !self.sessions.flows().prefetch_entry(meta.hash)
+                && meta.stage == Stage::Receive
+            {
                 self.steering.prefetch_index(meta.hash);
                 strangers |= 1 << i;
             }
@@ -373,12 +382,8 @@ impl<P: Port> Core<P> {
 
     #[inline(always)]
     fn packet(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
-        // What any node balances by itself has no session and needs none: asked first, where there is such a virtual server.
-        if view.services.any_local
-            && meta.stage == Stage::Receive
-            && let Some(server) = steer::local(view, meta)
-        {
-            return self.stateless(view, frame, meta, server, now);
+        if let Some(server) = meta.local {
+            return self.stateless(view, frame, meta, server.id(), now);
         }
         if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta)
             && let Some(session) = self.take(view, id, direction, meta, now)

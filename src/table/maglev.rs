@@ -10,6 +10,7 @@
 //! The table depends on the key, the servers' identities and weights, and the number of slots, not on the order in which
 //! the servers are given. All nodes must agree on it: a change of the algorithm is a change of the protocol.
 
+use super::index;
 use crate::base::hash::{reduce, siphash13};
 use crate::base::{HashKey, RealServerId};
 
@@ -172,6 +173,14 @@ impl Maglev {
     #[inline(always)]
     pub fn slot(&self, bits: u64) -> usize {
         reduce(bits, self.table.len() as u64) as usize
+    }
+
+    /// Starts fetching the slot of these bits.
+    #[inline(always)]
+    pub fn prefetch(&self, bits: u64) {
+        if let Some(slot) = self.table.get(reduce(bits, self.table.len() as u64) as usize) {
+            index::prefetch(slot);
+        }
     }
 
     /// The number of slots; zero if no server has weight.

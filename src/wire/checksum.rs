@@ -20,18 +20,16 @@ pub fn sum_header(bytes: &[u8; 20]) -> u16 {
     fold(words.iter().map(|w| u64::from(u32::from_be_bytes(*w))).sum())
 }
 
-/// Folds a sum of 32-bit words to the sum of its 16-bit words.
+/// Folds a sum of 32-bit words to the sum of its 16-bit words, carries around the end.
 #[inline(always)]
-fn fold(mut acc: u64) -> u16 {
-    acc = (acc & 0xffff_ffff) + (acc >> 32);
-    acc = (acc & 0xffff) + (acc >> 16 & 0xffff) + (acc >> 32);
-    acc = (acc & 0xffff) + (acc >> 16);
-    acc = (acc & 0xffff) + (acc >> 16);
-    acc as u16
+fn fold(acc: u64) -> u16 {
+    let (words, carry) = (acc as u32).overflowing_add((acc >> 32) as u32);
+    let words = words + u32::from(carry);
+    add(words as u16, (words >> 16) as u16)
 }
 
 /// Adds two folded sums.
-#[inline]
+#[inline(always)]
 pub fn add(a: u16, b: u16) -> u16 {
     let (s, carry) = a.overflowing_add(b);
     s + u16::from(carry)
