@@ -1,7 +1,7 @@
 //! Steerage: a clustered layer-4 load-balancing appliance.
 //!
 //! The crate is built in floors; a module may name only those below it (ARCHITECTURE.md lists them and
-//! `tests/tidy.rs` checks it): `base`, `wire`, `table`, `view`, `path`, `io`, `manage`, `node`, `run`.
+//! `tests/tidy.rs` checks it): `base`, `wire`, `table`, `view`, `path`, `io`, `manage`, `node`, `run`, and `sim` beside `run`.
 
 pub mod base;
 pub mod io;
@@ -9,6 +9,8 @@ pub mod manage;
 pub mod node;
 pub mod path;
 pub mod run;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod table;
 pub mod view;
 pub mod wire;

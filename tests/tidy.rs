@@ -160,6 +160,7 @@ mod rules_catch {
             ("src/manage/config/mod.rs", "use crate::io::DeviceConfig;"),
             ("src/run/mod.rs", "use crate::{io, node, manage};"),
             ("src/lib.rs", "pub mod run; use crate::run::x;"),
+            ("src/bin/sim.rs", "use crate::run::x;"),
             ("tests/wire/main.rs", "use crate::path::X;"),
         ] {
             assert_eq!(lines(rules::floors, path, text), [0; 0], "{path}: {text}");
@@ -224,6 +225,7 @@ mod rules_catch {
         ] {
             assert!(!check("src/manage/health.rs", text).is_empty(), "{text}");
             assert_eq!(check("src/main.rs", text), [0; 0], "{text}");
+            assert_eq!(check("src/bin/sim.rs", text), [0; 0], "{text}");
             let allowed_in_run = if text.contains("print") { vec![1] } else { vec![] };
             assert_eq!(check("src/run/mod.rs", text), allowed_in_run, "{text}");
             let in_tests = format!("#[cfg(test)] mod tests {{ {text} }}");

@@ -5,6 +5,7 @@ pub mod flow;
 pub mod hash;
 pub mod ids;
 pub mod limits;
+pub mod planted;
 pub mod rng;
 pub mod sync;
 pub mod time;

@@ -3,6 +3,8 @@
 use super::announce::Announcements;
 use super::compile;
 use super::config::Config;
+use super::explain::inquiry::{Inquiries, Ticket};
+use super::explain::{self, ExplainError, Explanation, Request};
 use super::neighbour::Neighbours;
 use super::peer::{News, Peers};
 use super::probe;
@@ -64,6 +66,7 @@ pub struct Manager {
     digest: u64,
     /// When a heartbeat that can't be was last logged.
     strays: Option<Instant>,
+    inquiries: Inquiries,
 }
 
 /// Between two lines of the log about heartbeats that can't be.
@@ -102,6 +105,7 @@ impl Manager {
             commands_lost: 0,
             digest,
             strays: None,
+            inquiries: Inquiries::default(),
         }
     }
 
@@ -118,6 +122,7 @@ impl Manager {
                 Event::Heard { neighbour, mac, asked_us } => {
                     self.neighbours.heard(neighbour, mac, asked_us, now)
                 }
+                Event::Known(known) => self.inquiries.answered(known),
             }
         }
         for _ in 0..CHANNEL {
@@ -279,6 +284,20 @@ impl Manager {
                 })
                 .collect(),
         }
+    }
+
+    /// Asks what becomes of a tuple's packets. The answer comes out of [`Self::explained`] in a later turn, once all workers
+    /// have told what they know of the flow, or one hasn't in time.
+    pub fn explain(&mut self, request: Request, now: Instant) -> Ticket {
+        let meta = explain::meta(self.views.current(), &request).ok();
+        self.inquiries.open(request, meta, self.workers.iter().map(|worker| &worker.commands), now)
+    }
+
+    /// An explanation that is ready, or why there is none.
+    pub fn explained(&mut self, now: Instant) -> Option<(Ticket, Result<Explanation, ExplainError>)> {
+        let (ticket, request, known) = self.inquiries.ended(now)?;
+        let view = self.views.current();
+        Some((ticket, known.and_then(|k| explain::explain(view, &self.config, &request, Some(&k), now))))
     }
 
     fn virtual_servers(&self) -> Vec<VirtualServerStats> {

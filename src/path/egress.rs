@@ -112,7 +112,8 @@ impl<P: Port> Egress<P> {
     }
 
     /// Frees a packet that goes no further, and counts why.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub fn drop(&self, frame: P::Frame, verdict: Verdict) {
         drop(frame);
         self.counters.count_drop(verdict);
@@ -212,7 +213,7 @@ impl<P: Port> Egress<P> {
     }
 
     /// Queues a finished Ethernet frame on a port.
-    #[inline]
+    #[inline(always)]
     pub fn transmit(&mut self, port: PortId, frame: P::Frame) {
         let slot = &mut self.ports[port.index()];
         if slot.queue.is_none() {
@@ -225,6 +226,7 @@ impl<P: Port> Egress<P> {
         }
     }
 
+    #[inline(never)]
     fn flush_port(&mut self, port: usize) {
         let slot = &mut self.ports[port];
         let Some(queue) = &mut slot.queue else { return };

@@ -3,7 +3,7 @@
 use super::meta::{Kind, Meta};
 use super::port::{Frame, RxChecksum};
 use super::verdict::Verdict;
-use crate::base::{Addr, FlowHash, FlowKey, InterfaceId, Mac, PortId};
+use crate::base::{Addr, FlowHash, FlowKey, HashKey, InterfaceId, Mac, PortId};
 use crate::view::View;
 use crate::wire::backplane::Stage;
 use crate::wire::eth::{self, Eth, ethertype};
@@ -75,32 +75,72 @@ fn tagged(bytes: &[u8], view: &View, intake: &Intake, group: bool) -> Result<Lin
     Ok(Link { interface, group, ethertype: tag.ethertype, payload: eth::HEADER_LEN + vlan::TAG_LEN })
 }
 
-/// The facts of the IP packet at the start of `bytes`, of whose frame `whole` bytes are left from there (more than `bytes`, if
-/// the frame has further segments; or than the packet: Ethernet padding). If the device's word on an IPv4 header checksum is
-/// given, a checksum that it didn't look at is checked.
+/// Reads the IP packet of a frame that came in on a front port, and cuts the frame to it. Packet and frame must belong
+/// together: be of one family, and a packet to one host in a frame to one station (RFC 1122 §3.3.6, RFC 1812 §5.3.4: else
+/// every node of a link would forward it).
 #[inline(always)]
-pub fn packet(
-    bytes: &[u8],
-    whole: usize,
-    interface: InterfaceId,
-    checksum: Option<RxChecksum>,
-) -> Result<Meta, Verdict> {
+pub fn front<F: Frame>(frame: &mut F, link: &Link, key: HashKey, meta: &mut Meta) -> Result<(), Verdict> {
+    let bytes = frame.head().get(link.payload..).ok_or(Verdict::EthernetMalformed)?;
+    let whole = frame.len() - link.payload;
+    if link.ethertype == ethertype::IPV4 {
+        v4(bytes, Known { whole, checksum: Some(frame.rx_checksum()), hash: Hash::Key(key) }, meta)?;
+    } else {
+        v6(bytes, Known { whole, checksum: None, hash: Hash::Key(key) }, meta)?;
+    }
+    meta.interface = link.interface;
+    if link.group && meta.key.dst.0[0] != 0xff {
+        return Err(Verdict::BadAddress);
+    }
+    trim(frame, link.payload, meta)
+}
+
+/// Cuts a frame to the packet that was found at `offset`.
+#[inline(always)]
+pub fn trim<F: Frame>(frame: &mut F, offset: usize, meta: &Meta) -> Result<(), Verdict> {
+    if !frame.shrink_front(offset) {
+        return Err(Verdict::IpMalformed);
+    }
+    frame.truncate(usize::from(meta.len));
+    Ok(())
+}
+
+/// Where a packet's hash comes from.
+#[derive(Clone, Copy)]
+pub enum Hash {
+    /// To be computed under this key.
+    Key(HashKey),
+    /// Who steered it has computed it.
+    Given(FlowHash),
+    /// Nobody asks for it.
+    None,
+}
+
+/// What is known of a packet before it is read.
+#[derive(Clone, Copy)]
+pub struct Known {
+    /// Bytes of the frame from the IP header on: more than are at hand, if it has further segments; or than the packet has
+    /// (Ethernet padding).
+    pub whole: usize,
+    /// The device's word on an IPv4 header checksum, if that is to be right.
+    pub checksum: Option<RxChecksum>,
+    /// Where the hash comes from.
+    pub hash: Hash,
+}
+
+/// Reads into `meta` the facts (all but the interface) of the IP packet at the start of `bytes`.
+#[inline(always)]
+pub fn packet(bytes: &[u8], known: Known, meta: &mut Meta) -> Result<(), Verdict> {
     match bytes.first().map(|b| b >> 4) {
-        Some(4) => v4(bytes, whole, interface, checksum),
-        Some(6) => v6(bytes, whole, interface),
+        Some(4) => v4(bytes, known, meta),
+        Some(6) => v6(bytes, known, meta),
         _ => Err(Verdict::IpMalformed),
     }
 }
 
 #[inline(always)]
-fn v4(
-    bytes: &[u8],
-    whole: usize,
-    interface: InterfaceId,
-    checksum: Option<RxChecksum>,
-) -> Result<Meta, Verdict> {
+fn v4(bytes: &[u8], known: Known, meta: &mut Meta) -> Result<(), Verdict> {
     let ip = Ipv4::new(bytes).map_err(|_| Verdict::IpMalformed)?;
-    match checksum {
+    match known.checksum {
         None | Some(RxChecksum::Good) => {}
         Some(RxChecksum::Unknown) if ip.checksum_ok() => {}
         Some(RxChecksum::Unknown | RxChecksum::Bad) => return Err(Verdict::IpChecksum),
@@ -114,17 +154,13 @@ fn v4(
     if matches!(s >> 24, 0 | 127 | 224..) || d >> 24 >= 224 || s == d {
         return Err(Verdict::BadAddress);
     }
-    let meta = Meta {
-        ttl: ip.ttl(),
-        class: ip.tos(),
-        dont_fragment: ip.dont_fragment(),
-        ..Meta::new(interface, ip.header_len(), ip.total_len())
-    };
-    transport(bytes, whole, meta, (src, dst), ip.protocol(), protocol::ICMP)
+    (meta.ttl, meta.class, meta.dont_fragment) = (ip.ttl(), ip.tos(), ip.dont_fragment());
+    let place = Place { l4: ip.header_len(), len: ip.total_len() };
+    transport(bytes, known, place, FlowKey::new(src, dst, 0, 0, ip.protocol()), protocol::ICMP, meta)
 }
 
 #[inline(always)]
-fn v6(bytes: &[u8], whole: usize, interface: InterfaceId) -> Result<Meta, Verdict> {
+fn v6(bytes: &[u8], known: Known, meta: &mut Meta) -> Result<(), Verdict> {
     let ip = Ipv6::new(bytes).map_err(|_| Verdict::IpMalformed)?;
     let (src, dst) = (ip.src(), ip.dst());
     let [s, d] = [src, dst].map(|a| u128::from_be_bytes(a.0));
@@ -140,82 +176,35 @@ fn v6(bytes: &[u8], whole: usize, interface: InterfaceId) -> Result<Meta, Verdic
     if upper.fragment.is_some_and(|f| f.more || f.offset != 0) {
         return Err(Verdict::Fragment);
     }
-    let meta = Meta {
-        ttl: ip.hop_limit(),
-        class: ip.traffic_class(),
-        ..Meta::new(interface, upper.offset, ip.total_len())
-    };
-    transport(bytes, whole, meta, (src, dst), upper.protocol, protocol::ICMPV6)
+    (meta.ttl, meta.class, meta.dont_fragment) = (ip.hop_limit(), ip.traffic_class(), true);
+    let place = Place { l4: upper.offset, len: ip.total_len() };
+    transport(bytes, known, place, FlowKey::new(src, dst, 0, 0, upper.protocol), protocol::ICMPV6, meta)
 }
 
-/// Reads the IP packet of a frame that came in on a front port, and cuts the frame to it.
-#[inline(always)]
-pub fn front<F: Frame>(frame: &mut F, link: &Link) -> Result<Meta, Verdict> {
-    let bytes = frame.head().get(link.payload..).ok_or(Verdict::EthernetMalformed)?;
-    let meta = packet(bytes, frame.len() - link.payload, link.interface, Some(frame.rx_checksum()))?;
-    fits(link, &meta)?;
-    trim(frame, link.payload, &meta)?;
-    Ok(meta)
-}
-
-/// Cuts a frame to the packet that was found at `offset`.
-#[inline(always)]
-pub fn trim<F: Frame>(frame: &mut F, offset: usize, meta: &Meta) -> Result<(), Verdict> {
-    if !frame.shrink_front(offset) {
-        return Err(Verdict::IpMalformed);
-    }
-    frame.truncate(usize::from(meta.len));
-    Ok(())
-}
-
-/// Whether a packet and the frame that it came in belong together: of one family, and a packet to one host in a frame to one
-/// station (RFC 1122 §3.3.6, RFC 1812 §5.3.4: else every node of a link would forward it).
-#[inline(always)]
-pub fn fits(link: &Link, meta: &Meta) -> Result<(), Verdict> {
-    if meta.key.is_v4() != (link.ethertype == ethertype::IPV4) {
-        return Err(Verdict::IpMalformed);
-    }
-    if link.group && meta.key.dst.0[0] != 0xff {
-        return Err(Verdict::BadAddress);
-    }
-    Ok(())
-}
-
-impl Meta {
-    #[inline(always)]
-    fn new(interface: InterfaceId, l4: usize, len: usize) -> Self {
-        Self {
-            key: FlowKey::default(),
-            hash: FlowHash(0),
-            kind: Kind::Flow,
-            stage: Stage::Receive,
-            interface,
-            tcp_flags: 0,
-            ttl: 0,
-            class: 0,
-            dont_fragment: true,
-            l4: l4 as u16,
-            len: len.min(usize::from(u16::MAX)) as u16,
-        }
-    }
+/// Where a packet's parts are.
+struct Place {
+    /// Offset of the transport header.
+    l4: usize,
+    /// Bytes of the packet.
+    len: usize,
 }
 
 /// Reads the transport header of a packet whose IP headers are read; `icmp` is the number that its family has for that.
 #[inline(always)]
 fn transport(
     bytes: &[u8],
-    whole: usize,
-    meta: Meta,
-    (src, dst): (Addr, Addr),
-    number: u8,
+    known: Known,
+    Place { l4, len }: Place,
+    mut key: FlowKey,
     icmp: u8,
-) -> Result<Meta, Verdict> {
-    let (l4, len) = (usize::from(meta.l4), usize::from(meta.len));
-    if len > whole || l4 > len {
+    meta: &mut Meta,
+) -> Result<(), Verdict> {
+    if len > known.whole || l4 > len || len > usize::from(u16::MAX) {
         return Err(Verdict::IpMalformed);
     }
+    (meta.l4, meta.len, meta.stage, meta.kind) = (l4 as u16, len as u16, Stage::Receive, Kind::Flow);
     let header = bytes.get(l4..len.min(bytes.len())).ok_or(Verdict::IpMalformed)?;
-    let (src_port, dst_port, tcp_flags) = match number {
+    (key.src_port, key.dst_port) = match key.protocol {
         protocol::TCP => {
             let tcp = Tcp::new(header).map_err(|_| Verdict::TransportMalformed)?;
             let flags = tcp.flags();
@@ -223,23 +212,34 @@ fn transport(
             if flags & tcp::flags::SYN != 0 && flags & (tcp::flags::FIN | tcp::flags::RST) != 0 {
                 return Err(Verdict::TransportMalformed);
             }
-            (tcp.src_port(), tcp.dst_port(), flags)
+            meta.tcp_flags = flags;
+            (tcp.src_port(), tcp.dst_port())
         }
         protocol::UDP => {
             let udp = Udp::new(header).map_err(|_| Verdict::TransportMalformed)?;
             if udp.len() > len - l4 {
                 return Err(Verdict::TransportMalformed);
             }
-            (udp.src_port(), udp.dst_port(), 0)
+            meta.tcp_flags = 0;
+            (udp.src_port(), udp.dst_port())
         }
-        _ if number == icmp => {
-            return Ok(Meta { key: FlowKey::new(src, dst, 0, 0, number), kind: Kind::Icmp, ..meta });
+        number if number == icmp => {
+            (meta.kind, meta.tcp_flags) = (Kind::Icmp, 0);
+            (0, 0)
         }
         // Something to one of our addresses, but nothing that we make virtual servers for.
         _ => return Err(Verdict::NoVirtualServer),
     };
-    if src == Addr::UNSPECIFIED {
+    // The unspecified source is for neighbour discovery alone.
+    if key.src == Addr::UNSPECIFIED && meta.kind == Kind::Flow {
         return Err(Verdict::BadAddress);
     }
-    Ok(Meta { key: FlowKey::new(src, dst, src_port, dst_port, number), tcp_flags, ..meta })
+    meta.key = key;
+    // Here, where the tuple is at hand in registers.
+    match known.hash {
+        Hash::Key(secret) => meta.hash = secret.flow(&key),
+        Hash::Given(hash) => meta.hash = hash,
+        Hash::None => {}
+    }
+    Ok(())
 }

@@ -6,7 +6,8 @@ use super::track;
 use super::verdict::Verdict;
 use crate::base::hash::mix;
 use crate::base::limits::BUCKETS;
-use crate::base::{FlowHash, FlowKey, Instant, RealServerId, SnatId, VirtualServerId};
+use crate::base::planted::{self, Bug};
+use crate::base::{Bucket, FlowHash, FlowKey, Instant, RealServerId, SnatId, VirtualServerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Names, Session, SessionTable, State};
 use crate::view::{Forward, View};
@@ -117,7 +118,7 @@ fn snat(
     let server = &view.services.real_servers[real.index()];
     let group =
         &view.services.groups[view.services.virtual_servers[server.virtual_server.index()].group.index()];
-    let bucket = meta.hash.bucket();
+    let bucket = Bucket(meta.hash.bucket().0 ^ u16::from(planted::is(Bug::WrongPortClass)));
     let start = mix(meta.hash.0 ^ now.0) as usize;
     // This node's own come first; where there are more than are tried, flows begin at different ones.
     let (own, others) = group.snats.split_at(group.own_snats);
@@ -128,7 +129,7 @@ fn snat(
     for snat in addresses.take(SNAT_ADDRESSES) {
         for i in 0..PORTS_A_BUCKET {
             let class = (start + i) % PORTS_A_BUCKET + 1;
-            let port = (class * BUCKETS) as u16 | bucket.0;
+            let port = port(class, bucket);
             let key = view.reply_key(real, snat, port);
             let hash = view.hash_key.flow(&key);
             let taken = sessions.find(hash, &key, |s| view.reply_key(s.real, s.snat, s.snat_port) == key);
@@ -150,6 +151,17 @@ fn snat(
     gone(counters, &session);
     counters.sessions_evicted.inc();
     Some((session.snat, port, hash))
+}
+
+/// The ports of a SNAT address that name `bucket`, ascending.
+pub fn ports(bucket: Bucket) -> impl Iterator<Item = u16> {
+    (1..=PORTS_A_BUCKET).map(move |class| port(class, bucket))
+}
+
+/// One of the ports that name `bucket`; `class` is 1 to [`PORTS_A_BUCKET`].
+#[inline(always)]
+fn port(class: usize, bucket: Bucket) -> u16 {
+    (class * BUCKETS) as u16 | bucket.0
 }
 
 /// All of a list, beginning at its `start`th modulo its length.

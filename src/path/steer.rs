@@ -3,9 +3,10 @@
 use super::counters::Counters;
 use super::meta::Meta;
 use super::verdict::Verdict;
-use crate::base::{Instant, VirtualServerId, WorkerId};
+use crate::base::planted::{self, Bug};
+use crate::base::{FlowKey, Instant, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
-use crate::table::session::{Direction, SessionTable};
+use crate::table::session::{Direction, Session, SessionTable};
 use crate::table::steering::{Steering, SteeringTable};
 use crate::view::{Ingress, Owned, Owner, View, snat_bucket};
 use crate::wire::backplane::Stage;
@@ -15,6 +16,20 @@ use crate::wire::protocol;
 #[inline(always)]
 pub fn own_session(view: &View, sessions: &SessionTable, meta: &Meta) -> Option<(EntryId, Direction)> {
     sessions.find(meta.hash, &meta.key, |s| view.reply_key(s.real, s.snat, s.snat_port) == meta.key)
+}
+
+/// What the tables of a worker hold of a packet's flow: its session, with the client's tuple and the packet's direction, and its
+/// steering session. For who asks from outside of the path; nothing changes by it.
+pub fn known(
+    view: &View,
+    sessions: &SessionTable,
+    steering: &SteeringTable,
+    meta: &Meta,
+) -> (Option<(FlowKey, Direction, Session)>, Option<Steering>) {
+    let flows = sessions.flows();
+    let own = own_session(view, sessions, meta);
+    let session = own.map(|(id, direction)| (*flows.key(id), direction, *flows.get(id)));
+    (session, steering.find(meta.hash, &meta.key).map(|id| *steering.get(id)))
 }
 
 /// What is to be done with a packet that has no session here.
@@ -105,6 +120,16 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     Ok(towards(view, owner))
 }
 
+/// The virtual server of a packet that any node balances by itself, this one too. What claims to come from one of our
+/// addresses is left to [`decide`], which refuses it.
+#[inline(always)]
+pub fn local(view: &View, meta: &Meta) -> Option<VirtualServerId> {
+    let id = view.virtual_server(&meta.key)?;
+    let server = &view.services.virtual_servers[id.index()];
+    let here = server.ingress == Ingress::Local && view.services.groups[server.group.index()].has(view.me);
+    (here && view.services.owned.get(&meta.key.src).is_none()).then_some(id)
+}
+
 /// Counts a steering decision that was made by the tuple, and keeps it.
 #[inline(always)]
 fn hashed(
@@ -130,7 +155,7 @@ fn towards(view: &View, owner: Owner) -> Decision {
 fn cached(view: &View, steering: &mut SteeringTable, meta: &Meta, now: Instant) -> Option<Owner> {
     let id = steering.find(meta.hash, &meta.key)?;
     let session = steering.get_mut(id);
-    if !lives(view, session) {
+    if !lives(view, session) && !planted::is(Bug::SteeringOutlivesPeer) {
         steering.remove(meta.hash, id);
         return None;
     }

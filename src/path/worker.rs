@@ -5,7 +5,7 @@ use super::counters::Counters;
 use super::egress::{Egress, Handoff, QUESTIONS_A_SECOND};
 use super::icmp;
 use super::local;
-use super::message::Command;
+use super::message::{Command, Event, Known};
 use super::meta::{Batch, Kind, Meta};
 use super::parse::{self, Intake, Link};
 use super::port::{Burst, Frame, Pool, Port};
@@ -15,10 +15,12 @@ use super::steer::{self, Decision};
 use super::track;
 use super::verdict::Verdict;
 use crate::base::limits::{BURST, SWEEP_SLICE};
-use crate::base::{Instant, PortId, WorkerId};
+use crate::base::planted::{self, Bug};
+use crate::base::{Instant, PortId, VirtualServerId, WorkerId};
+use crate::table::flow::EntryId;
 use crate::table::publish::Subscriber;
 use crate::table::ring::Consumer;
-use crate::table::session::{Direction, SessionTable};
+use crate::table::session::{Direction, Session, SessionTable};
 use crate::table::steering::SteeringTable;
 use crate::view::View;
 use crate::wire::backplane::Stage;
@@ -187,12 +189,12 @@ impl<P: Port> Worker<P> {
             Ok(link) => link,
             Err(why) => return core.no_ip(view, frame, why),
         };
-        match parse::front(&mut frame, &link) {
-            Ok(meta) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, &meta, now),
-            Ok(mut meta) => {
-                meta.hash = view.hash_key.flow(&meta.key);
-                core.prefetch_index(&meta);
-                batch.push(frame, meta);
+        let meta = batch.slot();
+        match parse::front(&mut frame, &link, view.hash_key, meta) {
+            Ok(()) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, meta, now),
+            Ok(()) => {
+                core.sessions.flows().prefetch_index(meta.hash);
+                batch.push(frame);
             }
             Err(verdict) => core.egress.drop(frame, verdict),
         }
@@ -212,13 +214,14 @@ impl<P: Port> Worker<P> {
             Ok(link) => link,
             Err(why) => return core.no_ip(view, frame, why),
         };
-        match backplane::receive(&mut frame, view, &link) {
-            Ok(Received::Packet(meta)) => {
+        let meta = batch.slot();
+        match backplane::receive(&mut frame, view, &link, meta) {
+            Ok(Received::Packet) => {
                 core.egress.counters.steered_in.inc();
-                core.prefetch_index(&meta);
-                batch.push(frame, meta);
+                core.sessions.flows().prefetch_index(meta.hash);
+                batch.push(frame);
             }
-            Ok(Received::Local(meta)) => icmp::receive(view, &mut core.egress, frame, &meta, now),
+            Ok(Received::Local) => icmp::receive(view, &mut core.egress, frame, meta, now),
             Ok(Received::Control(offset)) => backplane::control(view, &core.egress, frame, offset),
             Err(verdict) => core.egress.drop(frame, verdict),
         }
@@ -238,8 +241,9 @@ impl<P: Port> Worker<P> {
             for handed in self.handed.drain(..) {
                 match handed {
                     Handoff::Packet(frame, meta) => {
-                        self.core.prefetch_index(&meta);
-                        self.batch.push(frame, meta);
+                        self.core.sessions.flows().prefetch_index(meta.hash);
+                        *self.batch.slot() = meta;
+                        self.batch.push(frame);
                     }
                     Handoff::Transmit(frame, port) => self.core.egress.transmit(port, frame),
                 }
@@ -256,6 +260,11 @@ impl<P: Port> Worker<P> {
         for done in 0..COMMAND_SLICE {
             let Ok(command) = self.commands.try_recv() else { return done > 0 };
             match command {
+                Command::LookUp { ticket, meta } => {
+                    let (session, steering) =
+                        steer::known(view, &self.core.sessions, &self.core.steering, &meta);
+                    egress.tell(Event::Known(Known { ticket, worker: self.core.id, session, steering }));
+                }
                 Command::Control { node, message } => {
                     backplane::send_control(view, egress, node, &message, now)
                 }
@@ -339,69 +348,107 @@ impl<P: Port> Core<P> {
         }
     }
 
-    #[inline(always)]
-    fn prefetch_index(&self, meta: &Meta) {
-        self.sessions.flows().prefetch_index(meta.hash);
-        if meta.stage == Stage::Receive {
-            self.steering.prefetch_index(meta.hash);
-        }
-    }
-
     /// The stages behind parsing, for a burst whose index lines are on their way.
     #[inline]
     fn process(&mut self, view: &View, batch: &mut Batch<P::Frame>, now: Instant) {
-        for meta in &batch.meta {
-            self.sessions.flows().prefetch_entry(meta.hash);
-            if meta.stage == Stage::Receive {
+        // Whose index line names no session will most likely want the steering table.
+        let mut strangers: u32 = 0;
+        for (i, meta) in batch.meta().iter().enumerate() {
+            if !self.sessions.flows().prefetch_entry(meta.hash) && meta.stage == Stage::Receive {
+                self.steering.prefetch_index(meta.hash);
+                strangers |= 1 << i;
+            }
+        }
+        for (i, meta) in batch.meta().iter().enumerate() {
+            if strangers >> i & 1 == 1 {
                 self.steering.prefetch_entry(meta.hash);
             }
         }
         // One after the other from here: two packets of a new flow may be in one burst, and the second must find what the
         // first one made.
-        for (frame, meta) in batch.frames.drain(..).zip(&batch.meta) {
+        for (frame, meta) in batch.drain() {
             self.packet(view, frame, meta, now);
         }
-        batch.meta.clear();
     }
 
-    #[inline]
+    #[inline(always)]
     fn packet(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
-        if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta) {
-            let session = self.sessions.get_mut(id);
+        // What any node balances by itself has no session and needs none: asked first, where there is such a virtual server.
+        if view.services.any_local
+            && meta.stage == Stage::Receive
+            && let Some(server) = steer::local(view, meta)
+        {
+            return self.stateless(view, frame, meta, server, now);
+        }
+        if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta)
+            && let Some(session) = self.take(view, id, direction, meta, now)
+        {
+            self.egress.counters.session_hits.inc();
+            let egress = &mut self.egress;
+            return match direction {
+                Direction::Forward => {
+                    rewrite::forward(view, egress, frame, meta, session.real, Some(&session), now);
+                }
+                Direction::Reply => {
+                    rewrite::reply(view, egress, frame, meta, &session, self.sessions.flows().key(id), now);
+                }
+            };
+        }
+        self.stranger(view, frame, meta, now);
+    }
+
+    /// Moves the session on by a packet. None: the packet opens another connection, and that one has ended.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        view: &View,
+        id: EntryId,
+        direction: Direction,
+        meta: &Meta,
+        now: Instant,
+    ) -> Option<Session> {
+        let session = self.sessions.get_mut(id);
+        if !track::steady(session, meta.key.protocol, meta.tcp_flags) {
             let next_connection = track::over(session)
                 && direction == Direction::Forward
                 && track::opens(meta.key.protocol, meta.tcp_flags);
-            if next_connection && session.snat_port != 0 {
+            if !next_connection {
+                track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
+            } else if session.snat_port != 0 {
                 track::reopen(session);
                 select::connected(&self.egress.counters, session.real);
             } else {
-                track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
+                // Without NAT there is nothing to keep: the next connection is balanced anew.
+                self.close(view, id);
+                return None;
             }
-            session.last_seen = now.tick();
-            let session = *session;
-            if !next_connection || session.snat_port != 0 {
-                self.egress.counters.session_hits.inc();
-                return match direction {
-                    Direction::Forward => {
-                        rewrite::forward(
-                            view,
-                            &mut self.egress,
-                            frame,
-                            meta,
-                            session.real,
-                            Some(&session),
-                            now,
-                        );
-                    }
-                    Direction::Reply => {
-                        let client = *self.sessions.flows().key(id);
-                        rewrite::reply(view, &mut self.egress, frame, meta, &session, &client, now);
-                    }
-                };
-            }
-            // Without NAT there is nothing to keep: the next connection is balanced anew.
-            self.close(view, id);
         }
+        // Not written if nothing changes: a line that stays clean need not go back to memory.
+        if session.last_seen != now.tick() {
+            session.last_seen = now.tick();
+        }
+        Some(*session)
+    }
+
+    /// Balances a packet without state.
+    #[inline(always)]
+    fn stateless(
+        &mut self,
+        view: &View,
+        frame: P::Frame,
+        meta: &Meta,
+        server: VirtualServerId,
+        now: Instant,
+    ) {
+        match select::real_server(view, server, meta.hash) {
+            Ok(real) => rewrite::forward(view, &mut self.egress, frame, meta, real, None, now),
+            Err(verdict) => self.egress.drop(frame, verdict),
+        }
+    }
+
+    /// A packet without a session here. Not in line: it is long, and most packets have one.
+    #[inline(never)]
+    fn stranger(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
         match steer::decide(view, &mut self.steering, &self.egress.counters, self.id, meta, now) {
             Ok(Decision::Open(server)) => {
                 match select::open(view, &mut self.sessions, &self.egress.counters, server, meta, now) {
@@ -423,10 +470,7 @@ impl<P: Port> Core<P> {
                     Err(verdict) => self.egress.drop(frame, verdict),
                 }
             }
-            Ok(Decision::Stateless(server)) => match select::real_server(view, server, meta.hash) {
-                Ok(real) => rewrite::forward(view, &mut self.egress, frame, meta, real, None, now),
-                Err(verdict) => self.egress.drop(frame, verdict),
-            },
+            Ok(Decision::Stateless(server)) => self.stateless(view, frame, meta, server, now),
             Ok(Decision::Worker(worker)) => {
                 let meta = Meta { stage: meta.stage.max(Stage::Owner), ..*meta };
                 self.egress.hand(worker, Handoff::Packet(frame, meta));
@@ -436,7 +480,7 @@ impl<P: Port> Core<P> {
         }
     }
 
-    fn close(&mut self, view: &View, id: crate::table::flow::EntryId) {
+    fn close(&mut self, view: &View, id: EntryId) {
         let (key, session) = (*self.sessions.flows().key(id), *self.sessions.flows().get(id));
         self.sessions.close(id, select::names(view, &key, &session));
         select::gone(&self.egress.counters, &session);
@@ -449,7 +493,8 @@ impl<P: Port> Core<P> {
         let session = self.sessions.flows().get(id);
         let server = view.services.real_servers[session.real.index()].virtual_server;
         let server = &view.services.virtual_servers[server.index()];
-        if now.tick().since(session.last_seen) > track::lifetime(session, &view.timeouts, server) {
+        let idle = now.tick().since(session.last_seen) > track::lifetime(session, &view.timeouts, server);
+        if idle || planted::is(Bug::LiveSessionExpires) {
             self.close(view, id);
         }
     }
@@ -458,7 +503,8 @@ impl<P: Port> Core<P> {
     fn expire_steering(&mut self, view: &View, now: Instant) {
         let Some(id) = self.steering.step() else { return };
         let session = self.steering.get(id);
-        let dead = view.nodes[session.node.index()].incarnation != session.incarnation;
+        let dead = view.nodes[session.node.index()].incarnation != session.incarnation
+            && !planted::is(Bug::SteeringOutlivesPeer);
         if dead || now.tick().since(session.last_seen) > view.timeouts.steering {
             let hash = view.hash_key.flow(self.steering.key(id));
             self.steering.remove(hash, id);

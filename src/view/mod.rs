@@ -261,36 +261,32 @@ pub struct Service {
     pub protocol: u8,
 }
 
+/// Not keyed: the keys are the configuration's own, and packets that aim at empty slots still find them in a few probes.
+#[inline(always)]
 fn addr_bits(addr: &Addr, salt: u64) -> u64 {
-    // Not keyed: the keys are the configuration's own. Packets that aim at empty slots still find them in a few probes.
-    let [a, b] = [0, 8].map(|i| {
-        u64::from_le_bytes([
-            addr.0[i],
-            addr.0[i + 1],
-            addr.0[i + 2],
-            addr.0[i + 3],
-            addr.0[i + 4],
-            addr.0[i + 5],
-            addr.0[i + 6],
-            addr.0[i + 7],
-        ])
-    });
-    crate::base::hash::mix(a ^ crate::base::hash::mix(b ^ salt))
+    let word = u128::from_le_bytes(addr.0);
+    let (low, high) =
+        (word as u64 ^ salt ^ 0x9e37_79b9_7f4a_7c15, (word >> 64) as u64 ^ 0xd6e8_feb8_6659_fd93);
+    let product = u128::from(low) * u128::from(high);
+    ((product >> 64) as u64 ^ product as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl ExactKey for Addr {
+    #[inline(always)]
     fn bits(&self) -> u64 {
         addr_bits(self, 0)
     }
 }
 
 impl ExactKey for Service {
+    #[inline(always)]
     fn bits(&self) -> u64 {
         addr_bits(&self.address, u64::from(self.port) << 8 | u64::from(self.protocol))
     }
 }
 
 impl ExactKey for Neighbour {
+    #[inline(always)]
     fn bits(&self) -> u64 {
         addr_bits(&self.address, u64::from(self.interface.0))
     }
@@ -303,6 +299,8 @@ pub struct Services {
     pub by_service: ExactMap<Service, VirtualServerId>,
     /// All addresses that are ours or the cluster's.
     pub owned: ExactMap<Addr, Owned>,
+    /// Some virtual server that this node serves is [`Ingress::Local`].
+    pub any_local: bool,
     /// Virtual servers by id.
     pub virtual_servers: Vec<VirtualServer>,
     /// Real servers by id.

@@ -2,7 +2,7 @@
 
 use crate::source::{Source, is_word};
 
-/// Who may name whom; a floor may always name itself. `main.rs` and `lib.rs` stand above all.
+/// Who may name whom; a floor may always name itself. `main.rs`, `lib.rs` and the commands of `bin` stand above all.
 const FLOORS: [(&str, &[&str]); 13] = [
     ("base", &[]),
     ("wire", &["base"]),
@@ -23,8 +23,15 @@ const FLOORS: [(&str, &[&str]); 13] = [
 const EXTRA: [(&[&str], &str); 1] = [(&["manage", "config"], "io")];
 
 /// Where `unsafe` may stand.
-const UNSAFE_FENCE: [&str; 6] =
-    ["src/table/", "src/base/sync.rs", "src/io/dpdk/", "src/io/capsule/", "src/run/pin.rs", "dpdk-sys/"];
+const UNSAFE_FENCE: [&str; 7] = [
+    "src/table/",
+    "src/base/sync.rs",
+    "src/io/dpdk/",
+    "src/io/capsule/",
+    "src/run/pin.rs",
+    "dpdk-sys/",
+    "tests/allocation.rs", // a global allocator
+];
 
 /// What only `run` and `main.rs` may name: clocks, threads, sockets and what brings them.
 const RUN_ONLY: [&[&str]; 13] = [
@@ -76,7 +83,8 @@ fn starts_with(path: &[String], start: &[&str]) -> bool {
 
 /// The floor that a file stands on; none for the crate's roots and for what lies outside `src`.
 fn floor(source: &Source) -> Option<String> {
-    source.path.starts_with("src/").then(|| source.module().into_iter().next()).flatten()
+    let inside = source.path.starts_with("src/") && !source.path.starts_with("src/bin/");
+    inside.then(|| source.module().into_iter().next()).flatten()
 }
 
 /// A module names lower floors only.
@@ -158,7 +166,7 @@ pub fn banned(source: &Source) -> Vec<Violation> {
         return found;
     }
     let own = floor(source).unwrap_or_default();
-    let main = source.path == "src/main.rs";
+    let main = source.path == "src/main.rs" || source.path.starts_with("src/bin/");
     for named in source.names().into_iter().filter(|n| !n.test) {
         if own == "run" || main {
             break;

@@ -1,0 +1,70 @@
+//! Faults planted on purpose, to prove that the simulator finds such ones. Without the feature `sim` there are none, and the
+//! product compiles to what it would be without the questions.
+
+/// A fault that can be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A steering session stays in use when its owner has begun another life.
+    SteeringOutlivesPeer,
+    /// A steered packet is treated as if it had just been received.
+    StageIgnored,
+    /// The low bits of a SNAT port name another bucket than the flow's.
+    WrongPortClass,
+    /// Expiry takes sessions that are in use.
+    LiveSessionExpires,
+    /// NAT leaves the transport checksum as it was.
+    ChecksumStale,
+}
+
+#[cfg(feature = "sim")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    impl Bug {
+        /// All of them.
+        pub const ALL: [Self; 5] = [
+            Self::SteeringOutlivesPeer,
+            Self::StageIgnored,
+            Self::WrongPortClass,
+            Self::LiveSessionExpires,
+            Self::ChecksumStale,
+        ];
+
+        /// Its name on the command line.
+        pub fn name(self) -> &'static str {
+            match self {
+                Self::SteeringOutlivesPeer => "steering-outlives-peer",
+                Self::StageIgnored => "stage-ignored",
+                Self::WrongPortClass => "wrong-port-class",
+                Self::LiveSessionExpires => "live-session-expires",
+                Self::ChecksumStale => "checksum-stale",
+            }
+        }
+    }
+
+    /// Whether `bug` is planted in this thread.
+    #[inline]
+    pub fn is(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+
+    /// Plants a fault in this thread, or takes it out.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+}
+
+#[cfg(feature = "sim")]
+pub use switch::{is, plant};
+
+/// Never.
+#[cfg(not(feature = "sim"))]
+#[inline(always)]
+pub const fn is(_: Bug) -> bool {
+    false
+}

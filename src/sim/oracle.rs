@@ -1,0 +1,578 @@
+//! What must hold of every packet, whatever happens. The oracles know what hosts sent and what wires did to it, and look at
+//! what arrives; they don't know how the nodes work, but for whose a bucket is.
+//!
+//! **Excused**, and nothing else:
+//! - A packet need not arrive in a world with faults or restarts. In a calm one every packet arrives.
+//! - A packet that a wire doubled may arrive so often as there are copies of it.
+//! - What a wire damaged may be refused by its end host.
+//! - A flow may get another SNAT address or port if its owner has begun another life, or if none of its packets has reached
+//!   the server for as long as an idle session lives.
+//! - It may get another real server if its owner has begun another life with other weights of the servers in its cluster
+//!   file, or if a node has whose file and another's give the flow's bucket to different nodes.
+//! - Nothing is asked of the NAT of a flow whose bucket the nodes' cluster files give to different nodes, but that its
+//!   packets don't loop, multiply or change.
+
+use super::load::Flow;
+use super::packet::{self, Bad, Packet, Words};
+use super::plan::{Change, Method, NODES, Plan, SERVER_PORT, server, snat};
+use crate::base::hash::{mix, siphash13_bytes};
+use crate::base::{Addr, GroupId, HashKey, Instant};
+use crate::view::{View, snat_bucket};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+/// Idle times of the nodes' configuration.
+pub const HALF_OPEN: Duration = Duration::from_secs(1);
+/// See [`HALF_OPEN`]; established TCP connections and UDP flows.
+pub const ESTABLISHED: Duration = Duration::from_secs(3);
+/// Hops that are remembered, of all packets together.
+const HOPS: usize = 1 << 16;
+/// Time to live of what hosts send.
+pub const TTL: u8 = 64;
+
+/// A promise that can be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Oracle {
+    /// The nodes find each other and their servers.
+    Start,
+    /// What arrives undamaged has right checksums and says what was sent.
+    Checksum,
+    /// What arrives was sent by the other side, to whom it arrives.
+    Misdelivered,
+    /// No packet arrives more often than the network made copies.
+    Duplicate,
+    /// No packet crosses the backplane twice.
+    Loop,
+    /// Addresses, ports, time to live and the way to the server are as the virtual server says.
+    Rewrite,
+    /// A flow keeps its real server.
+    Server,
+    /// A NATed flow keeps its SNAT address and port, and no other has it meanwhile.
+    Mapping,
+    /// A steering decision ends with its owner's life.
+    Steering,
+    /// Without faults nothing is lost.
+    Lost,
+    /// Once the faults are over every flow gets answers.
+    Progress,
+    /// Every frame that a node took is accounted for.
+    Counters,
+    /// Idle sessions expire.
+    Tables,
+    /// All buffers come back.
+    Buffers,
+}
+
+/// A promise broken.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which.
+    pub oracle: Oracle,
+    /// Virtual time.
+    pub at: Instant,
+    /// What happened.
+    pub what: String,
+    /// The packet's way so far, if one was concerned.
+    pub hops: Vec<String>,
+}
+
+/// Where a packet was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// Sent by a client.
+    Client,
+    /// Sent by a server.
+    Server(u8),
+    /// Given to a node's front queue.
+    FrontIn(u8, u8),
+    /// Given to a node's backplane queue.
+    BackIn(u8, u8),
+    /// Sent by a node to a host.
+    FrontOut(u8),
+    /// Sent by a node to another.
+    BackOut(u8),
+    /// For a node that is dead.
+    Dead(u8),
+    /// Lost, doubled and damaged by the wire.
+    Lost,
+    /// See [`Self::Lost`].
+    Doubled,
+    /// See [`Self::Lost`].
+    Damaged,
+    /// Taken by a client.
+    AtClient,
+    /// Taken by a server.
+    AtServer(u8),
+}
+
+impl fmt::Display for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Client => write!(f, "sent by its client"),
+            Self::Server(s) => write!(f, "sent by server {s}"),
+            Self::FrontIn(n, q) => write!(f, "into n{}, front queue {q}", n + 1),
+            Self::BackIn(n, q) => write!(f, "into n{}, backplane queue {q}", n + 1),
+            Self::FrontOut(n) => write!(f, "out of n{}, front", n + 1),
+            Self::BackOut(n) => write!(f, "out of n{}, backplane", n + 1),
+            Self::Dead(n) => write!(f, "for n{}, which is dead", n + 1),
+            Self::Lost => write!(f, "lost"),
+            Self::Doubled => write!(f, "doubled"),
+            Self::Damaged => write!(f, "damaged"),
+            Self::AtClient => write!(f, "taken by its client"),
+            Self::AtServer(s) => write!(f, "taken by server {s}"),
+        }
+    }
+}
+
+/// How a packet came to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// To its own address.
+    Nat,
+    /// To the virtual address.
+    Plain,
+    /// In IP.
+    Ipip,
+    /// In UDP.
+    Gue,
+}
+
+/// A packet that a host sent.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    number: u64,
+    flow: u32,
+    to_server: bool,
+    /// The life of its flow's owner then.
+    owner_life: u32,
+    copies: u32,
+    arrivals: u32,
+    crossings: u32,
+    damaged: bool,
+}
+
+/// A flow's SNAT address and port, as its server sees them.
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    source: (Addr, u16),
+    /// The owner's life under which it was made.
+    life: u32,
+    /// When the last packet with it came.
+    last: Instant,
+}
+
+/// What is known of a flow.
+#[derive(Clone, Debug)]
+struct Watch {
+    owner: usize,
+    bucket: u16,
+    /// Nodes disagree about the owner.
+    disputed: bool,
+    /// The real server, and the owner's life when it was first seen.
+    server: Option<(usize, u32)>,
+    mapping: Option<Mapping>,
+    earlier: Vec<(Addr, u16)>,
+}
+
+/// What a run has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Packets that hosts sent.
+    pub sent: u64,
+    /// Packets that hosts took, copies counted.
+    pub taken: u64,
+    /// Frames that wires lost, doubled and damaged.
+    pub lost: u64,
+    /// See [`Self::lost`].
+    pub doubled: u64,
+    /// See [`Self::lost`].
+    pub damaged: u64,
+    /// Damaged packets that hosts refused.
+    pub refused: u64,
+    /// Frames between nodes.
+    pub backplane: u64,
+}
+
+/// See the module's text.
+pub struct Oracles {
+    seed: u64,
+    corrupts: bool,
+    slack: Duration,
+    records: Vec<Record>,
+    hops: VecDeque<(Instant, u64, Hop)>,
+    watches: Vec<Watch>,
+    /// Who has which SNAT port at which server: server, protocol, address, port.
+    ports: BTreeMap<(usize, u8, Addr, u16), u32>,
+    /// Of each node.
+    lives: [u32; NODES],
+    /// Nodes whose cluster file has other weights of servers.
+    reweighted: [bool; NODES],
+    /// Frames damaged, with their copies: no more of which nobody can tell what they were may be refused.
+    damages: u64,
+    /// How many of those were.
+    strangers: u64,
+    /// Of all deliveries so far.
+    pub digest: u64,
+    /// What happened.
+    pub figures: Figures,
+}
+
+impl Oracles {
+    /// Oracles of a world whose nodes begin with `view`'s placement.
+    pub fn new(plan: &Plan, view: &View) -> Self {
+        let watch = |key| {
+            let bucket = view.hash_key.flow(key).bucket();
+            let owner = view.owner(GroupId(0), bucket).map_or(0, |owner| owner.node.index());
+            Watch {
+                owner,
+                bucket: bucket.0,
+                disputed: false,
+                server: None,
+                mapping: None,
+                earlier: Vec::new(),
+            }
+        };
+        Self {
+            seed: plan.seed,
+            corrupts: plan.corrupts(),
+            slack: plan.slack(),
+            records: Vec::new(),
+            hops: VecDeque::with_capacity(HOPS),
+            watches: plan.flows.iter().map(|f| watch(&f.key)).collect(),
+            ports: BTreeMap::new(),
+            lives: [1; NODES],
+            reweighted: [false; NODES],
+            damages: 0,
+            strangers: 0,
+            digest: plan.seed,
+            figures: Figures::default(),
+        }
+    }
+
+    /// A node's life is over.
+    pub fn died(&mut self, node: usize) {
+        self.lives[node] += 1;
+    }
+
+    /// The life that a node leads, or will.
+    pub fn life(&self, node: usize) -> u32 {
+        self.lives[node]
+    }
+
+    /// A node has begun a life in which it decides by `view`.
+    pub fn started(&mut self, node: usize, change: Change, view: &View) {
+        self.reweighted[node] |= change == Change::Servers;
+        for watch in &mut self.watches {
+            let owner = view.owner(GroupId(0), crate::base::Bucket(watch.bucket));
+            watch.disputed |= owner.map(|owner| owner.node.index()) != Some(watch.owner);
+        }
+    }
+
+    /// Whether the nodes' files give this flow to different nodes.
+    pub fn disputed(&self, flow: u32) -> bool {
+        self.watches[flow as usize].disputed
+    }
+
+    fn index(&self, number: u64) -> Option<usize> {
+        let index = number as u32 as usize;
+        self.records.get(index).filter(|r| r.number == number).map(|_| index)
+    }
+
+    /// The flow of an undamaged packet of ours in a frame.
+    pub fn flow_of(&self, frame: &[u8]) -> Option<u32> {
+        let record = &self.records[self.index(packet::number(frame)?)?];
+        (!record.damaged).then_some(record.flow)
+    }
+
+    /// Notes where the packet in a frame is.
+    pub fn hop(&mut self, frame: &[u8], hop: Hop, now: Instant) {
+        let Some(number) = packet::number(frame) else { return };
+        if self.hops.len() == HOPS {
+            self.hops.pop_front();
+        }
+        self.hops.push_back((now, number, hop));
+    }
+
+    /// A violation that concerns a packet, or none.
+    pub fn violation(
+        &self,
+        oracle: Oracle,
+        number: Option<u64>,
+        now: Instant,
+        what: impl Into<String>,
+    ) -> Violation {
+        let way = self.hops.iter().filter(|(_, of, _)| Some(*of) == number);
+        let hops: Vec<_> = way.map(|(at, _, hop)| format!("{} {hop}", time(*at))).collect();
+        let last = hops.len().saturating_sub(12);
+        Violation { oracle, at: now, what: what.into(), hops: hops[last..].to_vec() }
+    }
+
+    /// A host sends a packet: gives it its number.
+    pub fn sends(&mut self, words: Words, to_server: bool) -> Words {
+        let index = self.records.len() as u64;
+        let number = mix(self.seed ^ mix(index)) << 32 | index;
+        let owner_life = self.lives[self.watches[words.flow as usize].owner];
+        self.records.push(Record {
+            number,
+            flow: words.flow,
+            to_server,
+            owner_life,
+            copies: 1,
+            arrivals: 0,
+            crossings: 0,
+            damaged: false,
+        });
+        self.figures.sent += 1;
+        Words { number, ..words }
+    }
+
+    /// A wire has taken a frame, and made so many of it.
+    pub fn on_wire(&mut self, frame: &[u8], fate: crate::io::fault::Fate, now: Instant) {
+        let more = fate.copies.saturating_sub(1);
+        let index = packet::number(frame).and_then(|n| self.index(n));
+        match index {
+            Some(index) => {
+                self.records[index].copies += more;
+                self.records[index].damaged |= fate.corrupted;
+            }
+            // A copy of what may have been damaged before.
+            None => self.damages += u64::from(more),
+        }
+        if fate.copies == 0 {
+            self.figures.lost += 1;
+            self.hop(frame, Hop::Lost, now);
+        }
+        if more > 0 {
+            self.figures.doubled += 1;
+            self.hop(frame, Hop::Doubled, now);
+        }
+        if fate.corrupted {
+            self.figures.damaged += 1;
+            self.damages += u64::from(fate.copies);
+            self.hop(frame, Hop::Damaged, now);
+        }
+    }
+
+    /// A frame has come to the end of a wire.
+    pub fn delivered(&mut self, wire: usize, frame: &[u8], now: Instant) {
+        let key = HashKey([self.digest, now.0 << 8 | wire as u64]);
+        self.digest = siphash13_bytes(key, frame);
+    }
+
+    /// A node has sent a frame to another.
+    pub fn crosses(&mut self, node: usize, frame: &[u8], now: Instant) -> Result<(), Violation> {
+        self.figures.backplane += 1;
+        self.hop(frame, Hop::BackOut(node as u8), now);
+        let Some(index) = packet::number(frame).and_then(|n| self.index(n)) else { return Ok(()) };
+        let record = &mut self.records[index];
+        record.crossings += 1;
+        if record.crossings > record.copies {
+            let record = *record;
+            let what = format!(
+                "a packet of flow {} crosses the backplane {} times, and there are {} of it",
+                record.flow, record.crossings, record.copies
+            );
+            return Err(self.violation(Oracle::Loop, Some(record.number), now, what));
+        }
+        Ok(())
+    }
+
+    /// A host can't take what came to it.
+    pub fn refuses(&mut self, frame: &[u8], bad: Bad, now: Instant) -> Result<(), Violation> {
+        self.figures.refused += 1;
+        let number = packet::number(frame);
+        let excused = match number.and_then(|n| self.index(n)) {
+            Some(index) => self.records[index].damaged,
+            None => {
+                self.strangers += 1;
+                self.strangers <= self.damages
+            }
+        };
+        if excused {
+            return Ok(());
+        }
+        let what = format!("bad packet ({bad:?}) at an end host, and no wire has damaged that packet");
+        Err(self.violation(Oracle::Checksum, number, now, what))
+    }
+
+    /// What holds for every packet that a host takes; gives its record.
+    fn arrives(&mut self, packet: &Packet, at_server: bool, now: Instant) -> Result<Record, Violation> {
+        let number = packet.words.number;
+        let Some(index) = self.index(number) else {
+            return Err(self.violation(Oracle::Misdelivered, Some(number), now, "a packet that nobody sent"));
+        };
+        self.figures.taken += 1;
+        let record = &mut self.records[index];
+        record.arrivals += 1;
+        let record = *record;
+        if record.to_server != at_server || record.flow != packet.words.flow {
+            let what = format!("a packet of flow {} comes back to whom it is from", record.flow);
+            return Err(self.violation(Oracle::Misdelivered, Some(number), now, what));
+        }
+        if record.arrivals > record.copies {
+            let what = format!(
+                "a packet of flow {} arrives {} times, and there are {} of it",
+                record.flow, record.arrivals, record.copies
+            );
+            return Err(self.violation(Oracle::Duplicate, Some(number), now, what));
+        }
+        Ok(record)
+    }
+
+    /// A client takes a packet.
+    pub fn at_client(&mut self, packet: &Packet, flow: &Flow, now: Instant) -> Result<(), Violation> {
+        let record = self.arrives(packet, false, now)?;
+        if packet.key != flow.plan.key.reversed() {
+            let what = format!("the client of {:?} gets {:?}", flow.plan.key, packet.key);
+            return Err(self.violation(Oracle::Rewrite, Some(record.number), now, what));
+        }
+        self.ttl(packet, &record, flow.plan.method == Method::Nat, now)
+    }
+
+    /// Whoever forwards a packet counts its time to live down, once.
+    fn ttl(&self, packet: &Packet, record: &Record, forwarded: bool, now: Instant) -> Result<(), Violation> {
+        if record.damaged || packet.ttl == TTL - u8::from(forwarded) {
+            return Ok(());
+        }
+        let what = format!("it was sent with a time to live of {TTL} and arrives with {}", packet.ttl);
+        Err(self.violation(Oracle::Rewrite, Some(record.number), now, what))
+    }
+
+    /// A server takes a packet.
+    pub fn at_server(
+        &mut self,
+        index: usize,
+        arrival: Arrival,
+        packet: &Packet,
+        flow: &Flow,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let record = self.arrives(packet, true, now)?;
+        self.ttl(packet, &record, true, now)?;
+        let nat = flow.plan.method == Method::Nat;
+        let expected = match flow.plan.method {
+            Method::Nat => Arrival::Nat,
+            Method::DsrL2 => Arrival::Plain,
+            Method::Ipip | Method::IpipAcross => Arrival::Ipip,
+            Method::Gue => Arrival::Gue,
+        };
+        let rewritten =
+            if nat { self.source_is_right(index, packet, flow) } else { packet.key == flow.plan.key };
+        if arrival != expected || !rewritten {
+            let what = format!(
+                "flow {}, {:?} by {}, comes to server {index} as {:?}, {arrival:?}; its bucket is {:#05x}",
+                record.flow,
+                flow.plan.key,
+                flow.plan.method.forward(),
+                packet.key,
+                self.watches[record.flow as usize].bucket,
+            );
+            return Err(self.violation(Oracle::Rewrite, Some(record.number), now, what));
+        }
+        self.keeps_server(index, &record, now)?;
+        if nat { self.keeps_mapping(index, packet, &record, flow, now) } else { Ok(()) }
+    }
+
+    fn source_is_right(&self, index: usize, packet: &Packet, flow: &Flow) -> bool {
+        let (key, v6) = (packet.key, !flow.plan.key.is_v4());
+        let bucket = self.watches[packet.words.flow as usize].bucket;
+        key.dst == server(v6, index)
+            && key.dst_port == SERVER_PORT
+            && key.protocol == flow.plan.key.protocol
+            && (0..NODES).any(|node| key.src == snat(v6, node))
+            && key.src_port >= 4096
+            && snat_bucket(key.src_port).0 == bucket
+    }
+
+    fn keeps_server(&mut self, index: usize, record: &Record, now: Instant) -> Result<(), Violation> {
+        let watch = &mut self.watches[record.flow as usize];
+        let life = self.lives[watch.owner];
+        match watch.server {
+            None => watch.server = Some((index, record.owner_life)),
+            Some((same, _)) if same == index => {}
+            Some((_, before)) if self.reweighted[watch.owner] && before != life => {
+                watch.server = Some((index, life));
+            }
+            Some(_) if watch.disputed && self.reweighted.contains(&true) => {}
+            // What its owner's last life has sent may be late.
+            Some(_) if self.reweighted[watch.owner] && record.owner_life != life => {}
+            Some((before, _)) => {
+                let what = format!("flow {} goes from server {before} to server {index}", record.flow);
+                return Err(self.violation(Oracle::Server, Some(record.number), now, what));
+            }
+        }
+        Ok(())
+    }
+
+    fn keeps_mapping(
+        &mut self,
+        index: usize,
+        packet: &Packet,
+        record: &Record,
+        flow: &Flow,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let source = (packet.key.src, packet.key.src_port);
+        // A flipped bit can close a TCP connection, for a node.
+        let established = flow.established(packet.words.connection) && (flow.udp() || !self.corrupts);
+        let lifetime = if established { ESTABLISHED } else { HALF_OPEN };
+        let (slack, lives) = (self.slack, self.lives);
+        let watch = &mut self.watches[record.flow as usize];
+        if watch.disputed {
+            return Ok(());
+        }
+        let life = lives[watch.owner];
+        match &mut watch.mapping {
+            Some(mapping) if mapping.source == source => mapping.last = now,
+            Some(_) if watch.earlier.contains(&source) => return Ok(()),
+            Some(mapping) if mapping.life != life || now - mapping.last + slack >= lifetime => {
+                watch.earlier.push(mapping.source);
+                *mapping = Mapping { source, life, last: now };
+            }
+            Some(mapping) => {
+                let what = format!(
+                    "flow {}, whose owner lives, had the source [{}]:{} {:?} ago and has [{}]:{} now",
+                    record.flow,
+                    mapping.source.0,
+                    mapping.source.1,
+                    now - mapping.last,
+                    source.0,
+                    source.1
+                );
+                return Err(self.violation(Oracle::Mapping, Some(record.number), now, what));
+            }
+            None => watch.mapping = Some(Mapping { source, life: record.owner_life, last: now }),
+        }
+        let port = (index, packet.key.protocol, source.0, source.1);
+        let Some(other) = self.ports.insert(port, record.flow).filter(|other| *other != record.flow) else {
+            return Ok(());
+        };
+        // The flow that had the port before must be one that no longer has it.
+        let other_watch = &self.watches[other as usize];
+        let still = other_watch.mapping.is_some_and(|m| {
+            m.source == source && m.life == lives[other_watch.owner] && now - m.last + slack < HALF_OPEN
+        });
+        if still && !other_watch.disputed {
+            let what = format!("flows {other} and {} share [{}]:{}", record.flow, source.0, source.1);
+            return Err(self.violation(Oracle::Mapping, Some(record.number), now, what));
+        }
+        Ok(())
+    }
+
+    /// In a calm world all has arrived.
+    pub fn all_arrived(&self, now: Instant) -> Result<(), Violation> {
+        match self.records.iter().find(|r| r.arrivals != r.copies) {
+            None => Ok(()),
+            Some(lost) => {
+                let what = format!("a packet of flow {} never arrives, and nothing was wrong", lost.flow);
+                Err(self.violation(Oracle::Lost, Some(lost.number), now, what))
+            }
+        }
+    }
+}
+
+/// Virtual time in seconds.
+pub fn time(at: Instant) -> String {
+    format!("{}.{:06} s", at.0 / 1_000_000_000, at.0 / 1000 % 1_000_000)
+}

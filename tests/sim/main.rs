@@ -1,0 +1,7 @@
+//! The simulator: that it repeats itself, that its worlds are what they should be, and that it finds what is planted.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod command;
+mod planted;
+mod wires;
+mod worlds;

@@ -1,0 +1,46 @@
+//! Faults planted in the nodes are found, by the oracle that they offend, in few seeds; and those seeds are clean without.
+
+use std::ops::RangeInclusive;
+use steerage::base::planted::Bug;
+use steerage::sim::{self, Oracle};
+
+const SEEDS: RangeInclusive<u64> = 1..=16;
+
+/// Plants `bug`: some of the seeds must find it by `oracle`, and those that complain all by one of `also` or that.
+fn found(bug: Bug, oracle: Oracle, also: &[Oracle]) {
+    let mut found = 0;
+    for seed in SEEDS {
+        let outcome = sim::run(seed, Some(bug));
+        let Some(violation) = outcome.violation else { continue };
+        assert!(violation.oracle == oracle || also.contains(&violation.oracle), "seed {seed}: {violation}");
+        found += usize::from(violation.oracle == oracle);
+        let clean = sim::run(seed, None);
+        assert!(clean.violation.is_none(), "without the fault: {clean}");
+    }
+    assert!(found > 0, "no seed finds it");
+}
+
+#[test]
+fn a_steering_session_that_outlives_its_owners_life() {
+    found(Bug::SteeringOutlivesPeer, Oracle::Steering, &[]);
+}
+
+#[test]
+fn a_steered_packet_that_is_steered_again() {
+    found(Bug::StageIgnored, Oracle::Loop, &[]);
+}
+
+#[test]
+fn a_port_whose_low_bits_name_another_bucket() {
+    found(Bug::WrongPortClass, Oracle::Rewrite, &[]);
+}
+
+#[test]
+fn a_session_that_expires_in_use() {
+    found(Bug::LiveSessionExpires, Oracle::Mapping, &[Oracle::Lost]);
+}
+
+#[test]
+fn a_checksum_that_is_not_mended() {
+    found(Bug::ChecksumStale, Oracle::Checksum, &[]);
+}
