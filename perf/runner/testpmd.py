@@ -5,7 +5,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from runner.program import Failed
+from runner.program import Failed, forget_dpdk
 
 
 def _lcore_ns(pid):
@@ -18,17 +18,23 @@ def _lcore_ns(pid):
 
 def measure(seconds):
     """A row: what a packet of 64 bytes costs testpmd with `--forward-mode=macswap` on net_null."""
-    last = max(os.sched_getaffinity(0))
+    first, last = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
+    prefix = f"steerage-perf-testpmd-{os.getpid()}"
     command = [
         "dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "--no-shconf",
-        f"--file-prefix=steerage-perf-testpmd-{os.getpid()}", "--vdev=net_null0,size=64", f"--lcores=0@{min(os.sched_getaffinity(0))},1@{last}",
+        f"--file-prefix={prefix}", "--vdev=net_null0,size=64", f"--lcores=0@{first},1@{last}",
         "--", "--forward-mode=macswap", "--auto-start", "--burst=32", "--nb-cores=1", "--total-num-mbufs=4096",
     ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
         time.sleep(seconds)
         ns = _lcore_ns(running.pid) if running.poll() is None else None
         # A line ends it; what it prints then is what it has carried.
-        output, _ = running.communicate("\n")
+        try:
+            output, _ = running.communicate("\n", timeout=30)
+        except subprocess.TimeoutExpired as why:
+            running.kill()
+            raise Failed("dpdk-testpmd did not end") from why
+    forget_dpdk(prefix)
     packets = re.search(r"\+ Accumulated forward statistics for all ports.*?RX-packets: (\d+)", output, re.S)
     if running.returncode or not packets or not ns:
         raise Failed(f"dpdk-testpmd did not run:\n{output}")
