@@ -70,7 +70,7 @@ fn cost(capacity: usize, held: usize, own: usize, grown: usize) -> Cost {
 
 fn sessions(capacity: usize, v6: bool, nat: bool, kept: &mut Vec<Box<dyn Any>>) -> Cost {
     let before = address_space();
-    let mut table = SessionTable::new(capacity);
+    let mut table = SessionTable::new(capacity, 1 + usize::from(nat));
     let grown = address_space() - before;
     let mut held = 0;
     for i in 0..capacity {

@@ -13,6 +13,7 @@ use crate::path::port::{OpenDevice, Port, PortCaps};
 use crate::path::worker::{Parts, Worker};
 use crate::table::publish;
 use crate::table::ring::{self, Consumer, Producer};
+use crate::view::Forward;
 use crossbeam_channel::bounded;
 use std::sync::Arc;
 
@@ -86,6 +87,7 @@ impl<P: Port> Node<P> {
         check_backplane(config, &caps)?;
         let view = compile::compile(config, incarnation, &caps)?;
         let real_servers = view.services.real_servers.len();
+        let nat = view.services.virtual_servers.iter().any(|server| server.forward == Forward::Nat);
         let count = usize::from(config.workers.count);
         let (views, subscribers) = publish::channel(view, count);
         let (event_in, events) = bounded(CHANNEL * count);
@@ -117,6 +119,7 @@ impl<P: Port> Node<P> {
                 rings: std::mem::take(&mut mesh.consumers[i]),
                 commands,
                 sessions: config.tables.sessions,
+                session_names: 1 + usize::from(nat),
                 steering_sessions: config.tables.steering_sessions,
             }));
             links.push(WorkerLink { counters, commands: command_in });

@@ -79,6 +79,8 @@ pub struct Parts<P: Port> {
     pub commands: Receiver<Command>,
     /// Room for sessions.
     pub sessions: usize,
+    /// Hashes that a session may stand under: 2 if any virtual server does NAT, else 1.
+    pub session_names: usize,
     /// Room for steering sessions.
     pub steering_sessions: usize,
 }
@@ -91,7 +93,7 @@ impl<P: Port> Worker<P> {
             view: parts.view,
             core: Core {
                 id: parts.id,
-                sessions: SessionTable::new(parts.sessions),
+                sessions: SessionTable::new(parts.sessions, parts.session_names),
                 steering: SteeringTable::new(parts.steering_sessions, 1),
                 egress: parts.egress,
             },

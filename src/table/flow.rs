@@ -12,6 +12,17 @@ use crate::base::{Addr, FlowHash, FlowKey};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryId(u32);
 
+impl EntryId {
+    /// As a number below [`MAX_FLOWS`](crate::base::limits::MAX_FLOWS).
+    pub(super) fn number(self) -> usize {
+        self.0 as usize
+    }
+
+    pub(super) fn new(number: u32) -> Self {
+        Self(number)
+    }
+}
+
 #[derive(Clone)]
 struct Entry<V> {
     /// Protocol zero: the entry is free, and its source address begins with the number of the next free one.

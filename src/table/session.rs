@@ -43,7 +43,7 @@ pub struct Session {
     place: Place,
 }
 
-/// A place in the queue of half-open sessions, in 24 bits; all ones: none.
+/// A place in the queue of half-open sessions, or the entry that took it, in 24 bits; all ones: none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place([u8; 3]);
 
@@ -64,6 +64,11 @@ impl Place {
     fn new(index: usize) -> Self {
         let [a, b, c, _] = (index as u32).to_le_bytes();
         Self([a, b, c])
+    }
+
+    fn entry(self) -> Option<EntryId> {
+        let [a, b, c] = self.0;
+        (self != Self::default()).then(|| EntryId::new(u32::from_le_bytes([a, b, c, 0])))
     }
 }
 
@@ -94,16 +99,16 @@ const EVICTION_TRIES: usize = 32;
 /// established yet, or no more, is evicted for the next. Established ones are never evicted.
 pub struct SessionTable {
     flows: FlowTable<Session>,
-    half_open: Box<[Option<EntryId>]>,
+    half_open: Box<[Place]>,
     oldest: usize,
 }
 
 impl SessionTable {
-    /// A table for `capacity` sessions.
-    pub fn new(capacity: usize) -> Self {
+    /// A table for `capacity` sessions that stand under up to `names` hashes: 2 if any is NATed, else 1.
+    pub fn new(capacity: usize, names: usize) -> Self {
         Self {
-            flows: FlowTable::new(capacity, 2),
-            half_open: vec![None; (capacity / 4).max(1)].into_boxed_slice(),
+            flows: FlowTable::new(capacity, names),
+            half_open: vec![Place::default(); (capacity / 4).max(1)].into_boxed_slice(),
             oldest: 0,
         }
     }
@@ -173,7 +178,7 @@ impl SessionTable {
             return Err(full);
         }
         if queued {
-            self.half_open[self.oldest] = Some(id);
+            self.half_open[self.oldest] = Place::new(id.number());
             self.flows.get_mut(id).place = Place::new(self.oldest);
             self.advance();
         }
@@ -187,7 +192,7 @@ impl SessionTable {
     /// Empties the queue's oldest place; if the session that took it is still there and unproven, that one goes. (The
     /// entry may be another session's by now; that one has another place, or none.)
     fn evict_oldest(&mut self, evict: &mut impl FnMut(&FlowKey, &Session) -> Names) -> bool {
-        let Some(id) = self.half_open[self.oldest].take() else { return false };
+        let Some(id) = std::mem::take(&mut self.half_open[self.oldest]).entry() else { return false };
         let (key, session) = (*self.flows.key(id), *self.flows.get(id));
         if key.protocol != 0 && session.state.unproven() && session.place == Place::new(self.oldest) {
             let names = evict(&key, &session);
@@ -245,7 +250,7 @@ mod tests {
     /// Entries are given to one session after the other; the places that the gone ones had must not count against the new.
     #[test]
     fn a_place_belongs_to_one_session_only() {
-        let mut table = SessionTable::new(400);
+        let mut table = SessionTable::new(400, 2);
         for i in 0..1000 {
             let (id, _) = open(&mut table, i).unwrap();
             table.close(id, names(&key(i), &Session::default()));
@@ -259,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_syn_flood_takes_a_quarter_and_never_an_established_session() {
-        let mut table = SessionTable::new(4000);
+        let mut table = SessionTable::new(4000, 2);
         let established: Vec<_> = (0..500)
             .map(|i| {
                 let (id, _) = open(&mut table, i).unwrap();
@@ -279,7 +284,7 @@ mod tests {
 
     #[test]
     fn full_of_established_sessions_refuses() {
-        let mut table = SessionTable::new(8);
+        let mut table = SessionTable::new(8, 2);
         for i in 0..8 {
             let (id, _) = open(&mut table, i).unwrap();
             table.get_mut(id).state = State::Established;
@@ -292,7 +297,7 @@ mod tests {
 
     #[test]
     fn replies_find_their_session_and_its_direction() {
-        let mut table = SessionTable::new(8);
+        let mut table = SessionTable::new(8, 2);
         let reply = FlowKey::new(Addr::v4([10, 1, 1, 1]), Addr::v4([10, 0, 0, 9]), 8080, 0x1005, 6);
         let both = Names { forward: KEY.flow(&key(1)), reply: Some(KEY.flow(&reply)) };
         let session = Session { snat_port: 0x1005, ..Session::default() };
