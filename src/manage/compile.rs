@@ -7,7 +7,7 @@ use crate::base::{
     Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, RealServerId, SnatId, Tick, VirtualServerId,
 };
 use crate::path::port::PortCaps;
-use crate::table::exact::ExactMap;
+use crate::table::exact::{ExactMap, Filter};
 use crate::table::maglev::{Maglev, Member};
 use crate::table::placement::Placement;
 use crate::table::route::RouteTable;
@@ -89,15 +89,19 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
         .map(|(i, x)| (u32::from(x.port.0) << 16 | u32::from(x.vlan.unwrap_or(0)), InterfaceId(i as u8)))
         .collect();
     interface_of.sort_unstable();
+    let service = config.virtual_servers.iter().enumerate().map(|(i, v)| {
+        let service = Service { address: v.address, port: v.port, protocol: v.protocol.number() };
+        (service, VirtualServerId(i as u32))
+    });
+    let owned = owned(config, &interfaces, &groups);
     let services = Services {
-        by_service: ExactMap::build(config.virtual_servers.iter().enumerate().map(|(i, v)| {
-            let service = Service { address: v.address, port: v.port, protocol: v.protocol.number() };
-            (service, VirtualServerId(i as u32))
+        by_service: ExactMap::build(service.clone()),
+        owned_filter: Filter::build(owned.keys()),
+        owned,
+        local: ExactMap::build(service.filter(|(_, id)| {
+            let server = &virtual_servers[id.index()];
+            server.ingress == Ingress::Local && groups[server.group.index()].has(config.me)
         })),
-        owned: owned(config, &interfaces, &groups),
-        any_local: virtual_servers
-            .iter()
-            .any(|v| v.ingress == Ingress::Local && groups[v.group.index()].has(config.me)),
         virtual_servers,
         real_servers,
         snats: config

@@ -8,7 +8,7 @@ use crate::base::{FlowKey, Instant, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Direction, Session, SessionTable};
 use crate::table::steering::{Steering, SteeringTable};
-use crate::view::{Ingress, Owned, Owner, View, snat_bucket};
+use crate::view::{Ingress, Owned, Owner, Service, View, snat_bucket};
 use crate::wire::backplane::Stage;
 use crate::wire::protocol;
 
@@ -124,13 +124,13 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
 /// addresses is left to [`decide`], which refuses it.
 #[inline(always)]
 pub fn local(view: &View, meta: &Meta) -> Option<LocalServer> {
-    let id = view.virtual_server(&meta.key)?;
-    let server = &view.services.virtual_servers[id.index()];
-    let here = server.ingress == Ingress::Local && view.services.groups[server.group.index()].has(view.me);
-    if !here || view.services.owned.get(&meta.key.src).is_some() {
+    let key = &meta.key;
+    let service = Service { address: key.dst, port: key.dst_port, protocol: key.protocol };
+    let id = view.services.local.get(&service)?;
+    if view.owned(&key.src).is_some() {
         return None;
     }
-    server.maglev.prefetch(meta.hash.slot());
+    view.services.virtual_servers[id.index()].maglev.prefetch(meta.hash.slot());
     LocalServer::new(id)
 }
 
@@ -192,7 +192,7 @@ fn remember(
 #[inline(always)]
 pub fn destination(view: &View, meta: &Meta) -> Result<Destination, Verdict> {
     // What claims to come from us comes from someone else; two virtual servers could be made to answer each other for ever.
-    if view.services.owned.get(&meta.key.src).is_some() {
+    if view.owned(&meta.key.src).is_some() {
         return Err(Verdict::BadAddress);
     }
     if let Some(id) = view.virtual_server(&meta.key) {

@@ -196,7 +196,7 @@ impl<P: Port> Worker<P> {
             Ok(()) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, meta, now),
             Ok(()) => {
                 // What any node balances by itself has no session and needs none.
-                if view.services.any_local {
+                if !view.services.local.is_empty() {
                     meta.local = steer::local(view, meta);
                 }
                 if meta.local.is_none() {

@@ -41,10 +41,23 @@ impl<K: ExactKey, V: Copy> ExactMap<K, V> {
         at
     }
 
+    /// Its keys, in no order that means anything.
+    pub fn keys(&self) -> impl Iterator<Item = K> + '_ {
+        self.slots.iter().flatten().map(|(key, _)| *key)
+    }
+
     /// The value of `key`.
     #[inline(always)]
     pub fn get(&self, key: &K) -> Option<V> {
-        self.slots[self.position(key)].map(|(_, value)| value)
+        let mut at = reduce(key.bits(), self.slots.len() as u64) as usize;
+        // Half of the slots are empty, so there is an end.
+        while let Some((k, value)) = &self.slots[at] {
+            if k == key {
+                return Some(*value);
+            }
+            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
+        }
+        None
     }
 
     /// Keys in the map.
@@ -55,6 +68,39 @@ impl<K: ExactKey, V: Copy> ExactMap<K, V> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+}
+
+/// Words of a [`Filter`].
+const FILTER_WORDS: usize = 256;
+
+/// A set of keys that may say yes to a key that it doesn't hold, but never no to one that it does (Bloom, "Space/time
+/// trade-offs in hash coding with allowable errors", 1970, with one hash): 2 KiB, one load a question.
+#[derive(Clone, Debug)]
+pub struct Filter(Box<[u64; FILTER_WORDS]>);
+
+impl Filter {
+    /// A filter that holds `keys`.
+    pub fn build<K: ExactKey>(keys: impl IntoIterator<Item = K>) -> Self {
+        let mut words = Box::new([0; FILTER_WORDS]);
+        for key in keys {
+            let (word, bit) = Self::place(&key);
+            words[word] |= bit;
+        }
+        Self(words)
+    }
+
+    #[inline(always)]
+    fn place<K: ExactKey>(key: &K) -> (usize, u64) {
+        let bits = key.bits();
+        ((bits >> 32) as usize % FILTER_WORDS, 1 << (bits >> 58))
+    }
+
+    /// `false`: the key is not there.
+    #[inline(always)]
+    pub fn may_hold<K: ExactKey>(&self, key: &K) -> bool {
+        let (word, bit) = Self::place(key);
+        self.0[word] & bit != 0
     }
 }
 
@@ -80,8 +126,10 @@ mod tests {
             }
             let map = ExactMap::build(items);
             prop_assert_eq!(map.len(), model.len());
+            let filter = Filter::build(model.keys().copied());
             for k in 0..400 {
                 prop_assert_eq!(map.get(&k), model.get(&k).copied());
+                prop_assert!(filter.may_hold(&k) || !model.contains_key(&k));
             }
         }
     }

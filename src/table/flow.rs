@@ -176,6 +176,10 @@ impl<V: Copy + Default> FlowTable<V> {
     pub fn step(&mut self) -> Option<EntryId> {
         let at = self.cursor;
         self.cursor = if at + 1 == self.entries.len() { 0 } else { at + 1 };
+        // Tables are larger than caches, and this one looks at an entry once in a while.
+        if let Some(next) = self.entries.get(self.cursor) {
+            index::prefetch(next);
+        }
         let live = self.entries.get(at).is_some_and(|e| e.key.protocol != 0);
         live.then_some(EntryId(at as u32))
     }

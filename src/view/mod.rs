@@ -12,7 +12,7 @@ use crate::base::{
     Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, InterfaceId, Mac, NodeId, PortId, RealServerId,
     SnatId, VirtualServerId, WorkerId,
 };
-use crate::table::exact::{ExactKey, ExactMap};
+use crate::table::exact::{ExactKey, ExactMap, Filter};
 use crate::table::maglev::Maglev;
 use crate::table::placement::Placement;
 use crate::table::route::RouteTable;
@@ -251,7 +251,7 @@ pub enum Owned {
 }
 
 /// A service as packets name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub struct Service {
     /// Destination address.
     pub address: Addr,
@@ -259,6 +259,16 @@ pub struct Service {
     pub port: u16,
     /// IP protocol.
     pub protocol: u8,
+}
+
+impl PartialEq for Service {
+    /// Without a branch: packets ask for services that exist.
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let address = u128::from_ne_bytes(self.address.0) ^ u128::from_ne_bytes(other.address.0);
+        let rest = u32::from(self.port ^ other.port) | u32::from(self.protocol ^ other.protocol) << 16;
+        (address as u64 | (address >> 64) as u64 | u64::from(rest)) == 0
+    }
 }
 
 /// Not keyed: the keys are the configuration's own, and packets that aim at empty slots still find them in a few probes.
@@ -299,8 +309,10 @@ pub struct Services {
     pub by_service: ExactMap<Service, VirtualServerId>,
     /// All addresses that are ours or the cluster's.
     pub owned: ExactMap<Addr, Owned>,
-    /// Some virtual server that this node serves is [`Ingress::Local`].
-    pub any_local: bool,
+    /// Rules most addresses out as one of those.
+    pub owned_filter: Filter,
+    /// The [`Ingress::Local`] ones that this node serves, by what packets say.
+    pub local: ExactMap<Service, VirtualServerId>,
     /// Virtual servers by id.
     pub virtual_servers: Vec<VirtualServer>,
     /// Real servers by id.
@@ -390,6 +402,12 @@ impl View {
     #[inline]
     pub fn worker_of(&self, node: NodeId, bucket: Bucket) -> WorkerId {
         WorkerId(bucket.0 % self.nodes[node.index()].workers)
+    }
+
+    /// Whether the address is one of ours or the cluster's, and what it is.
+    #[inline(always)]
+    pub fn owned(&self, address: &Addr) -> Option<Owned> {
+        if self.services.owned_filter.may_hold(address) { self.services.owned.get(address) } else { None }
     }
 
     /// The virtual server that a packet is for.
