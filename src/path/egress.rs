@@ -270,7 +270,15 @@ impl<P: Port> Egress<P> {
             match resolve(view, towards) {
                 Ok((interface, Ok(mac))) => self.link(view, frame, interface, mac, outer),
                 Ok((_, Err(_))) if now < until => self.held.push(Held { frame, towards, outer, until }),
-                Ok((_, Err(_))) => self.drop(frame, Verdict::NeighbourUnresolved),
+                Ok((_, Err(neighbour))) => {
+                    // It may have been forgotten by now; were it only asked for when nothing waits, a sender that never
+                    // rests would never be answered again.
+                    if matches!(towards, Towards::Address(_)) && self.questions_left > 0 {
+                        self.questions_left -= 1;
+                        self.tell(Event::Resolve(neighbour));
+                    }
+                    self.drop(frame, Verdict::NeighbourUnresolved);
+                }
                 Err(verdict) => self.drop(frame, verdict),
             }
         }

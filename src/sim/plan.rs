@@ -224,8 +224,8 @@ impl Plan {
                 let dies = ms(700 * (i as u64 + 1) + rng.below(300));
                 let change = match rng.below(8) {
                     0 | 1 => Change::Workers,
-                    2 => Change::Weights,
-                    3 => Change::Servers,
+                    2 | 3 => Change::Weights,
+                    4 | 5 => Change::Servers,
                     _ => Change::None,
                 };
                 restarts.push(Restart {

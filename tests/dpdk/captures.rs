@@ -2,7 +2,7 @@
 //! same frames go out, byte for byte and in the same order.
 
 use super::*;
-use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader, UdpHeader};
+use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -235,14 +235,7 @@ fn steered(config: &Config, key: &FlowKey, packet: &[u8]) -> Vec<u8> {
     inside.extend(packet);
     let mut out = Vec::new();
     let step = PacketBuilder::ethernet2(PEER.0, BACK.0).ipv4([10, 20, 0, 12], [10, 20, 0, 11], 64);
-    step.udp_header(UdpHeader {
-        source_port: 50_000,
-        destination_port: 6600,
-        length: (8 + inside.len()) as u16,
-        checksum: 0,
-    })
-    .write(&mut out, &inside)
-    .unwrap();
+    step.udp(50_000, 6600).write(&mut out, &inside).unwrap();
     out
 }
 
