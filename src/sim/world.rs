@@ -222,18 +222,18 @@ impl World {
             let mac = if back { back_mac(node) } else { front_mac(node) };
             if dst.is_multicast() || dst == mac {
                 debug_assert!(dst.is_multicast() || node_of(dst) == Some(node));
-                self.into_node(node, back, frame)?;
+                self.give_node(node, back, frame)?;
             }
         }
         for host in (0..HOSTS).filter(|h| !back && HOST + h != wire) {
             if dst.is_multicast() || dst == host_mac(host) {
-                self.into_host(host, frame, dst.is_multicast())?;
+                self.give_host(host, frame, dst.is_multicast())?;
             }
         }
         Ok(())
     }
 
-    fn into_node(&mut self, node: usize, back: bool, frame: &[u8]) -> Result<(), Violation> {
+    fn give_node(&mut self, node: usize, back: bool, frame: &[u8]) -> Result<(), Violation> {
         let spread = self.rng.next_u64() as usize;
         let Some(appliance) = &mut self.nodes[node] else {
             self.oracles.hop(frame, Hop::Dead(node as u8), self.now);
@@ -399,7 +399,7 @@ impl World {
         Ok(())
     }
 
-    fn into_host(&mut self, host: usize, frame: &[u8], group: bool) -> Result<(), Violation> {
+    fn give_host(&mut self, host: usize, frame: &[u8], group: bool) -> Result<(), Violation> {
         match host::lookup(frame) {
             Some(Lookup::Question(target, asker, mac)) if has(host, target) => {
                 self.send(HOST + host, host::answer(host_mac(host), target, asker, mac));
