@@ -36,6 +36,16 @@ const FUNCTIONS: &[&str] = &[
     "sched_getaffinity",
     "sched_setaffinity",
     "steerage_.*",
+    // What only `capsule-ffi` calls.
+    "rte_eth_allmulticast_disable",
+    "rte_eth_promiscuous_disable",
+    "rte_mempool_in_use_count",
+    "rte_mempool_lookup",
+    "rte_pktmbuf_free_bulk",
+    "rte_socket_count",
+    "rte_socket_id",
+    "rte_socket_id_by_idx",
+    "rte_thread_set_affinity",
 ];
 
 const TYPES: &[&str] =
@@ -46,6 +56,9 @@ const CONSTANTS: &[&str] = &[
     "RTE_ETH_LINK_UP",
     "RTE_ETH_SPEED_NUM_UNKNOWN",
     "RTE_LOG_ERR",
+    "RTE_MAX_NUMA_NODES",
+    "RTE_MBUF_DEFAULT_BUF_SIZE",
+    "RTE_MBUF_DEFAULT_DATAROOM",
     "RTE_PKTMBUF_HEADROOM",
     "STEERAGE_.*",
 ];
@@ -77,7 +90,7 @@ fn main() {
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
         .generate_comments(false)
-        .derive_default(false)
+        .derive_default(true)
         .use_core();
     for name in FUNCTIONS {
         bindings = bindings.allowlist_function(name);

@@ -39,9 +39,19 @@ uint16_t steerage_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **fram
 	return refused;
 }
 
+uint16_t steerage_tx_offer(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t n)
+{
+	return rte_eth_tx_burst(port, queue, frames, n);
+}
+
 struct rte_mbuf *steerage_alloc(struct rte_mempool *pool)
 {
 	return rte_pktmbuf_alloc(pool);
+}
+
+int steerage_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **frames, unsigned int n)
+{
+	return rte_pktmbuf_alloc_bulk(pool, frames, n);
 }
 
 void steerage_free(struct rte_mbuf *frame)

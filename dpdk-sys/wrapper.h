@@ -21,6 +21,10 @@ static const uint64_t STEERAGE_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
 static const uint64_t STEERAGE_TX_OFFLOAD_IPV4_CKSUM = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
 static const uint64_t STEERAGE_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 static const uint64_t STEERAGE_RSS_IP_TCP_UDP = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
+static const uint64_t STEERAGE_RSS_IP = RTE_ETH_RSS_IP;
+static const uint64_t STEERAGE_RSS_TCP = RTE_ETH_RSS_TCP;
+static const uint64_t STEERAGE_RSS_UDP = RTE_ETH_RSS_UDP;
+static const uint64_t STEERAGE_RSS_SCTP = RTE_ETH_RSS_SCTP;
 static const uint64_t STEERAGE_MBUF_RX_IP_CKSUM_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
 static const uint64_t STEERAGE_MBUF_RX_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
 static const uint64_t STEERAGE_MBUF_RX_IP_CKSUM_BAD = RTE_MBUF_F_RX_IP_CKSUM_BAD;
@@ -32,8 +36,12 @@ uint16_t steerage_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **fram
 /* rte_eth_tx_burst of all `n` frames, after rte_eth_tx_prepare if `prepare`; frees those that the device did not take
  * and returns how many they were. */
 uint16_t steerage_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t n, bool prepare);
+/* rte_eth_tx_burst: returns how many of the `n` frames the device took; the others stay the caller's. */
+uint16_t steerage_tx_offer(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t n);
 /* rte_pktmbuf_alloc: a frame of no bytes, or NULL. */
 struct rte_mbuf *steerage_alloc(struct rte_mempool *pool);
+/* rte_pktmbuf_alloc_bulk: `n` frames of no bytes, or none of them and a negative error. */
+int steerage_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **frames, unsigned int n);
 /* rte_pktmbuf_free: all segments of a frame. */
 void steerage_free(struct rte_mbuf *frame);
 /* rte_pktmbuf_free_seg: one segment. */

@@ -1,11 +1,13 @@
 //! The `steerage` command.
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use steerage::manage::config::{self, Config};
-use steerage::run::{self, client, show};
+use steerage::manage::explain::{self, Request, Tuple};
+use steerage::run::{self, Exit, client, show};
 use tracing_subscriber::EnvFilter;
 
 /// Where nodes have their sockets unless their configuration says otherwise.
@@ -29,6 +31,10 @@ enum Verb {
         /// The node file.
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// Let capsule's runtime start DPDK and run the workers
+        #[cfg(feature = "capsule")]
+        #[arg(long)]
+        capsule: bool,
     },
     /// Check a node file and what it names, and print everything that is wrong.
     Check {
@@ -37,6 +43,40 @@ enum Verb {
     },
     /// Show a running node's statistics.
     Stats(Stats),
+    /// Tell what becomes of the packets of a tuple, and why.
+    ///
+    /// A running node answers with what its sessions and forwarding tables say now; with -c the files alone are read, and the
+    /// answer is what a fresh flow gets. A reply of a NATed flow is asked for as it comes: from the real server to the SNAT
+    /// address and port.
+    #[command(after_help = "Examples:\n  \
+        steerage explain tcp 198.51.100.7:40000 10.0.0.1:80\n  \
+        steerage explain udp '[2001:db8::7]:5353' '[2001:db8:1::53]:53' --receiver n2\n  \
+        steerage explain tcp 198.51.100.7:40000 10.0.0.1:80 -c /etc/steerage/node.toml")]
+    Explain(Explain),
+}
+
+#[derive(Args)]
+struct Explain {
+    /// `tcp` or `udp`
+    protocol: String,
+    /// Address and port that the packet comes from; an IPv6 address in brackets
+    #[arg(value_name = "SOURCE:PORT")]
+    source: String,
+    /// Address and port that it goes to
+    #[arg(value_name = "DESTINATION:PORT")]
+    destination: String,
+    /// The node that receives the packet [default: the one that is asked]
+    #[arg(short, long, value_name = "NODE")]
+    receiver: Option<String>,
+    /// The admin socket of the node to ask [default: the only one in /run/steerage]
+    #[arg(short, long, value_name = "PATH", conflicts_with = "config")]
+    socket: Option<PathBuf>,
+    /// Ask no node, but read this node file
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -57,13 +97,16 @@ struct Stats {
 
 fn main() -> ExitCode {
     match Command::parse().verb {
-        Verb::Run { config } => run(&config),
+        #[cfg(feature = "capsule")]
+        Verb::Run { config, capsule: true } => run(&config, run::capsule::run),
+        Verb::Run { config, .. } => run(&config, run::run),
         Verb::Check { file } => end(check(&file)),
         Verb::Stats(stats) => end(show_stats(&stats)),
+        Verb::Explain(asked) => end(explain(&asked)),
     }
 }
 
-fn run(config: &Path) -> ExitCode {
+fn run(config: &Path, node: fn(&Path) -> Result<(), Exit>) -> ExitCode {
     let filter = EnvFilter::builder()
         .with_env_var("STEERAGE_LOG")
         .with_default_directive(tracing::Level::INFO.into())
@@ -75,7 +118,7 @@ fn run(config: &Path) -> ExitCode {
         .with_ansi(colours)
         .with_target(false)
         .init();
-    match run::run(config) {
+    match node(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
             say(&format!("steerage: {exit}"));
@@ -123,14 +166,70 @@ fn show_stats(stats: &Stats) -> Result<String, String> {
         (None, Some(file)) => config::load(file).map_err(|errors| errors.to_string())?.admin_socket,
         (None, None) => only_socket(Path::new(SOCKETS))?,
     };
-    let answer = client::get(&socket, "/v1/stats").map_err(|error| error.to_string())?;
+    let (body, value) = ask(&socket, "/v1/stats")?;
+    Ok(if stats.json { body + "\n" } else { show::tables(&value, stats.all) })
+}
+
+/// What a node answers, as it is and as a value.
+fn ask(socket: &Path, target: &str) -> Result<(String, serde_json::Value), String> {
+    let answer = client::get(socket, target).map_err(|error| error.to_string())?;
     let value: serde_json::Value = serde_json::from_str(&answer.body)
         .map_err(|error| format!("{}: the answer is no JSON: {error}", socket.display()))?;
-    if answer.status != 200 {
-        let why = value["error"].as_str().unwrap_or(&answer.body);
-        return Err(format!("{}: the node answers with {}: {why}", socket.display(), answer.status));
+    let why = value["error"].as_str().unwrap_or(&answer.body);
+    match answer.status {
+        200 => Ok((answer.body, value)),
+        // The question is wrong in a way that only the node could see.
+        400 => wrong_usage(why),
+        status => Err(format!("{}: the node answers with {status}: {why}", socket.display())),
     }
-    Ok(if stats.json { answer.body + "\n" } else { show::tables(&value, stats.all) })
+}
+
+fn explain(asked: &Explain) -> Result<String, String> {
+    let tuple = Tuple::parse(&asked.protocol, &asked.source, &asked.destination);
+    let tuple = tuple.unwrap_or_else(|error| wrong_usage(&error.to_string()));
+    let (body, value) = match &asked.config {
+        Some(file) => {
+            // The files may well be those of another machine, with other cores.
+            let read = |path: &Path| std::fs::read_to_string(path);
+            let config = config::load_from(&read, file, None).map_err(|errors| errors.to_string())?;
+            let request = Request { tuple, receiver: asked.receiver.clone() };
+            match explain::offline(&config, &request) {
+                Ok(said) => {
+                    let value = serde_json::to_value(said).map_err(|error| error.to_string())?;
+                    (value.to_string(), value)
+                }
+                Err(error) if error.is_wrong_question() => wrong_usage(&error.to_string()),
+                Err(error) => return Err(format!("{}: {error}", file.display())),
+            }
+        }
+        None => {
+            let socket = match &asked.socket {
+                Some(socket) => socket.clone(),
+                None => only_socket(Path::new(SOCKETS))?,
+            };
+            let words = [
+                ("protocol", &asked.protocol),
+                ("source", &asked.source),
+                ("destination", &asked.destination),
+            ];
+            let receiver = asked.receiver.iter().map(|name| ("receiver", name));
+            let query = words.into_iter().chain(receiver);
+            let query: Vec<_> = query.map(|(key, word)| format!("{key}={}", client::escaped(word))).collect();
+            ask(&socket, &format!("/v1/explain?{}", query.join("&")))?
+        }
+    };
+    Ok(if asked.json { body + "\n" } else { run::explain::lines(&value) })
+}
+
+/// Ends the program as clap does when arguments of `explain` are wrong: message, usage, exit code 2.
+fn wrong_usage(why: &str) -> ! {
+    let mut command = Command::command();
+    command.build();
+    let verb = command.get_subcommands_mut().find(|verb| verb.get_name() == "explain");
+    match verb {
+        Some(verb) => verb.error(ErrorKind::ValueValidation, why).exit(),
+        None => Command::command().error(ErrorKind::ValueValidation, why).exit(),
+    }
 }
 
 /// The only socket in `directory`.

@@ -403,3 +403,124 @@ fn sighup_is_ignored_where_it_was_ignored_before() {
     node.signal("TERM");
     assert_eq!(node.end().status.code(), Some(0));
 }
+
+/// Explains a tuple as `arguments` say; `from` names the node or file.
+fn explain(arguments: &[&str], from: &[&Path]) -> Output {
+    steerage(&["explain"]).args(arguments).args(from).output().unwrap()
+}
+
+#[test]
+fn explain_reads_a_tuple_or_says_what_is_wrong_with_it() {
+    let scratch = Scratch::new("tuple");
+    let file = scratch.file("node.toml");
+    let by_file = [Path::new("-c"), &file];
+    for (tuple, why) in [
+        (["icmp", "10.10.0.1:1", "10.99.0.1:80"], "is no protocol"),
+        (["tcp", "10.10.0.1", "10.99.0.1:80"], "source \"10.10.0.1\" is no address and port"),
+        (["tcp", "10.10.0.1:1", "10.99.0.1:http"], "destination \"10.99.0.1:http\""),
+        (["tcp", "2001:db8::1:80", "[2001:db8::2]:80"], "in brackets"),
+        (["udp", "10.10.0.1:1", "[2001:db8::2]:80"], "two families"),
+        (["udp", "[::ffff:10.10.0.1]:1", "[2001:db8::2]:80"], "write the IPv4 address"),
+        (["udp", "[fe80::1%eth0]:1", "[2001:db8::2]:80"], "no address and port"),
+    ] {
+        let wrong = explain(&tuple, &by_file);
+        assert_eq!((wrong.status.code(), printed(&wrong).as_str()), (Some(2), ""), "{tuple:?}");
+        assert!(said(&wrong).contains(why), "{}", said(&wrong));
+    }
+    let tuple = ["tcp", "10.10.0.1:1000", "10.99.0.1:80"];
+    for more in [&["more"][..], &["--receiver", "n7"], &["--socket", "a"]] {
+        let wrong = explain(&[&tuple[..], more].concat(), &by_file);
+        assert_eq!(wrong.status.code(), Some(2), "{more:?}: {}", said(&wrong));
+        if more[0] == "--receiver" {
+            assert!(said(&wrong).contains("\"n7\" is no node of the cluster: n1"), "{}", said(&wrong));
+        }
+    }
+    assert_eq!(explain(&tuple[..2], &by_file).status.code(), Some(2));
+}
+
+#[test]
+fn explain_without_a_node_or_file_says_so() {
+    let scratch = Scratch::new("unexplained");
+    let tuple = ["tcp", "10.10.0.1:1000", "10.99.0.1:80"];
+    let nobody = explain(&tuple, &[Path::new("--socket"), &scratch.socket()]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(said(&nobody).contains("run/n1.sock: there is no such socket"), "{}", said(&nobody));
+    let missing = explain(&tuple, &[Path::new("-c"), Path::new("/nonexistent/node.toml")]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(said(&missing).contains("/nonexistent/node.toml"), "{}", said(&missing));
+}
+
+/// The client's SYN to the virtual server.
+fn syn(port: u16) -> Vec<u8> {
+    let mut frame = LEFT.to_vec();
+    frame.extend(CLIENT);
+    frame.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+    frame.extend([10, 10, 0, 1, 10, 99, 0, 1]);
+    let sum: u32 = frame[14..34].chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame.extend(port.to_be_bytes());
+    frame.extend([0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    frame
+}
+
+#[test]
+fn explain_tells_a_running_nodes_sessions_and_its_files_a_fresh_flow() {
+    let scratch = Scratch::new("explain");
+    scratch.write("left-in.pcap", &capture(&[syn(1000)]));
+    let node = Node::start(&scratch);
+    let (socket, file) = (scratch.socket(), scratch.file("node.toml"));
+    let (by_socket, by_file) = ([Path::new("--socket"), &socket], [Path::new("-c"), &file]);
+    let value = |source: &str, destination: &str, from: &[&Path]| -> serde_json::Value {
+        let output = explain(&["tcp", source, destination, "--json"], from);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let vip = "10.99.0.1:80";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut known = value("10.10.0.1:1000", vip, &by_socket);
+    while known["session"].is_null() {
+        assert!(Instant::now() < deadline, "{known:#}");
+        std::thread::sleep(Duration::from_millis(20));
+        known = value("10.10.0.1:1000", vip, &by_socket);
+    }
+    assert_eq!((&known["session"]["state"], &known["rewrite"]["kind"]), (&"half open".into(), &"nat".into()));
+    // The reply to its SNAT port finds the same session.
+    let reply = value("10.30.0.21:8080", known["rewrite"]["source"].as_str().unwrap(), &by_socket);
+    assert_eq!(reply["session"]["direction"], "reply", "{reply:#}");
+    assert_eq!(reply["rewrite"]["destination"], "10.10.0.1:1000");
+    let (fresh, read) = (value("10.10.0.1:1001", vip, &by_socket), value("10.10.0.1:1001", vip, &by_file));
+    for field in ["hash", "bucket", "real_server", "rewrite"] {
+        assert_eq!(fresh[field], read[field], "{field}");
+    }
+    assert_eq!((&fresh["rewrite"]["kind"], &read["live"]), (&"nat-new".into(), &false.into()));
+
+    let text = printed(&explain(&["tcp", "10.10.0.1:1000", vip], &by_socket));
+    for part in [
+        "\nvirtual server  web at 10.99.0.1:80",
+        "\nsession         half open",
+        "because: ",
+        "on servers, port right",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // What only the node can see is wrong usage all the same.
+    let unknown = explain(&["tcp", "10.10.0.1:1000", vip, "--receiver", "n 7"], &by_socket);
+    assert_eq!(unknown.status.code(), Some(2), "{}", said(&unknown));
+    assert!(said(&unknown).contains("\"n 7\" is no node"), "{}", said(&unknown));
+    node.signal("TERM");
+    assert_eq!(node.end().status.code(), Some(0));
+}
+
+/// The manual shows what the program prints.
+#[test]
+fn the_manuals_example_of_explain_is_what_is_printed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manual = fs::read_to_string(root.join("docs/operating.md")).unwrap();
+    let (_, example) = manual.split_once("\n$ steerage ").unwrap();
+    let (line, shown) = example.split_once('\n').unwrap();
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let output = steerage(&arguments).current_dir(root).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(printed(&output), shown.split("```").next().unwrap());
+}

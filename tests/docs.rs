@@ -65,7 +65,7 @@ fn the_table_of_drops_has_no_reason_that_is_gone() {
 
 #[test]
 fn every_counter_is_explained() {
-    let counters = Counters::new(0, 0);
+    let counters = Counters::new(0);
     let missing = unexplained(counters.each().map(|(name, _)| name), &documents());
     assert!(missing.is_empty(), "no row of a table in docs/ explains {missing:?}");
 }

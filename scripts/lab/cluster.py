@@ -107,6 +107,11 @@ class Cluster:
         """Counters of a virtual server at node `number`, from 1."""
         return next(found for found in self.stats(number)["virtual_servers"] if found["name"] == name)
 
+    def explain(self, number: int, protocol: str, source: str, destination: str) -> dict:
+        """What node `number`, from 1, says of a tuple, as `steerage explain --json` gives it."""
+        command = [str(self._binary), "explain", "--json", "--socket", str(self._socket(number))]
+        return json.loads(output([*command, protocol, source, destination], timeout=5).stdout)
+
     def _stats_command(self, number: int) -> list[str]:
         return [str(self._binary), "stats", "--json", "--socket", str(self._socket(number))]
 

@@ -38,6 +38,16 @@ impl FlowKey {
         u64::from(self.src_port) | u64::from(self.dst_port) << 16 | u64::from(self.protocol) << 32
     }
 
+    /// No flow's.
+    pub const NONE: Self = Self {
+        src: Addr::UNSPECIFIED,
+        dst: Addr::UNSPECIFIED,
+        src_port: 0,
+        dst_port: 0,
+        protocol: 0,
+        zero: [0; 3],
+    };
+
     /// A key from its parts.
     #[inline(always)]
     pub fn new(src: Addr, dst: Addr, src_port: u16, dst_port: u16, protocol: u8) -> Self {

@@ -164,6 +164,12 @@ impl FlowHash {
         self.0
     }
 
+    /// An IPv6 flow label for an outer header: 20 bits (RFC 6438 §2).
+    #[inline(always)]
+    pub fn label(self) -> u32 {
+        self.slot() as u32 & 0xf_ffff
+    }
+
     /// A UDP source port for an outer header, in the dynamic range (RFC 6335 §6), so that fabrics spread the flows.
     #[inline(always)]
     pub fn outer_port(self) -> u16 {

@@ -1,5 +1,7 @@
-//! Packet devices: memory (tests, benches), pcap files, DPDK.
+//! Packet devices: memory (tests, benches), pcap files, DPDK, DPDK under capsule's runtime.
 
+#[cfg(feature = "capsule")]
+pub mod capsule;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 #[cfg(feature = "sim")]

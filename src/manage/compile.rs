@@ -12,8 +12,8 @@ use crate::table::maglev::{Maglev, Member};
 use crate::table::placement::Placement;
 use crate::table::route::RouteTable;
 use crate::view::{
-    Group, Hop, HopId, Interface, Node, Owned, RealServer, Route, Service, Services, Snat, Timeouts, View,
-    VirtualServer, prefix_holds,
+    Group, Hop, HopId, Ingress, Interface, Node, Owned, RealServer, Route, Service, Services, Snat, Timeouts,
+    View, VirtualServer, prefix_holds,
 };
 use crate::wire::backplane;
 use std::sync::Arc;
@@ -95,6 +95,9 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
             (service, VirtualServerId(i as u32))
         })),
         owned: owned(config, &interfaces, &groups),
+        any_local: virtual_servers
+            .iter()
+            .any(|v| v.ingress == Ingress::Local && groups[v.group.index()].has(config.me)),
         virtual_servers,
         real_servers,
         snats: config
@@ -107,7 +110,7 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
         interface_of,
         routes,
     };
-    Ok(View {
+    let mut view = View {
         version: 1,
         me: config.me,
         hash_key: cluster.hash_key,
@@ -123,8 +126,11 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
         nodes,
         services: Arc::new(services),
         hops: hops.0,
+        adjacencies: Arc::default(),
         neighbours: ExactMap::build([]),
-    })
+    };
+    view.link();
+    Ok(view)
 }
 
 /// The configured interfaces, and behind them the backplane's, whose id is given too.

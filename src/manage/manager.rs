@@ -3,6 +3,8 @@
 use super::announce::Announcements;
 use super::compile;
 use super::config::Config;
+use super::explain::inquiry::{Inquiries, Ticket};
+use super::explain::{self, ExplainError, Explanation, Request};
 use super::neighbour::Neighbours;
 use super::peer::{News, Peers};
 use super::probe;
@@ -64,6 +66,7 @@ pub struct Manager {
     digest: u64,
     /// When a heartbeat that can't be was last logged.
     strays: Option<Instant>,
+    inquiries: Inquiries,
 }
 
 /// Between two lines of the log about heartbeats that can't be.
@@ -102,6 +105,7 @@ impl Manager {
             commands_lost: 0,
             digest,
             strays: None,
+            inquiries: Inquiries::default(),
         }
     }
 
@@ -118,6 +122,7 @@ impl Manager {
                 Event::Heard { neighbour, mac, asked_us } => {
                     self.neighbours.heard(neighbour, mac, asked_us, now)
                 }
+                Event::Known(known) => self.inquiries.answered(known),
             }
         }
         for _ in 0..CHANNEL {
@@ -214,8 +219,14 @@ impl Manager {
     fn publish(&mut self) {
         let mut view = self.views.current().clone();
         view.version += 1;
+        let mut moved = false;
         for hop in &mut view.hops {
-            hop.mac = self.neighbours.mac(Neighbour { interface: hop.interface, address: hop.address });
+            let mac = self.neighbours.mac(Neighbour { interface: hop.interface, address: hop.address });
+            moved |= hop.mac != mac;
+            hop.mac = mac;
+        }
+        if moved {
+            view.link();
         }
         view.neighbours = ExactMap::build(self.neighbours.known());
         for (i, node) in view.nodes.iter_mut().enumerate() {
@@ -275,16 +286,24 @@ impl Manager {
         }
     }
 
-    fn traffic(&self, of: impl Fn(&Counters) -> &crate::path::counters::FlowCounters) -> Traffic {
-        let mut sum = Traffic::default();
-        self.workers.iter().for_each(|w| sum.add(of(&w.counters)));
-        sum
+    /// Asks what becomes of a tuple's packets. The answer comes out of [`Self::explained`] in a later turn, once all workers
+    /// have told what they know of the flow, or one hasn't in time.
+    pub fn explain(&mut self, request: Request, now: Instant) -> Ticket {
+        let meta = explain::meta(self.views.current(), &request).ok();
+        self.inquiries.open(request, meta, self.workers.iter().map(|worker| &worker.commands), now)
+    }
+
+    /// An explanation that is ready, or why there is none.
+    pub fn explained(&mut self, now: Instant) -> Option<(Ticket, Result<Explanation, ExplainError>)> {
+        let (ticket, request, known) = self.inquiries.ended(now)?;
+        let view = self.views.current();
+        Some((ticket, known.and_then(|k| explain::explain(view, &self.config, &request, Some(&k), now))))
     }
 
     fn virtual_servers(&self) -> Vec<VirtualServerStats> {
         let view = self.views.current();
         let services = &view.services;
-        let each = services.virtual_servers.iter().enumerate().map(|(id, server)| {
+        let each = services.virtual_servers.iter().map(|server| {
             let group = &services.groups[server.group.index()];
             VirtualServerStats {
                 name: server.name.clone(),
@@ -295,17 +314,23 @@ impl Manager {
                 member: group.has(view.me),
                 forward: server.forward,
                 ingress: server.ingress,
-                traffic: self.traffic(|c| &c.virtual_servers[id]),
+                traffic: Traffic::default(),
                 real_servers: Vec::new(),
             }
         });
         let mut all: Vec<_> = each.collect();
         for (i, real) in services.real_servers.iter().enumerate() {
-            all[real.virtual_server.index()].real_servers.push(RealServerStats {
+            let server = &mut all[real.virtual_server.index()];
+            let mut traffic = Traffic::default();
+            for worker in &self.workers {
+                traffic.add(&worker.counters.real_servers[i]);
+                server.traffic.add(&worker.counters.real_servers[i]);
+            }
+            server.real_servers.push(RealServerStats {
                 name: real.name.clone(),
                 address: real.address.ip(),
                 port: real.port,
-                traffic: self.traffic(|c| &c.real_servers[i]),
+                traffic,
             });
         }
         all

@@ -8,12 +8,12 @@ use crate::view::{Forward, Ingress, Protocol};
 use std::collections::BTreeSet;
 
 fn a_node() -> Stats {
-    let counters = Counters::new(0, 0);
+    let counters = Counters::new(0);
     counters.rx.add(5);
     counters.backplane_tx.add(6);
     counters.sessions.add(2);
     counters.drops[Verdict::NoRoute as usize].inc();
-    let workers = vec![WorkerStats::read(0, &counters), WorkerStats::read(1, &Counters::new(0, 0))];
+    let workers = vec![WorkerStats::read(0, &counters), WorkerStats::read(1, &Counters::new(0))];
     let mut totals = Totals::of(&workers);
     totals.counters.insert("commands_lost", 9);
     let traffic =
@@ -99,7 +99,7 @@ fn the_series_of_a_node() {
 
 #[test]
 fn every_counter_of_a_worker_has_its_metric() {
-    let counters: Vec<&str> = Counters::new(0, 0).each().map(|(name, _)| name).collect();
+    let counters: Vec<&str> = Counters::new(0).each().map(|(name, _)| name).collect();
     let mut sources: Vec<&str> =
         WORKER.iter().flat_map(|m| m.sources.iter().map(|(_, name)| *name)).collect();
     sources.sort_unstable();
@@ -145,7 +145,7 @@ fn every_metric_stands_in_the_documentation() {
         };
         assert!(page.contains(&format!("`{name}{suffix}`")), "{name}{suffix}");
     }
-    for (counter, _) in Counters::new(0, 0).each() {
+    for (counter, _) in Counters::new(0).each() {
         assert!(page.contains(&format!("`{counter}`")), "{counter}");
     }
 }

@@ -85,8 +85,7 @@ impl<P: Port> Node<P> {
         let caps = capabilities(config, &devices)?;
         check_backplane(config, &caps)?;
         let view = compile::compile(config, incarnation, &caps)?;
-        let (virtual_servers, real_servers) =
-            (view.services.virtual_servers.len(), view.services.real_servers.len());
+        let real_servers = view.services.real_servers.len();
         let count = usize::from(config.workers.count);
         let (views, subscribers) = publish::channel(view, count);
         let (event_in, events) = bounded(CHANNEL * count);
@@ -97,7 +96,7 @@ impl<P: Port> Node<P> {
         let (mut workers, mut links) = (Vec::new(), Vec::new());
         for (i, view) in subscribers.into_iter().enumerate() {
             let id = WorkerId(i as u16);
-            let counters = Arc::new(Counters::new(virtual_servers, real_servers));
+            let counters = Arc::new(Counters::new(real_servers));
             let (command_in, commands) = bounded(CHANNEL);
             let ports =
                 queues.iter_mut().zip(&caps).zip(&config.ports).map(|(((count, queues, _), caps), port)| {

@@ -1,17 +1,17 @@
 //! Frames between nodes: steered packets in and out, control frames.
 
-use super::egress::{Egress, Outer, Towards};
+use super::egress::{Egress, Towards};
 use super::meta::{Kind, Meta};
-use super::parse::{self, Link};
+use super::parse::{self, Hash, Known, Link};
 use super::port::{Frame, Pool, Port};
 use super::verdict::Verdict;
 use crate::base::planted::{self, Bug};
 use crate::base::{Addr, Incarnation, Instant, NodeId};
-use crate::view::{Owner, View};
+use crate::view::{Owner, Reach, View};
 use crate::wire::backplane::{self, Header, Stage};
 use crate::wire::control::Heartbeat;
 use crate::wire::ipip::{self, Inner};
-use crate::wire::{protocol, udp};
+use crate::wire::{ipv4, protocol, udp};
 
 /// Bytes that a steered packet gains, by the family of the backplane: IP, UDP and our header.
 pub fn overhead(backplane: Addr) -> usize {
@@ -21,30 +21,39 @@ pub fn overhead(backplane: Addr) -> usize {
 /// What a backplane frame was.
 pub enum Received {
     /// A steered packet: the frame now starts at its IP header.
-    Packet(Meta),
+    Packet,
     /// A control frame for the management thread, whose message starts at this offset.
     Control(usize),
     /// ICMP to this node itself.
-    Local(Meta),
+    Local,
 }
 
-/// Takes the outer headers off an IP frame that came in on the backplane and checks who sent it.
-#[inline]
-pub fn receive<F: Frame>(frame: &mut F, view: &View, link: &Link) -> Result<Received, Verdict> {
-    if !frame.shrink_front(link.payload) {
-        return Err(Verdict::EthernetMalformed);
-    }
-    let outer = parse::packet(frame, link.interface, true)?;
+/// Takes the outer headers off an IP frame that came in on the backplane and checks who sent it. `meta` tells of the steered
+/// packet then, else of the frame's own.
+#[inline(always)]
+pub fn receive<F: Frame>(
+    frame: &mut F,
+    view: &View,
+    link: &Link,
+    meta: &mut Meta,
+) -> Result<Received, Verdict> {
+    let ip = frame.head().get(link.payload..).ok_or(Verdict::EthernetMalformed)?;
+    let whole = frame.len() - link.payload;
+    parse::packet(ip, Known { whole, checksum: Some(frame.rx_checksum()), hash: Hash::None }, meta)?;
+    meta.interface = link.interface;
     let me = view.this_node();
+    let outer = &*meta;
     if outer.kind == Kind::Icmp {
-        return Ok(Received::Local(outer));
+        parse::trim(frame, link.payload, outer)?;
+        return Ok(Received::Local);
     }
     if outer.key.dst != me.backplane || outer.key.protocol != protocol::UDP {
         return Err(Verdict::StrayOnBackplane);
     }
-    let payload = usize::from(outer.l4) + udp::HEADER_LEN;
-    let bytes = frame.head().get(payload..).ok_or(Verdict::BackplaneMalformed)?;
+    let (payload, end) = (usize::from(outer.l4) + udp::HEADER_LEN, usize::from(outer.len));
+    let bytes = ip.get(payload..end.min(ip.len())).ok_or(Verdict::BackplaneMalformed)?;
     if outer.key.dst_port == view.control_port {
+        parse::trim(frame, link.payload, outer)?;
         return Ok(Received::Control(payload));
     }
     if !(view.data_port..view.data_port.saturating_add(me.workers)).contains(&outer.key.dst_port) {
@@ -55,15 +64,19 @@ pub fn receive<F: Frame>(frame: &mut F, view: &View, link: &Link) -> Result<Rece
     if header.stage == Stage::Receive {
         return Err(Verdict::BackplaneMalformed); // a frame says what its receiver is to do, and receiving is done
     }
-    if !frame.shrink_front(payload + backplane::HEADER_LEN) {
-        return Err(Verdict::BackplaneMalformed);
-    }
-    let mut meta = parse::packet(frame, link.interface, false)?;
-    (meta.stage, meta.hash) = (header.stage, header.hash);
+    let inner = bytes.get(backplane::HEADER_LEN..).ok_or(Verdict::BackplaneMalformed)?;
+    let before = payload + backplane::HEADER_LEN;
+    parse::packet(
+        inner,
+        Known { whole: end - before, checksum: None, hash: Hash::Given(header.hash) },
+        meta,
+    )?;
+    meta.stage = header.stage;
     if planted::is(Bug::StageIgnored) {
         meta.stage = Stage::Receive;
     }
-    Ok(Received::Packet(meta))
+    parse::trim(frame, link.payload + before, meta)?;
+    Ok(Received::Packet)
 }
 
 /// Whether a data frame comes from a node of the cluster in a life that isn't over. A life that we haven't heard of yet is
@@ -84,43 +97,22 @@ fn authenticate(view: &View, sender: NodeId, incarnation: Incarnation, cookie: u
 }
 
 /// Steers a packet to the node and worker that own its flow.
-#[inline]
+#[inline(always)]
 pub fn steer<P: Port>(
     view: &View,
     egress: &mut Egress<P>,
-    mut frame: P::Frame,
+    frame: P::Frame,
     meta: &Meta,
     owner: Owner,
     now: Instant,
 ) {
-    if !frame.grow_front(backplane::HEADER_LEN) {
-        return egress.drop(frame, Verdict::NoBuffer);
+    let adjacency = &view.adjacencies.nodes[owner.node.index()];
+    if meta.len > adjacency.mtu {
+        let routed = adjacency.reach != Reach::No;
+        return egress.drop(frame, if routed { Verdict::TooBigSilent } else { Verdict::NoRoute });
     }
-    let me = view.this_node();
-    let header = Header {
-        stage: Stage::Owner,
-        sender: view.me,
-        incarnation: me.incarnation,
-        hash: meta.hash,
-        cookie: me.cookie,
-    };
-    header.write(frame.head_mut());
     egress.counters.steered_out.inc();
-    let ports = (meta.hash.outer_port(), view.data_port + owner.worker.0);
-    let envelope = Envelope { node: owner.node, ports, class: meta.class, checksum: false };
-    send(view, egress, frame, envelope, now);
-}
-
-/// What is around a frame between nodes.
-struct Envelope {
-    node: NodeId,
-    /// UDP source and destination.
-    ports: (u16, u16),
-    /// DSCP and ECN.
-    class: u8,
-    /// With a UDP checksum. A tunnel may do without (RFC 6935): a flipped bit is seen by the inner packet's own, or by the
-    /// cookie.
-    checksum: bool,
+    egress.forward(frame, adjacency, Towards::Hop(adjacency.hop), &meta.packet(), owner.worker.0, now);
 }
 
 /// Sends a control message to a node, from the buffers that are kept for that.
@@ -131,7 +123,8 @@ pub fn send_control<P: Port>(
     message: &[u8],
     now: Instant,
 ) {
-    let Some(hop) = view.nodes[node.index()].hop.map(|hop| view.hops[hop.0 as usize]) else { return };
+    let Some(hop_id) = view.nodes[node.index()].hop else { return };
+    let hop = view.hops[hop_id.0 as usize];
     if hop.mac.is_none() {
         return; // nobody there yet; a packet that waited for it would be stale when it went out
     }
@@ -140,30 +133,21 @@ pub fn send_control<P: Port>(
     let Some(mut frame) = frame else { return egress.counters.count_drop(Verdict::NoBuffer) };
     frame.head_mut()[..message.len()].copy_from_slice(message);
     egress.counters.control_tx.inc();
-    // Class selector 6, network control (RFC 2474 §4.2.2), so that switches keep heartbeats alive under load.
-    let ports = (view.control_port, view.control_port);
-    send(view, egress, frame, Envelope { node, ports, class: 0xc0, checksum: true }, now);
-}
-
-/// Puts UDP and IP in front of what `frame` holds and sends it to a node.
-#[inline]
-fn send<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, envelope: Envelope, now: Instant) {
-    let (from, to) = (view.this_node().backplane, &view.nodes[envelope.node.index()]);
-    let Some(hop) = to.hop else { return egress.drop(frame, Verdict::NoRoute) };
-    let outer = ipip::outer_len(to.backplane);
-    let payload = frame.len();
+    let (from, to) = (view.this_node().backplane, view.nodes[node.index()].backplane);
+    let (outer, datagram) = (ipip::outer_len(to), udp::HEADER_LEN + message.len());
     if !frame.grow_front(outer + udp::HEADER_LEN) {
         return egress.drop(frame, Verdict::NoBuffer);
     }
     let head = frame.head_mut();
-    let inner = Inner { class: envelope.class, len: payload };
-    let (src_port, dst_port) = envelope.ports;
-    ipip::write_outer(head, from, to.backplane, inner, udp::HEADER_LEN, protocol::UDP, u32::from(src_port));
-    udp::write_tunnel(&mut head[outer..], src_port, dst_port, payload as u16);
-    if envelope.checksum {
-        udp::fill_checksum(&mut head[outer..], from, to.backplane);
+    // Class selector 6, network control (RFC 2474 §4.2.2), so that switches keep heartbeats alive under load.
+    let inner = Inner { class: 0xc0, len: datagram };
+    ipip::write_outer(head, from, to, inner, 0, protocol::UDP, 0);
+    if to.is_v4() {
+        ipv4::fill_checksum(head);
     }
-    egress.send(view, frame, Towards::Hop(hop), Outer::WithoutChecksum, now);
+    udp::write_tunnel(&mut head[outer..], view.control_port, view.control_port, message.len() as u16);
+    udp::fill_checksum(&mut head[outer..], from, to);
+    egress.send(view, frame, Towards::Hop(hop_id), now);
 }
 
 /// Passes a peer's control message, which starts at `offset` of the frame, on to the management thread.

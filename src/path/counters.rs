@@ -12,21 +12,17 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: Counter,)*
             /// Dropped packets, by [`Verdict`].
             pub drops: [Counter; Verdict::ALL.len()],
-            /// By virtual server id.
-            pub virtual_servers: Box<[FlowCounters]>,
             /// By real server id.
             pub real_servers: Box<[FlowCounters]>,
         }
 
         impl Counters {
-            /// Zeroes, for so many virtual and real servers.
-            pub fn new(virtual_servers: usize, real_servers: usize) -> Self {
-                let flows = |n| (0..n).map(|_| FlowCounters::default()).collect();
+            /// Zeroes, for so many real servers.
+            pub fn new(real_servers: usize) -> Self {
                 Self {
                     $($name: Counter::default(),)*
                     drops: std::array::from_fn(|_| Counter::default()),
-                    virtual_servers: flows(virtual_servers),
-                    real_servers: flows(real_servers),
+                    real_servers: (0..real_servers).map(|_| FlowCounters::default()).collect(),
                 }
             }
 
@@ -106,7 +102,7 @@ impl Counters {
     }
 }
 
-/// Traffic of a virtual or real server.
+/// Traffic of a real server; a virtual server's is that of its real servers together.
 #[derive(Debug, Default)]
 pub struct FlowCounters {
     /// New flows.

@@ -6,12 +6,11 @@ use super::meta::Meta;
 use super::port::{Burst, Frame, Pool, Port, PortCaps};
 use super::verdict::Verdict;
 use crate::base::limits::{MAX_HELD, MAX_HELD_EACH};
-use crate::base::{Addr, Instant, InterfaceId, Mac, PortId, WorkerId};
+use crate::base::{Addr, FlowHash, Instant, PortId, WorkerId};
 use crate::table::ring::Producer;
-use crate::view::{HopId, Neighbour, Route, View};
+use crate::view::{Adjacency, HopId, Neighbour, Packet, Reach, Route, View};
 use crate::wire::control::Heartbeat;
 use crate::wire::eth::{self, ethertype};
-use crate::wire::ipv4;
 use arrayvec::ArrayVec;
 use crossbeam_channel::Sender;
 use std::sync::Arc;
@@ -38,15 +37,6 @@ pub enum Towards {
     Hop(HopId),
     /// By the routes.
     Address(Addr),
-}
-
-/// What the IP header in front needs yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outer {
-    /// Nothing.
-    Complete,
-    /// If it is IPv4, its checksum.
-    WithoutChecksum,
 }
 
 /// One worker's share of a port.
@@ -78,7 +68,6 @@ struct RingSlot<F> {
 struct Held<F> {
     frame: F,
     towards: Towards,
-    outer: Outer,
     until: Instant,
 }
 
@@ -123,7 +112,8 @@ impl<P: Port> Egress<P> {
     }
 
     /// Frees a packet that goes no further, and counts why.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub fn drop(&self, frame: P::Frame, verdict: Verdict) {
         drop(frame);
         self.counters.count_drop(verdict);
@@ -149,42 +139,80 @@ impl<P: Port> Egress<P> {
         own.or_else(|| self.ports.iter_mut().find_map(|p| p.queue.as_mut().and_then(|q| q.alloc(pool))))
     }
 
-    /// Sends an IP packet: finds its next hop, puts an Ethernet header in front and queues it. A packet whose neighbour
-    /// isn't resolved yet waits a while.
+    /// Sends an IP packet of any kind: finds its next hop, puts an Ethernet header in front and queues it. A packet whose
+    /// neighbour isn't resolved yet waits a while.
     #[inline]
-    pub fn send(&mut self, view: &View, frame: P::Frame, towards: Towards, outer: Outer, now: Instant) {
-        match resolve(view, towards) {
-            Ok((interface, Ok(mac))) => self.link(view, frame, interface, mac, outer),
-            Ok((_, Err(neighbour))) => self.hold(frame, towards, outer, neighbour, now),
-            Err(verdict) => self.drop(frame, verdict),
+    pub fn send(&mut self, view: &View, frame: P::Frame, towards: Towards, now: Instant) {
+        let hop = match towards {
+            Towards::Hop(hop) => hop,
+            Towards::Address(address) => match view.services.routes.lookup(address) {
+                Some(Route::Via(hop)) => hop,
+                Some(Route::OnLink(interface)) => {
+                    return self.send_on_link(view, frame, Neighbour { interface, address }, now);
+                }
+                None => return self.drop(frame, Verdict::NoRoute),
+            },
+        };
+        let adjacency = &view.adjacencies.hops[hop.0 as usize];
+        let len = frame.len();
+        if len > usize::from(adjacency.mtu) {
+            return self.drop(frame, Verdict::TooBigSilent);
         }
+        let v4 = is_v4(&frame);
+        self.forward(frame, adjacency, towards, &Packet { len, v4, class: 0, hash: FlowHash(0) }, 0, now);
     }
 
-    #[inline]
-    fn link(&mut self, view: &View, mut frame: P::Frame, interface: InterfaceId, dst: Mac, outer: Outer) {
-        let interface = &view.services.interfaces[interface.index()];
+    fn send_on_link(&mut self, view: &View, mut frame: P::Frame, neighbour: Neighbour, now: Instant) {
+        let interface = &view.services.interfaces[neighbour.interface.index()];
         if frame.len() > usize::from(interface.mtu) {
             return self.drop(frame, Verdict::TooBigSilent);
         }
-        let v4 = frame.head().first().is_some_and(|b| b >> 4 == 4);
+        let Some(mac) = view.mac_of(neighbour) else {
+            if !self.waits(Towards::Address(neighbour.address)) {
+                self.ask(neighbour);
+            }
+            return self.hold(frame, Towards::Address(neighbour.address), now);
+        };
+        let kind = if is_v4(&frame) { ethertype::IPV4 } else { ethertype::IPV6 };
         let l2 = eth::HEADER_LEN + if interface.vlan.is_some() { crate::wire::vlan::TAG_LEN } else { 0 };
         if !frame.grow_front(l2) {
             return self.drop(frame, Verdict::NoBuffer);
         }
-        let kind = if v4 { ethertype::IPV4 } else { ethertype::IPV6 };
-        eth::write(frame.head_mut(), dst, interface.mac, interface.vlan, kind);
-        if outer == Outer::WithoutChecksum && v4 {
-            if self.ports[interface.port.index()].caps.tx_ipv4_checksum {
-                frame.offload_ipv4_checksum(l2, ipv4::MIN_HEADER_LEN);
-            } else {
-                ipv4::fill_checksum(&mut frame.head_mut()[l2..]);
-            }
-        }
+        eth::write(frame.head_mut(), mac, interface.mac, interface.vlan, kind);
         self.transmit(interface.port, frame);
     }
 
+    /// Sends a packet along an adjacency that has a route and behind whose headers it fits. `towards` is where it goes if it
+    /// has to wait; `worker` see [`Adjacency::write`].
+    #[inline(always)]
+    pub fn forward(
+        &mut self,
+        mut frame: P::Frame,
+        adjacency: &Adjacency,
+        towards: Towards,
+        packet: &Packet,
+        worker: u16,
+        now: Instant,
+    ) {
+        let room = adjacency.room();
+        if !frame.grow_front(room) {
+            return self.drop(frame, Verdict::NoBuffer);
+        }
+        adjacency.write(frame.head_mut(), packet, worker);
+        let (len, l2) = adjacency.lengths();
+        let resolved = adjacency.reach == Reach::Yes;
+        // Of an unresolved neighbour's headers only those behind Ethernet's are right.
+        if !frame.shrink_front(room - if resolved { len } else { len - l2 }) {
+            return self.drop(frame, Verdict::NoBuffer);
+        }
+        if !resolved {
+            return self.hold(frame, towards, now);
+        }
+        self.transmit(adjacency.port, frame);
+    }
+
     /// Queues a finished Ethernet frame on a port.
-    #[inline]
+    #[inline(always)]
     pub fn transmit(&mut self, port: PortId, frame: P::Frame) {
         let slot = &mut self.ports[port.index()];
         if slot.queue.is_none() {
@@ -197,6 +225,7 @@ impl<P: Port> Egress<P> {
         }
     }
 
+    #[inline(never)]
     fn flush_port(&mut self, port: usize) {
         let slot = &mut self.ports[port];
         let Some(queue) = &mut slot.queue else { return };
@@ -242,15 +271,23 @@ impl<P: Port> Egress<P> {
         }
     }
 
-    #[cold]
-    fn hold(&mut self, frame: P::Frame, towards: Towards, outer: Outer, neighbour: Neighbour, now: Instant) {
-        let waiting = self.held.iter().filter(|h| h.towards == towards).count();
-        // The management thread asks again by itself; that one packet waits is enough for it to know.
-        // Next hops of the configuration it asks for anyway; for others a flood of strangers must not fill its table.
-        if waiting == 0 && matches!(towards, Towards::Address(_)) && self.questions_left > 0 {
+    /// Has the management thread ask for a neighbour.
+    fn ask(&mut self, neighbour: Neighbour) {
+        if self.questions_left > 0 {
             self.questions_left -= 1;
             self.tell(Event::Resolve(neighbour));
         }
+    }
+
+    /// Whether a packet waits for that neighbour already; then it has been asked for, and the management thread asks again by
+    /// itself for a while. Next hops of the configuration it asks for anyway.
+    fn waits(&self, towards: Towards) -> bool {
+        self.held.iter().any(|h| h.towards == towards)
+    }
+
+    #[cold]
+    fn hold(&mut self, frame: P::Frame, towards: Towards, now: Instant) {
+        let waiting = self.held.iter().filter(|h| h.towards == towards).count();
         if waiting >= MAX_HELD_EACH {
             return self.drop(frame, Verdict::NeighbourUnresolved);
         }
@@ -259,27 +296,27 @@ impl<P: Port> Egress<P> {
             let oldest = self.held.remove(0);
             self.drop(oldest.frame, Verdict::NeighbourUnresolved);
         }
-        self.held.push(Held { frame, towards, outer, until: now + HOLD });
+        self.held.push(Held { frame, towards, until: now + HOLD });
     }
 
     /// Sends the waiting packets whose neighbour has answered, and gives up on those that waited too long. To be called
     /// when there is a new View, and now and then.
     #[cold]
     pub fn retry_held(&mut self, view: &View, now: Instant) {
-        for Held { frame, towards, outer, until } in std::mem::take(&mut self.held) {
-            match resolve(view, towards) {
-                Ok((interface, Ok(mac))) => self.link(view, frame, interface, mac, outer),
-                Ok((_, Err(_))) if now < until => self.held.push(Held { frame, towards, outer, until }),
-                Ok((_, Err(neighbour))) => {
-                    // It may have been forgotten by now; were it only asked for when nothing waits, a sender that never
-                    // rests would never be answered again.
-                    if matches!(towards, Towards::Address(_)) && self.questions_left > 0 {
-                        self.questions_left -= 1;
-                        self.tell(Event::Resolve(neighbour));
-                    }
-                    self.drop(frame, Verdict::NeighbourUnresolved);
+        for held in std::mem::take(&mut self.held) {
+            if resolved(view, held.towards) {
+                self.send(view, held.frame, held.towards, now);
+            } else if now < held.until {
+                self.held.push(held);
+            } else {
+                // It may have been forgotten by now; were it only asked for when nothing waits, a client that never rests would
+                // never be answered again.
+                if let Towards::Address(address) = held.towards
+                    && let Some(Route::OnLink(interface)) = view.services.routes.lookup(address)
+                {
+                    self.ask(Neighbour { interface, address });
                 }
-                Err(verdict) => self.drop(frame, verdict),
+                self.drop(held.frame, Verdict::NeighbourUnresolved);
             }
         }
     }
@@ -290,20 +327,19 @@ impl<P: Port> Egress<P> {
     }
 }
 
-/// Interface and Ethernet address of the next hop, or the neighbour that has to tell it.
-#[inline]
-fn resolve(view: &View, towards: Towards) -> Result<(InterfaceId, Result<Mac, Neighbour>), Verdict> {
+fn is_v4<F: Frame>(frame: &F) -> bool {
+    frame.head().first().is_some_and(|b| b >> 4 == 4)
+}
+
+/// Whether a packet that waits need wait no longer.
+fn resolved(view: &View, towards: Towards) -> bool {
     let hop = match towards {
         Towards::Hop(hop) => hop,
-        Towards::Address(address) => match view.services.routes.lookup(address).ok_or(Verdict::NoRoute)? {
-            Route::Via(hop) => hop,
-            Route::OnLink(interface) => {
-                let neighbour = Neighbour { interface, address };
-                return Ok((interface, view.mac_of(neighbour).ok_or(neighbour)));
-            }
+        Towards::Address(address) => match view.services.routes.lookup(address) {
+            Some(Route::Via(hop)) => hop,
+            Some(Route::OnLink(interface)) => return view.mac_of(Neighbour { interface, address }).is_some(),
+            None => return true,
         },
     };
-    let hop = &view.hops[hop.0 as usize];
-    let neighbour = Neighbour { interface: hop.interface, address: hop.address };
-    Ok((hop.interface, hop.mac.ok_or(neighbour)))
+    view.hops[hop.0 as usize].mac.is_some()
 }

@@ -1,6 +1,6 @@
 //! ICMP: echo for our addresses, "too big" to clients.
 
-use super::egress::{Egress, Outer, Towards};
+use super::egress::{Egress, Towards};
 use super::local;
 use super::meta::Meta;
 use super::port::{Frame, Port};
@@ -65,7 +65,7 @@ fn echo<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, meta:
         ip.set_hop_limit(ipip::TTL);
     }
     egress.counters.echo_replies.inc();
-    egress.send(view, frame, Towards::Address(answer.dst), Outer::Complete, now);
+    egress.send(view, frame, Towards::Address(answer.dst), now);
 }
 
 /// Tells a client that its packet is larger than the way to the real server: "fragmentation needed" (RFC 1191) or "packet
@@ -101,7 +101,7 @@ pub fn too_big<P: Port>(
     write_header(head, len, number, vip, client);
     egress.counters.too_big_sent.inc();
     egress.counters.count_drop(Verdict::TooBig);
-    egress.send(view, frame, Towards::Address(client), Outer::Complete, now);
+    egress.send(view, frame, Towards::Address(client), now);
 }
 
 /// Writes the IP header of a packet of `len` bytes that we originate.

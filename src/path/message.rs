@@ -1,7 +1,10 @@
 //! What workers and the management thread tell each other, over bounded channels.
 
+use super::meta::Meta;
 use crate::base::limits::{HEAD_BYTES, MAX_NODES};
-use crate::base::{InterfaceId, Mac, NodeId};
+use crate::base::{FlowKey, InterfaceId, Mac, NodeId, WorkerId};
+use crate::table::session::{Direction, Session};
+use crate::table::steering::Steering;
 use crate::view::Neighbour;
 use crate::wire::control;
 use arrayvec::ArrayVec;
@@ -21,6 +24,21 @@ pub enum Event {
         /// It asked us, so it is about to send us something: worth knowing even if nobody waits for it.
         asked_us: bool,
     },
+    /// The answer to [`Command::LookUp`].
+    Known(Known),
+}
+
+/// What a worker knows of one flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The question that this answers.
+    pub ticket: u64,
+    /// Who answers.
+    pub worker: WorkerId,
+    /// Its session: the client's tuple, which way a packet with the tuple in question goes, and the session.
+    pub session: Option<(FlowKey, Direction, Session)>,
+    /// Its steering session, be it void or not.
+    pub steering: Option<Steering>,
 }
 
 /// From the management thread to a worker.
@@ -39,6 +57,13 @@ pub enum Command {
         node: NodeId,
         /// The message.
         message: ArrayVec<u8, { control::MAX_LEN }>,
+    },
+    /// Tell what you know of the flow of such a packet ([`Event::Known`]); nothing changes by that.
+    LookUp {
+        /// To stand in the answer.
+        ticket: u64,
+        /// The packet's facts, its hash included.
+        meta: Meta,
     },
 }
 

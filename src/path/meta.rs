@@ -3,6 +3,7 @@
 use super::port::Burst;
 use crate::base::limits::BURST;
 use crate::base::{FlowHash, FlowKey, InterfaceId};
+use crate::view::Packet;
 use crate::wire::backplane::Stage;
 use arrayvec::ArrayVec;
 
@@ -42,31 +43,64 @@ pub struct Meta {
     pub len: u16,
 }
 
+impl Meta {
+    /// Facts of nothing.
+    pub const EMPTY: Self = Self {
+        key: FlowKey::NONE,
+        hash: FlowHash(0),
+        kind: Kind::Flow,
+        stage: Stage::Receive,
+        interface: InterfaceId(0),
+        tcp_flags: 0,
+        ttl: 0,
+        class: 0,
+        dont_fragment: false,
+        l4: 0,
+        len: 0,
+    };
+
+    /// What headers in front of the packet need to know of it.
+    #[inline(always)]
+    pub fn packet(&self) -> Packet {
+        Packet { len: usize::from(self.len), v4: self.key.is_v4(), class: self.class, hash: self.hash }
+    }
+}
+
 /// A burst of packets with their facts.
 pub struct Batch<F> {
-    /// The frames.
-    pub frames: Burst<F>,
-    /// Their facts, in the same order.
-    pub meta: ArrayVec<Meta, BURST>,
+    frames: Burst<F>,
+    /// Those of the frames, in the same order; what stands behind is free.
+    meta: [Meta; BURST],
 }
 
 impl<F> Default for Batch<F> {
     fn default() -> Self {
-        Self { frames: ArrayVec::new(), meta: ArrayVec::new() }
+        Self { frames: ArrayVec::new(), meta: [Meta::EMPTY; BURST] }
     }
 }
 
 impl<F> Batch<F> {
-    /// Adds a packet; there must be room.
-    #[inline]
-    pub fn push(&mut self, frame: F, meta: Meta) {
-        self.frames.push(frame);
-        self.meta.push(meta);
+    /// Where the next packet's facts are to be written. There must be room.
+    #[inline(always)]
+    pub fn slot(&mut self) -> &mut Meta {
+        &mut self.meta[self.frames.len()]
     }
 
-    /// Packets that still fit.
-    #[inline]
-    pub fn room(&self) -> usize {
-        self.frames.remaining_capacity()
+    /// Adds a packet, whose facts were written.
+    #[inline(always)]
+    pub fn push(&mut self, frame: F) {
+        self.frames.push(frame);
+    }
+
+    /// The packets' facts.
+    #[inline(always)]
+    pub fn meta(&self) -> &[Meta] {
+        &self.meta[..self.frames.len()]
+    }
+
+    /// Takes the packets out, in order.
+    #[inline(always)]
+    pub fn drain(&mut self) -> impl Iterator<Item = (F, &Meta)> {
+        self.frames.drain(..).zip(&self.meta)
     }
 }

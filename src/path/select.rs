@@ -7,7 +7,7 @@ use super::verdict::Verdict;
 use crate::base::hash::mix;
 use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
-use crate::base::{FlowHash, FlowKey, Instant, RealServerId, SnatId, VirtualServerId};
+use crate::base::{Bucket, FlowHash, FlowKey, Instant, RealServerId, SnatId, VirtualServerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Names, Session, SessionTable, State};
 use crate::view::{Forward, View};
@@ -75,16 +75,14 @@ pub fn open(
     }
     let opened = sessions.open(names_here, meta.key, session, |key, session| {
         counters.sessions_evicted.inc();
-        gone(counters, view, session);
+        gone(counters, session);
         names(view, key, session)
     });
     match opened {
         Ok(entry) => {
             counters.sessions_opened.inc();
-            connected(counters, view, real);
-            for flows in [&counters.virtual_servers[id.index()], &counters.real_servers[real.index()]] {
-                flows.sessions.inc();
-            }
+            connected(counters, real);
+            counters.real_servers[real.index()].sessions.inc();
             Ok(Opened::Session(entry))
         }
         Err(_) if server.forward == Forward::Nat => Err(Verdict::SessionTableFull),
@@ -96,17 +94,13 @@ pub fn open(
 }
 
 /// Counts a new connection to a real server.
-pub fn connected(counters: &Counters, view: &View, real: RealServerId) {
+pub fn connected(counters: &Counters, real: RealServerId) {
     counters.real_servers[real.index()].connections.inc();
-    let server = view.services.real_servers[real.index()].virtual_server;
-    counters.virtual_servers[server.index()].connections.inc();
 }
 
 /// Counts a session that is gone.
-pub fn gone(counters: &Counters, view: &View, session: &Session) {
-    let real = session.real.index();
-    counters.real_servers[real].sessions.sub(1);
-    counters.virtual_servers[view.services.real_servers[real].virtual_server.index()].sessions.sub(1);
+pub fn gone(counters: &Counters, session: &Session) {
+    counters.real_servers[session.real.index()].sessions.sub(1);
 }
 
 /// A SNAT address and port whose reply tuple is free, with that tuple's hash. The port's low 12 bits are the flow's bucket,
@@ -124,7 +118,7 @@ fn snat(
     let server = &view.services.real_servers[real.index()];
     let group =
         &view.services.groups[view.services.virtual_servers[server.virtual_server.index()].group.index()];
-    let class_bits = meta.hash.bucket().0 ^ u16::from(planted::is(Bug::WrongPortClass));
+    let bucket = Bucket(meta.hash.bucket().0 ^ u16::from(planted::is(Bug::WrongPortClass)));
     let start = mix(meta.hash.0 ^ now.0) as usize;
     // This node's own come first; where there are more than are tried, flows begin at different ones.
     let (own, others) = group.snats.split_at(group.own_snats);
@@ -135,7 +129,7 @@ fn snat(
     for snat in addresses.take(SNAT_ADDRESSES) {
         for i in 0..PORTS_A_BUCKET {
             let class = (start + i) % PORTS_A_BUCKET + 1;
-            let port = (class * BUCKETS) as u16 | class_bits;
+            let port = port(class, bucket);
             let key = view.reply_key(real, snat, port);
             let hash = view.hash_key.flow(&key);
             let taken = sessions.find(hash, &key, |s| view.reply_key(s.real, s.snat, s.snat_port) == key);
@@ -154,9 +148,20 @@ fn snat(
     let (id, port, hash) = spare?;
     let (key, session) = (*sessions.flows().key(id), *sessions.flows().get(id));
     sessions.close(id, names(view, &key, &session));
-    gone(counters, view, &session);
+    gone(counters, &session);
     counters.sessions_evicted.inc();
     Some((session.snat, port, hash))
+}
+
+/// The ports of a SNAT address that name `bucket`, ascending.
+pub fn ports(bucket: Bucket) -> impl Iterator<Item = u16> {
+    (1..=PORTS_A_BUCKET).map(move |class| port(class, bucket))
+}
+
+/// One of the ports that name `bucket`; `class` is 1 to [`PORTS_A_BUCKET`].
+#[inline(always)]
+fn port(class: usize, bucket: Bucket) -> u16 {
+    (class * BUCKETS) as u16 | bucket.0
 }
 
 /// All of a list, beginning at its `start`th modulo its length.

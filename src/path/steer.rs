@@ -4,9 +4,9 @@ use super::counters::Counters;
 use super::meta::Meta;
 use super::verdict::Verdict;
 use crate::base::planted::{self, Bug};
-use crate::base::{Instant, VirtualServerId, WorkerId};
+use crate::base::{FlowKey, Instant, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
-use crate::table::session::{Direction, SessionTable};
+use crate::table::session::{Direction, Session, SessionTable};
 use crate::table::steering::{Steering, SteeringTable};
 use crate::view::{Ingress, Owned, Owner, View, snat_bucket};
 use crate::wire::backplane::Stage;
@@ -16,6 +16,20 @@ use crate::wire::protocol;
 #[inline(always)]
 pub fn own_session(view: &View, sessions: &SessionTable, meta: &Meta) -> Option<(EntryId, Direction)> {
     sessions.find(meta.hash, &meta.key, |s| view.reply_key(s.real, s.snat, s.snat_port) == meta.key)
+}
+
+/// What the tables of a worker hold of a packet's flow: its session, with the client's tuple and the packet's direction, and its
+/// steering session. For who asks from outside of the path; nothing changes by it.
+pub fn known(
+    view: &View,
+    sessions: &SessionTable,
+    steering: &SteeringTable,
+    meta: &Meta,
+) -> (Option<(FlowKey, Direction, Session)>, Option<Steering>) {
+    let flows = sessions.flows();
+    let own = own_session(view, sessions, meta);
+    let session = own.map(|(id, direction)| (*flows.key(id), direction, *flows.get(id)));
+    (session, steering.find(meta.hash, &meta.key).map(|id| *steering.get(id)))
 }
 
 /// What is to be done with a packet that has no session here.
@@ -32,8 +46,11 @@ pub enum Decision {
 }
 
 /// What a tuple names: where its bucket is, and which virtual server if it is a client's.
-enum Destination {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A virtual server.
     Service(VirtualServerId),
+    /// A SNAT address; the flow that its port belongs to has this owner.
     Reply(Owner),
 }
 
@@ -56,6 +73,25 @@ pub fn decide(
         counters.steering_hits.inc();
         return Ok(towards(view, target));
     }
+    let decision = by_tuple(view, me, meta);
+    if receiving {
+        match decision {
+            Ok(Decision::Open(_)) | Err(Verdict::NoSession) => counters.hashed.inc(),
+            Ok(Decision::Worker(worker)) => {
+                hashed(view, steering, counters, meta, Owner { node: view.me, worker }, now);
+            }
+            Ok(Decision::Node(owner)) => hashed(view, steering, counters, meta, owner, now),
+            Ok(Decision::Stateless(_)) | Err(_) => {}
+        }
+    }
+    decision
+}
+
+/// The part of [`decide`] that asks the tuple alone, as worker `me` of the View's node: no steering session, nothing counted
+/// or remembered.
+#[inline(always)]
+pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verdict> {
+    let receiving = meta.stage == Stage::Receive;
     let owner = match destination(view, meta)? {
         Destination::Service(id) => {
             let server = &view.services.virtual_servers[id.index()];
@@ -69,13 +105,11 @@ pub fn decide(
             let here = owner.node == view.me || !receiving && member;
             let worker = view.worker_of(view.me, meta.hash.bucket());
             if here && worker == me {
-                counters.hashed.add(u64::from(receiving));
                 return Ok(Decision::Open(id));
             }
             if here { Owner { node: view.me, worker } } else { owner }
         }
         Destination::Reply(owner) if owner.node == view.me && owner.worker == me => {
-            counters.hashed.add(u64::from(receiving));
             return Err(Verdict::NoSession);
         }
         Destination::Reply(owner) => owner,
@@ -83,13 +117,33 @@ pub fn decide(
     if !receiving && owner.node != view.me {
         return Err(Verdict::StageExhausted);
     }
-    if receiving {
-        counters.hashed.inc();
-        if view.steering_cache {
-            remember(view, steering, counters, meta, owner, now);
-        }
-    }
     Ok(towards(view, owner))
+}
+
+/// The virtual server of a packet that any node balances by itself, this one too. What claims to come from one of our
+/// addresses is left to [`decide`], which refuses it.
+#[inline(always)]
+pub fn local(view: &View, meta: &Meta) -> Option<VirtualServerId> {
+    let id = view.virtual_server(&meta.key)?;
+    let server = &view.services.virtual_servers[id.index()];
+    let here = server.ingress == Ingress::Local && view.services.groups[server.group.index()].has(view.me);
+    (here && view.services.owned.get(&meta.key.src).is_none()).then_some(id)
+}
+
+/// Counts a steering decision that was made by the tuple, and keeps it.
+#[inline(always)]
+fn hashed(
+    view: &View,
+    steering: &mut SteeringTable,
+    counters: &Counters,
+    meta: &Meta,
+    owner: Owner,
+    now: Instant,
+) {
+    counters.hashed.inc();
+    if view.steering_cache {
+        remember(view, steering, counters, meta, owner, now);
+    }
 }
 
 fn towards(view: &View, owner: Owner) -> Decision {
@@ -101,13 +155,18 @@ fn towards(view: &View, owner: Owner) -> Decision {
 fn cached(view: &View, steering: &mut SteeringTable, meta: &Meta, now: Instant) -> Option<Owner> {
     let id = steering.find(meta.hash, &meta.key)?;
     let session = steering.get_mut(id);
-    let void = view.nodes[session.node.index()].incarnation != session.incarnation;
-    if void && !planted::is(Bug::SteeringOutlivesPeer) {
+    if !lives(view, session) && !planted::is(Bug::SteeringOutlivesPeer) {
         steering.remove(meta.hash, id);
         return None;
     }
     session.last_seen = now.tick();
     Some(Owner { node: session.node, worker: session.worker })
+}
+
+/// Whether the node of a steering session still lives the life in which it was made.
+#[inline(always)]
+pub fn lives(view: &View, session: &Steering) -> bool {
+    view.nodes[session.node.index()].incarnation == session.incarnation
 }
 
 fn remember(
@@ -125,7 +184,9 @@ fn remember(
     }
 }
 
-fn destination(view: &View, meta: &Meta) -> Result<Destination, Verdict> {
+/// What a packet is for.
+#[inline(always)]
+pub fn destination(view: &View, meta: &Meta) -> Result<Destination, Verdict> {
     // What claims to come from us comes from someone else; two virtual servers could be made to answer each other for ever.
     if view.services.owned.get(&meta.key.src).is_some() {
         return Err(Verdict::BadAddress);

@@ -30,6 +30,13 @@ pub fn opens(ip_protocol: u8, tcp_flags: u8) -> bool {
     ip_protocol == protocol::TCP && tcp_flags & (SYN | ACK | RST) == SYN
 }
 
+/// Whether the packet leaves `session` as it is: nearly all do.
+#[inline(always)]
+pub fn steady(session: &Session, ip_protocol: u8, tcp_flags: u8) -> bool {
+    session.state == State::Established
+        && (ip_protocol != protocol::TCP || tcp_flags & (SYN | FIN | RST) == 0)
+}
+
 /// Moves `session` on by a packet.
 #[inline]
 pub fn advance(session: &mut Session, ip_protocol: u8, tcp_flags: u8, direction: Direction) {

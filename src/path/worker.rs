@@ -5,9 +5,9 @@ use super::counters::Counters;
 use super::egress::{Egress, Handoff, QUESTIONS_A_SECOND};
 use super::icmp;
 use super::local;
-use super::message::Command;
+use super::message::{Command, Event, Known};
 use super::meta::{Batch, Kind, Meta};
-use super::parse::{self, Link};
+use super::parse::{self, Intake, Link};
 use super::port::{Burst, Frame, Pool, Port};
 use super::rewrite;
 use super::select::{self, Opened};
@@ -16,10 +16,11 @@ use super::track;
 use super::verdict::Verdict;
 use crate::base::limits::{BURST, SWEEP_SLICE};
 use crate::base::planted::{self, Bug};
-use crate::base::{Instant, PortId, WorkerId};
+use crate::base::{Instant, PortId, VirtualServerId, WorkerId};
+use crate::table::flow::EntryId;
 use crate::table::publish::Subscriber;
 use crate::table::ring::Consumer;
-use crate::table::session::{Direction, SessionTable};
+use crate::table::session::{Direction, Session, SessionTable};
 use crate::table::steering::SteeringTable;
 use crate::view::View;
 use crate::wire::backplane::Stage;
@@ -35,6 +36,12 @@ const CHORES: Duration = Duration::from_millis(100);
 const COMMAND_SLICE: usize = 8;
 /// In this time the expiry cursor passes every entry, as far as the slice of each turn allows.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// What a frame is that carries no IP packet.
+enum NoIp {
+    Arp(Link),
+    Refused(Verdict),
+}
 
 /// The mutable state that stages work on.
 struct Core<P: Port> {
@@ -148,6 +155,7 @@ impl<P: Port> Worker<P> {
             if count == 0 {
                 continue;
             }
+            let intake = Intake::new(view, PortId(port as u8), slot.caps.mac);
             busy = true;
             let counters = &self.core.egress.counters;
             if from_backplane {
@@ -155,12 +163,11 @@ impl<P: Port> Worker<P> {
             } else {
                 counters.rx.add(count as u64)
             }
-            let port = PortId(port as u8);
             for frame in self.received.drain(..) {
                 if from_backplane {
-                    Self::take_backplane(view, &mut self.core, &mut self.batch, frame, port, now);
+                    Self::take_backplane(view, &mut self.core, &mut self.batch, frame, &intake, now);
                 } else {
-                    Self::take_front(view, &mut self.core, &mut self.batch, frame, port, now);
+                    Self::take_front(view, &mut self.core, &mut self.batch, frame, &intake, now);
                 }
             }
             self.core.process(view, &mut self.batch, now);
@@ -169,48 +176,52 @@ impl<P: Port> Worker<P> {
     }
 
     /// Reads a frame from a front port.
-    #[inline]
+    #[inline(always)]
     fn take_front(
         view: &View,
         core: &mut Core<P>,
         batch: &mut Batch<P::Frame>,
-        frame: P::Frame,
-        port: PortId,
+        mut frame: P::Frame,
+        intake: &Intake,
         now: Instant,
     ) {
-        let Some((mut frame, link)) = core.link(view, frame, port) else { return };
-        if !frame.shrink_front(link.payload) {
-            return core.egress.drop(frame, Verdict::EthernetMalformed);
-        }
-        match parse::packet(&mut frame, link.interface, true).and_then(|meta| parse::fits(&link, meta)) {
-            Ok(meta) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, &meta, now),
-            Ok(mut meta) => {
-                meta.hash = view.hash_key.flow(&meta.key);
-                core.prefetch_index(&meta);
-                batch.push(frame, meta);
+        let link = match core.link(&frame, view, intake) {
+            Ok(link) => link,
+            Err(why) => return core.no_ip(view, frame, why),
+        };
+        let meta = batch.slot();
+        match parse::front(&mut frame, &link, view.hash_key, meta) {
+            Ok(()) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, meta, now),
+            Ok(()) => {
+                core.sessions.flows().prefetch_index(meta.hash);
+                batch.push(frame);
             }
             Err(verdict) => core.egress.drop(frame, verdict),
         }
     }
 
     /// Reads a frame from the backplane.
-    #[inline]
+    #[inline(always)]
     fn take_backplane(
         view: &View,
         core: &mut Core<P>,
         batch: &mut Batch<P::Frame>,
-        frame: P::Frame,
-        port: PortId,
+        mut frame: P::Frame,
+        intake: &Intake,
         now: Instant,
     ) {
-        let Some((mut frame, link)) = core.link(view, frame, port) else { return };
-        match backplane::receive(&mut frame, view, &link) {
-            Ok(Received::Packet(meta)) => {
+        let link = match core.link(&frame, view, intake) {
+            Ok(link) => link,
+            Err(why) => return core.no_ip(view, frame, why),
+        };
+        let meta = batch.slot();
+        match backplane::receive(&mut frame, view, &link, meta) {
+            Ok(Received::Packet) => {
                 core.egress.counters.steered_in.inc();
-                core.prefetch_index(&meta);
-                batch.push(frame, meta);
+                core.sessions.flows().prefetch_index(meta.hash);
+                batch.push(frame);
             }
-            Ok(Received::Local(meta)) => icmp::receive(view, &mut core.egress, frame, &meta, now),
+            Ok(Received::Local) => icmp::receive(view, &mut core.egress, frame, meta, now),
             Ok(Received::Control(offset)) => backplane::control(view, &core.egress, frame, offset),
             Err(verdict) => core.egress.drop(frame, verdict),
         }
@@ -230,8 +241,9 @@ impl<P: Port> Worker<P> {
             for handed in self.handed.drain(..) {
                 match handed {
                     Handoff::Packet(frame, meta) => {
-                        self.core.prefetch_index(&meta);
-                        self.batch.push(frame, meta);
+                        self.core.sessions.flows().prefetch_index(meta.hash);
+                        *self.batch.slot() = meta;
+                        self.batch.push(frame);
                     }
                     Handoff::Transmit(frame, port) => self.core.egress.transmit(port, frame),
                 }
@@ -248,6 +260,11 @@ impl<P: Port> Worker<P> {
         for done in 0..COMMAND_SLICE {
             let Ok(command) = self.commands.try_recv() else { return done > 0 };
             match command {
+                Command::LookUp { ticket, meta } => {
+                    let (session, steering) =
+                        steer::known(view, &self.core.sessions, &self.core.steering, &meta);
+                    egress.tell(Event::Known(Known { ticket, worker: self.core.id, session, steering }));
+                }
                 Command::Control { node, message } => {
                     backplane::send_control(view, egress, node, &message, now)
                 }
@@ -312,84 +329,126 @@ impl<P: Port> Worker<P> {
 }
 
 impl<P: Port> Core<P> {
-    /// Reads a frame's Ethernet header. None: it was no IP, and is dealt with.
-    #[inline]
-    fn link(&mut self, view: &View, frame: P::Frame, port: PortId) -> Option<(P::Frame, Link)> {
-        let mac = self.egress.ports[port.index()].caps.mac;
-        match parse::link(&frame, view, port, mac) {
-            Ok(link) => match link.ethertype {
-                ethertype::IPV4 | ethertype::IPV6 => return Some((frame, link)),
-                ethertype::ARP => local::arp(view, &mut self.egress, frame, &link),
-                _ => self.egress.drop(frame, Verdict::UnknownEthertype),
-            },
-            Err(verdict) => self.egress.drop(frame, verdict),
+    /// Reads a frame's Ethernet header.
+    #[inline(always)]
+    fn link(&self, frame: &P::Frame, view: &View, intake: &Intake) -> Result<Link, NoIp> {
+        let link = parse::link(frame.head(), view, intake).map_err(NoIp::Refused)?;
+        match link.ethertype {
+            ethertype::IPV4 | ethertype::IPV6 => Ok(link),
+            ethertype::ARP => Err(NoIp::Arp(link)),
+            _ => Err(NoIp::Refused(Verdict::UnknownEthertype)),
         }
-        None
     }
 
-    #[inline(always)]
-    fn prefetch_index(&self, meta: &Meta) {
-        self.sessions.flows().prefetch_index(meta.hash);
-        if meta.stage == Stage::Receive {
-            self.steering.prefetch_index(meta.hash);
+    #[cold]
+    fn no_ip(&mut self, view: &View, frame: P::Frame, why: NoIp) {
+        match why {
+            NoIp::Arp(link) => local::arp(view, &mut self.egress, frame, &link),
+            NoIp::Refused(verdict) => self.egress.drop(frame, verdict),
         }
     }
 
     /// The stages behind parsing, for a burst whose index lines are on their way.
     #[inline]
     fn process(&mut self, view: &View, batch: &mut Batch<P::Frame>, now: Instant) {
-        for meta in &batch.meta {
-            self.sessions.flows().prefetch_entry(meta.hash);
-            if meta.stage == Stage::Receive {
+        // Whose index line names no session will most likely want the steering table.
+        let mut strangers: u32 = 0;
+        for (i, meta) in batch.meta().iter().enumerate() {
+            if !self.sessions.flows().prefetch_entry(meta.hash) && meta.stage == Stage::Receive {
+                self.steering.prefetch_index(meta.hash);
+                strangers |= 1 << i;
+            }
+        }
+        for (i, meta) in batch.meta().iter().enumerate() {
+            if strangers >> i & 1 == 1 {
                 self.steering.prefetch_entry(meta.hash);
             }
         }
         // One after the other from here: two packets of a new flow may be in one burst, and the second must find what the
         // first one made.
-        for (frame, meta) in batch.frames.drain(..).zip(&batch.meta) {
+        for (frame, meta) in batch.drain() {
             self.packet(view, frame, meta, now);
         }
-        batch.meta.clear();
     }
 
-    #[inline]
+    #[inline(always)]
     fn packet(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
-        if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta) {
-            let session = self.sessions.get_mut(id);
+        // What any node balances by itself has no session and needs none: asked first, where there is such a virtual server.
+        if view.services.any_local
+            && meta.stage == Stage::Receive
+            && let Some(server) = steer::local(view, meta)
+        {
+            return self.stateless(view, frame, meta, server, now);
+        }
+        if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta)
+            && let Some(session) = self.take(view, id, direction, meta, now)
+        {
+            self.egress.counters.session_hits.inc();
+            let egress = &mut self.egress;
+            return match direction {
+                Direction::Forward => {
+                    rewrite::forward(view, egress, frame, meta, session.real, Some(&session), now);
+                }
+                Direction::Reply => {
+                    rewrite::reply(view, egress, frame, meta, &session, self.sessions.flows().key(id), now);
+                }
+            };
+        }
+        self.stranger(view, frame, meta, now);
+    }
+
+    /// Moves the session on by a packet. None: the packet opens another connection, and that one has ended.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        view: &View,
+        id: EntryId,
+        direction: Direction,
+        meta: &Meta,
+        now: Instant,
+    ) -> Option<Session> {
+        let session = self.sessions.get_mut(id);
+        if !track::steady(session, meta.key.protocol, meta.tcp_flags) {
             let next_connection = track::over(session)
                 && direction == Direction::Forward
                 && track::opens(meta.key.protocol, meta.tcp_flags);
-            if next_connection && session.snat_port != 0 {
-                track::reopen(session);
-                select::connected(&self.egress.counters, view, session.real);
-            } else {
+            if !next_connection {
                 track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
+            } else if session.snat_port != 0 {
+                track::reopen(session);
+                select::connected(&self.egress.counters, session.real);
+            } else {
+                // Without NAT there is nothing to keep: the next connection is balanced anew.
+                self.close(view, id);
+                return None;
             }
-            session.last_seen = now.tick();
-            let session = *session;
-            if !next_connection || session.snat_port != 0 {
-                self.egress.counters.session_hits.inc();
-                return match direction {
-                    Direction::Forward => {
-                        rewrite::forward(
-                            view,
-                            &mut self.egress,
-                            frame,
-                            meta,
-                            session.real,
-                            Some(&session),
-                            now,
-                        );
-                    }
-                    Direction::Reply => {
-                        let client = *self.sessions.flows().key(id);
-                        rewrite::reply(view, &mut self.egress, frame, meta, &session, &client, now);
-                    }
-                };
-            }
-            // Without NAT there is nothing to keep: the next connection is balanced anew.
-            self.close(view, id);
         }
+        // Not written if nothing changes: a line that stays clean need not go back to memory.
+        if session.last_seen != now.tick() {
+            session.last_seen = now.tick();
+        }
+        Some(*session)
+    }
+
+    /// Balances a packet without state.
+    #[inline(always)]
+    fn stateless(
+        &mut self,
+        view: &View,
+        frame: P::Frame,
+        meta: &Meta,
+        server: VirtualServerId,
+        now: Instant,
+    ) {
+        match select::real_server(view, server, meta.hash) {
+            Ok(real) => rewrite::forward(view, &mut self.egress, frame, meta, real, None, now),
+            Err(verdict) => self.egress.drop(frame, verdict),
+        }
+    }
+
+    /// A packet without a session here. Not in line: it is long, and most packets have one.
+    #[inline(never)]
+    fn stranger(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
         match steer::decide(view, &mut self.steering, &self.egress.counters, self.id, meta, now) {
             Ok(Decision::Open(server)) => {
                 match select::open(view, &mut self.sessions, &self.egress.counters, server, meta, now) {
@@ -411,10 +470,7 @@ impl<P: Port> Core<P> {
                     Err(verdict) => self.egress.drop(frame, verdict),
                 }
             }
-            Ok(Decision::Stateless(server)) => match select::real_server(view, server, meta.hash) {
-                Ok(real) => rewrite::forward(view, &mut self.egress, frame, meta, real, None, now),
-                Err(verdict) => self.egress.drop(frame, verdict),
-            },
+            Ok(Decision::Stateless(server)) => self.stateless(view, frame, meta, server, now),
             Ok(Decision::Worker(worker)) => {
                 let meta = Meta { stage: meta.stage.max(Stage::Owner), ..*meta };
                 self.egress.hand(worker, Handoff::Packet(frame, meta));
@@ -424,10 +480,10 @@ impl<P: Port> Core<P> {
         }
     }
 
-    fn close(&mut self, view: &View, id: crate::table::flow::EntryId) {
+    fn close(&mut self, view: &View, id: EntryId) {
         let (key, session) = (*self.sessions.flows().key(id), *self.sessions.flows().get(id));
         self.sessions.close(id, select::names(view, &key, &session));
-        select::gone(&self.egress.counters, view, &session);
+        select::gone(&self.egress.counters, &session);
         self.egress.counters.sessions_closed.inc();
     }
 

@@ -4,14 +4,17 @@
 //! [`PATIENCE`] or the client is told that it didn't.
 
 use super::gate::Gate;
+use crate::manage::explain::{ExplainError, Explanation, Request, Tuple};
 use crate::manage::metrics;
 use crate::manage::stats::Stats;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use crossbeam_channel::Sender;
+use serde::Deserialize;
 use serde_json::json;
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -28,15 +31,21 @@ pub const QUESTIONS: usize = 64;
 /// The media type of the text format (Prometheus' OpenMetrics flavour, as `prometheus-client` writes it).
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A question to the management thread: the node's statistics now.
-pub struct Question {
-    answer: oneshot::Sender<Box<Stats>>,
+/// A question to the management thread.
+pub enum Question {
+    /// The node's statistics now.
+    Stats(Reply<Stats>),
+    /// What becomes of a tuple's packets.
+    Explain(Request, Reply<Result<Explanation, ExplainError>>),
 }
 
-impl Question {
-    /// Answers it. A client that has gone away meanwhile is nothing to worry about.
-    pub fn answer(self, stats: Stats) {
-        let _ = self.answer.send(Box::new(stats));
+/// Where an answer is awaited.
+pub struct Reply<T>(oneshot::Sender<Box<T>>);
+
+impl<T> Reply<T> {
+    /// Gives the answer. A client that has gone away meanwhile is nothing to worry about.
+    pub fn give(self, answer: T) {
+        let _ = self.0.send(Box::new(answer));
     }
 }
 
@@ -86,6 +95,7 @@ fn router(questions: Sender<Question>) -> Router {
     Router::new()
         .route("/v1/stats", get(stats))
         .route("/v1/health", get(health))
+        .route("/v1/explain", get(explain))
         .route("/metrics", get(prometheus))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -93,22 +103,49 @@ fn router(questions: Sender<Question>) -> Router {
 }
 
 async fn stats(State(questions): State<Sender<Question>>) -> Result<Json<Box<Stats>>, Refusal> {
-    ask(&questions).await.map(Json)
+    ask(&questions, Question::Stats).await.map(Json)
 }
 
 async fn health(State(questions): State<Sender<Question>>) -> Result<Response, Refusal> {
-    let ready = ask(&questions).await?.ready;
+    let ready = ask(&questions, Question::Stats).await?.ready;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok((status, Json(json!({ "ready": ready }))).into_response())
 }
 
+/// What `/v1/explain` is asked with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TupleAsked {
+    protocol: String,
+    source: String,
+    destination: String,
+    receiver: Option<String>,
+}
+
+async fn explain(
+    State(questions): State<Sender<Question>>,
+    asked: Result<Query<TupleAsked>, QueryRejection>,
+) -> Result<Json<Explanation>, Refusal> {
+    let wrong = |why: String| Refusal(StatusCode::BAD_REQUEST, why);
+    let Query(asked) = asked.map_err(|why| wrong(why.body_text()))?;
+    let tuple = Tuple::parse(&asked.protocol, &asked.source, &asked.destination)
+        .map_err(|why| wrong(why.to_string()))?;
+    let request = Request { tuple, receiver: asked.receiver };
+    match *ask(&questions, |reply| Question::Explain(request, reply)).await? {
+        Ok(explanation) => Ok(Json(explanation)),
+        Err(error) if error.is_wrong_question() => Err(wrong(error.to_string())),
+        Err(error) => Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
+    }
+}
+
 async fn prometheus(State(questions): State<Sender<Question>>) -> Result<Response, Refusal> {
-    let text = metrics::encode(&*ask(&questions).await?);
+    let text = metrics::encode(&*ask(&questions, Question::Stats).await?);
     Ok(([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response())
 }
 
 async fn no_such_path(uri: Uri) -> Refusal {
-    let message = format!("there is nothing at {}: try /v1/stats, /v1/health or /metrics", uri.path());
+    let message =
+        format!("there is nothing at {}: try /v1/stats, /v1/health, /v1/explain or /metrics", uri.path());
     Refusal(StatusCode::NOT_FOUND, message)
 }
 
@@ -119,15 +156,18 @@ async fn no_such_method(method: Method, uri: Uri) -> Refusal {
     )
 }
 
-async fn ask(questions: &Sender<Question>) -> Result<Box<Stats>, Refusal> {
+async fn ask<T>(
+    questions: &Sender<Question>,
+    question: impl FnOnce(Reply<T>) -> Question,
+) -> Result<Box<T>, Refusal> {
     let unavailable = |why: &str| Refusal(StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
-    let (answer, answered) = oneshot::channel();
-    let question = questions.try_send(Question { answer });
-    question.map_err(|_| {
+    let (reply, answered) = oneshot::channel();
+    let asked = questions.try_send(question(Reply(reply)));
+    asked.map_err(|_| {
         unavailable("too many questions are waiting for the management thread, or it has ended")
     })?;
     match tokio::time::timeout(PATIENCE, answered).await {
-        Ok(Ok(stats)) => Ok(stats),
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(_)) => Err(unavailable("the node is stopping")),
         Err(_) => Err(unavailable("the management thread did not answer in time")),
     }

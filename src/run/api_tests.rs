@@ -43,7 +43,15 @@ fn serve(name: &str, capacity: usize) -> (Served, Receiver<Question>) {
 
 /// A thread that answers all questions, until the API is gone.
 fn answer_all(questions: Receiver<Question>, ready: bool) {
-    std::thread::spawn(move || questions.iter().for_each(|question| question.answer(a_node(ready))));
+    std::thread::spawn(move || {
+        questions.iter().for_each(|question| match question {
+            Question::Stats(reply) => reply.give(a_node(ready)),
+            Question::Explain(request, reply) => reply.give(Err(ExplainError::NoSuchNode {
+                name: request.receiver.unwrap_or_default(),
+                nodes: vec![request.tuple.to_string()],
+            })),
+        });
+    });
 }
 
 fn json(answer: &Answer) -> serde_json::Value {
@@ -157,4 +165,27 @@ fn hanging_clients_make_room_for_others() {
         alive += usize::from(stream.read(&mut [0; 16]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock));
     }
     assert_eq!(alive, gate::CONNECTIONS - 1, "the oldest ones went");
+}
+
+#[test]
+fn questions_about_no_tuple_are_refused_before_the_node_is_asked() {
+    let (served, questions) = serve("tuples", QUESTIONS);
+    for (query, why) in [
+        ("", "protocol"),
+        ("?protocol=tcp&source=10.0.0.1:1", "destination"),
+        ("?protocol=tcp&source=10.0.0.1:1&destination=10.0.0.2", "no address and port"),
+        ("?protocol=tcp&source=10.0.0.1:1&destination=10.0.0.2:80&sauce=1", "sauce"),
+        ("?protocol=tcp&source=10.0.0.1:1&destination=[2001:db8::1]:80", "two families"),
+    ] {
+        let answer = client::get(&served.path, &format!("/v1/explain{query}")).unwrap();
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(json(&answer)["error"].as_str().unwrap().contains(why), "{}", answer.body);
+    }
+    assert!(questions.is_empty());
+    // One about a tuple is put; what is wrong with it, the node says.
+    answer_all(questions, true);
+    let query = "protocol=udp&source=[2001:db8::7]:1&destination=%5B2001:db8::1%5D:53&receiver=n%209";
+    let answer = client::get(&served.path, &format!("/v1/explain?{query}")).unwrap();
+    let error = "receiver \"n 9\" is no node of the cluster: udp [2001:db8::7]:1 [2001:db8::1]:53";
+    assert_eq!((answer.status, &json(&answer)["error"]), (400, &json!(error)));
 }

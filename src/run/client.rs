@@ -80,6 +80,16 @@ pub fn get(socket: &Path, target: &str) -> Result<Answer, ClientError> {
     parse(&bytes).map_err(|why| ClientError::Malformed { path: path(), why })
 }
 
+/// A word as it stands in a query (RFC 3986 §2.1): all but letters, digits and `-._` in hexadecimal.
+pub fn escaped(word: &str) -> String {
+    let each = word.bytes().map(|byte| match byte {
+        b'-' | b'.' | b'_' => char::from(byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    each.collect()
+}
+
 fn parse(bytes: &[u8]) -> Result<Answer, &'static str> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is no UTF-8")?;
     let (head, body) = text.split_once("\r\n\r\n").ok_or("it has no end of its header")?;
@@ -120,6 +130,12 @@ mod tests {
             let error = parse(bytes).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn what_would_end_a_word_is_escaped() {
+        assert_eq!(escaped("[2001:db8::1]:80"), "%5B2001%3Adb8%3A%3A1%5D%3A80");
+        assert_eq!(escaped("n-1_a.b c&d=é"), "n-1_a.b%20c%26d%3D%C3%A9");
     }
 
     #[test]

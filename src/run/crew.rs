@@ -152,7 +152,8 @@ fn turns(clock: Clock, idle: Idle, stop: &AtomicBool, mut turn: impl FnMut(Insta
     }
 }
 
-fn message(payload: &(dyn Any + Send)) -> String {
+/// A panic's message.
+pub(super) fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".to_owned())
 }

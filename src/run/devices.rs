@@ -1,6 +1,8 @@
 //! Which kind of devices a configuration asks for. A node's ports share one kind of frame, so they are all of one kind.
 
 use crate::base::{Mac, NodeId};
+#[cfg(feature = "dpdk")]
+use crate::io::dpdk::{BufferConfig, EalConfig};
 use crate::io::memory::MemoryPools;
 use crate::io::pcap::{self, Output, PcapError, PcapPort};
 use crate::io::{DeviceConfig, OpenDevice};
@@ -26,6 +28,13 @@ pub enum DeviceError {
          there: use a network device or `pcap:IN:OUT`"
     )]
     Memory(String),
+    /// Capture files under capsule's runtime, which has DPDK's devices only.
+    #[cfg(feature = "capsule")]
+    #[error(
+        "port \"{0}\": capsule's runtime has no `pcap:IN:OUT` devices: use one of DPDK's \
+         (`net_pcap0,rx_pcap=IN,tx_pcap=OUT`), or leave out `--capsule`"
+    )]
+    PcapOnCapsule(String),
     /// Built without DPDK.
     #[cfg(not(feature = "dpdk"))]
     #[error(
@@ -116,7 +125,13 @@ pub fn written(config: &Config, outputs: &[Output]) -> Result<(), DeviceError> {
 /// The first thing that stands in the way.
 #[cfg(feature = "dpdk")]
 pub fn open_dpdk(config: &Config) -> Result<Vec<OpenDevice<crate::io::dpdk::DpdkPort>>, DeviceError> {
-    use crate::io::dpdk::{self, BufferConfig, EalConfig};
+    let (eal, buffers, devices) = dpdk_config(config);
+    Ok(crate::io::dpdk::open(&eal, &devices, &buffers)?)
+}
+
+/// What DPDK and its devices are to be like.
+#[cfg(feature = "dpdk")]
+pub(super) fn dpdk_config(config: &Config) -> (EalConfig, BufferConfig, Vec<DeviceConfig>) {
     let eal = EalConfig {
         hugepages: config.dpdk.hugepages,
         memory_mb: config.dpdk.memory_mb,
@@ -124,8 +139,7 @@ pub fn open_dpdk(config: &Config) -> Result<Vec<OpenDevice<crate::io::dpdk::Dpdk
         args: config.dpdk.eal_args.clone(),
     };
     let buffers = BufferConfig { buffers: config.dpdk.buffers, bytes: config.dpdk.buffer_bytes };
-    let devices: Vec<DeviceConfig> = config.ports.iter().map(|p| p.device.clone()).collect();
-    Ok(dpdk::open(&eal, &devices, &buffers)?)
+    (eal, buffers, config.ports.iter().map(|p| p.device.clone()).collect())
 }
 
 #[cfg(test)]

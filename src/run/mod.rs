@@ -1,10 +1,13 @@
 //! Threads, clocks and sockets: a node as a process, and the command line's side of its admin API.
 
 pub mod api;
+#[cfg(feature = "capsule")]
+pub mod capsule;
 pub mod client;
 pub mod clock;
 pub mod crew;
 pub mod devices;
+pub mod explain;
 pub mod gate;
 pub mod idle;
 pub mod show;
@@ -18,7 +21,7 @@ use crate::manage::manager::Manager;
 use crate::node::{Node, NodeError};
 use crate::path::port::Port;
 use crate::path::worker::Worker;
-use api::{Api, Question};
+use api::{Api, Question, Reply};
 use clock::Clock;
 use crew::{Crew, Job, Panic, Refused};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -26,6 +29,7 @@ use devices::{DeviceError, Kind};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use socket::{SocketError, SocketFile};
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,6 +66,14 @@ pub enum Exit {
     /// Signals or the admin API's thread.
     #[error("the process can't be set up: {0}")]
     System(#[from] std::io::Error),
+    /// Capsule's runtime doesn't host the workers.
+    #[cfg(feature = "capsule")]
+    #[error(transparent)]
+    Capsule(#[from] crate::io::capsule::CapsuleError),
+    /// Capsule's runtime pins its threads.
+    #[cfg(feature = "capsule")]
+    #[error("capsule's runtime needs a core for each worker: set `cores` in `[workers]`")]
+    NoCores,
     /// A worker panicked.
     #[error("{0}; the node has stopped")]
     Panic(#[from] Panic),
@@ -155,19 +167,24 @@ fn serve<P: Port, G: 'static>(
     let api = Api::start(listener, question_in)?;
     let socket = config.admin_socket.display();
     tracing::info!(node = %name, %incarnation, workers = count, %socket, "started");
-    let panic = manage(&mut manager, clock, &questions, &crew, asked);
+    let panic = manage(&mut manager, clock, &questions, || crew.panicked(), asked);
     if panic.is_none() {
         tracing::info!("stopping");
     }
     // A worker that goes down with the first one adds nothing.
     let panic = panic.or(crew.stop());
     drop(api);
+    say_totals(&mut manager, clock);
+    panic.map_or(Ok(()), |panic| Err(panic.into()))
+}
+
+/// Tells what a node that has stopped has done.
+fn say_totals(manager: &mut Manager, clock: Clock) {
     let totals = manager.stats(clock.now()).totals;
     // Drops are of all ports, so the frames are, too.
     let count = |names: [&str; 2]| names.iter().filter_map(|name| totals.counters.get(name)).sum::<u64>();
     let (received, sent) = (count(["rx", "backplane_rx"]), count(["tx", "backplane_tx"]));
     tracing::info!(received, sent, dropped = totals.drops_total, "stopped");
-    panic.map_or(Ok(()), |panic| Err(panic.into()))
 }
 
 fn jobs<P: Port>(
@@ -191,24 +208,34 @@ fn manage(
     manager: &mut Manager,
     clock: Clock,
     questions: &Receiver<Question>,
-    crew: &Crew,
+    panicked: impl Fn() -> Option<Panic>,
     asked: &AtomicBool,
 ) -> Option<Panic> {
     let mut ready = false;
+    let mut explaining = BTreeMap::new();
     loop {
         manager.turn(clock.now());
+        while let Some((ticket, answer)) = manager.explained(clock.now()) {
+            let reply: Option<Reply<_>> = explaining.remove(&ticket);
+            if let Some(reply) = reply {
+                reply.give(answer);
+            }
+        }
         if manager.ready() != ready {
             ready = !ready;
             tracing::info!("{}", if ready { "ready" } else { "not ready" });
         }
-        if let Some(panic) = crew.panicked() {
+        if let Some(panic) = panicked() {
             return Some(panic);
         }
         if asked.load(Ordering::Relaxed) {
             return None;
         }
         match questions.recv_timeout(STEP) {
-            Ok(question) => question.answer(manager.stats(clock.now())),
+            Ok(Question::Stats(reply)) => reply.give(manager.stats(clock.now())),
+            Ok(Question::Explain(request, reply)) => {
+                explaining.insert(manager.explain(request, clock.now()), reply);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(STEP),
         }

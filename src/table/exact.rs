@@ -32,7 +32,7 @@ impl<K: ExactKey, V: Copy> ExactMap<K, V> {
     }
 
     /// Where `key` stands, or would. Half of the slots are empty, so there is an end.
-    #[inline]
+    #[inline(always)]
     fn position(&self, key: &K) -> usize {
         let mut at = reduce(key.bits(), self.slots.len() as u64) as usize;
         while self.slots[at].is_some_and(|(k, _)| k != *key) {
@@ -42,7 +42,7 @@ impl<K: ExactKey, V: Copy> ExactMap<K, V> {
     }
 
     /// The value of `key`.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, key: &K) -> Option<V> {
         self.slots[self.position(key)].map(|(_, value)| value)
     }

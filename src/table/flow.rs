@@ -5,6 +5,7 @@
 //! [`FlowTable::new`]. Expiry is a cursor that visits a few entries a turn.
 
 use super::index::{self, Full, Index};
+use super::large;
 use crate::base::{Addr, FlowHash, FlowKey};
 
 /// Number of an entry; good until it is removed.
@@ -42,7 +43,7 @@ impl<V: Copy + Default> FlowTable<V> {
     pub fn new(capacity: usize, names: usize) -> Self {
         let next = |i| if i + 1 == capacity { LAST } else { i as u32 + 1 };
         Self {
-            entries: (0..capacity).map(|i| Entry { key: free(next(i)), value: V::default() }).collect(),
+            entries: large::filled(capacity, |i| Entry { key: free(next(i)), value: V::default() }),
             free: if capacity == 0 { LAST } else { 0 },
             len: 0,
             index: Index::new(capacity * names),
@@ -76,15 +77,15 @@ impl<V: Copy + Default> FlowTable<V> {
         self.index.prefetch(hash.index());
     }
 
-    /// Starts fetching the entry of that flow, once its index line is here.
+    /// Starts fetching the entry of that flow, once its index line is here; `false` if that line names none.
     #[inline(always)]
-    pub fn prefetch_entry(&self, hash: FlowHash) {
-        if let Some(entry) = self.index.candidate(hash.index()) {
-            let entry: *const Entry<V> = &raw const self.entries[entry as usize];
-            index::prefetch(entry);
-            // An entry of 56 bytes mostly lies in two lines.
-            index::prefetch(entry.cast::<u8>().wrapping_add(size_of::<Entry<V>>() - 1));
-        }
+    pub fn prefetch_entry(&self, hash: FlowHash) -> bool {
+        let Some(entry) = self.index.candidate(hash.index()) else { return false };
+        let entry: *const Entry<V> = &raw const self.entries[entry as usize];
+        index::prefetch(entry);
+        // An entry of 56 bytes mostly lies in two lines.
+        index::prefetch(entry.cast::<u8>().wrapping_add(size_of::<Entry<V>>() - 1));
+        true
     }
 
     /// The entry with exactly this key.

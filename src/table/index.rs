@@ -6,6 +6,7 @@
 //! there are no false hits. Sized for a mean of nine items in fifteen slots: 7.1 bytes an item.
 #![allow(unsafe_code)]
 
+use super::large;
 use crate::base::hash::{mix, reduce};
 use crate::base::limits::MAX_FLOWS;
 
@@ -67,7 +68,7 @@ impl Index {
     pub fn new(items: usize) -> Self {
         assert!(items <= 2 * MAX_FLOWS, "an index slot has {ENTRY_BITS} bits for the entry");
         let lines = items.div_ceil(MEAN_LOAD).max(2);
-        Self { lines: vec![Line::NONE; lines].into_boxed_slice() }
+        Self { lines: large::filled(lines, |_| Line::NONE) }
     }
 
     /// Bytes of memory.

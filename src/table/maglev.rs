@@ -165,7 +165,13 @@ impl Maglev {
     /// The server for 64 uniform bits; none if no server has weight. One load.
     #[inline]
     pub fn lookup(&self, bits: u64) -> Option<RealServerId> {
-        self.table.get(reduce(bits, self.table.len() as u64) as usize).copied()
+        self.table.get(self.slot(bits)).copied()
+    }
+
+    /// The slot that [`Self::lookup`] reads.
+    #[inline(always)]
+    pub fn slot(&self, bits: u64) -> usize {
+        reduce(bits, self.table.len() as u64) as usize
     }
 
     /// The number of slots; zero if no server has weight.

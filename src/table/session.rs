@@ -205,6 +205,11 @@ impl SessionTable {
         self.flows.remove(names.forward, id)
     }
 
+    /// Bytes of memory, index and queue counted.
+    pub fn bytes(&self) -> usize {
+        self.flows.bytes() + size_of_val(&*self.half_open)
+    }
+
     /// Moves the expiry cursor on by one entry; names it if in use.
     #[inline]
     pub fn step(&mut self) -> Option<EntryId> {

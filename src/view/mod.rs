@@ -3,6 +3,10 @@
 //! All that decides where a packet goes is in here, so that two nodes with the same View decide alike. The large parts are
 //! shared between successive Views: learning a neighbour costs a new `hops` array, not new Maglev tables.
 
+mod adjacency;
+
+pub use adjacency::{Adjacencies, Adjacency, Packet, Reach, ServerWay};
+
 use crate::base::limits::{BUCKETS, MAX_NODES};
 use crate::base::{
     Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, InterfaceId, Mac, NodeId, PortId, RealServerId,
@@ -257,36 +261,32 @@ pub struct Service {
     pub protocol: u8,
 }
 
+/// Not keyed: the keys are the configuration's own, and packets that aim at empty slots still find them in a few probes.
+#[inline(always)]
 fn addr_bits(addr: &Addr, salt: u64) -> u64 {
-    // Not keyed: the keys are the configuration's own. Packets that aim at empty slots still find them in a few probes.
-    let [a, b] = [0, 8].map(|i| {
-        u64::from_le_bytes([
-            addr.0[i],
-            addr.0[i + 1],
-            addr.0[i + 2],
-            addr.0[i + 3],
-            addr.0[i + 4],
-            addr.0[i + 5],
-            addr.0[i + 6],
-            addr.0[i + 7],
-        ])
-    });
-    crate::base::hash::mix(a ^ crate::base::hash::mix(b ^ salt))
+    let word = u128::from_le_bytes(addr.0);
+    let (low, high) =
+        (word as u64 ^ salt ^ 0x9e37_79b9_7f4a_7c15, (word >> 64) as u64 ^ 0xd6e8_feb8_6659_fd93);
+    let product = u128::from(low) * u128::from(high);
+    ((product >> 64) as u64 ^ product as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl ExactKey for Addr {
+    #[inline(always)]
     fn bits(&self) -> u64 {
         addr_bits(self, 0)
     }
 }
 
 impl ExactKey for Service {
+    #[inline(always)]
     fn bits(&self) -> u64 {
         addr_bits(&self.address, u64::from(self.port) << 8 | u64::from(self.protocol))
     }
 }
 
 impl ExactKey for Neighbour {
+    #[inline(always)]
     fn bits(&self) -> u64 {
         addr_bits(&self.address, u64::from(self.interface.0))
     }
@@ -299,6 +299,8 @@ pub struct Services {
     pub by_service: ExactMap<Service, VirtualServerId>,
     /// All addresses that are ours or the cluster's.
     pub owned: ExactMap<Addr, Owned>,
+    /// Some virtual server that this node serves is [`Ingress::Local`].
+    pub any_local: bool,
     /// Virtual servers by id.
     pub virtual_servers: Vec<VirtualServer>,
     /// Real servers by id.
@@ -351,6 +353,8 @@ pub struct View {
     pub services: Arc<Services>,
     /// Next hops by id.
     pub hops: Vec<Hop>,
+    /// The headers in front of packets, which follow from all of the above: see [`Self::link`].
+    pub adjacencies: Arc<Adjacencies>,
     /// All neighbours that are known: the next hops, and clients on the link.
     pub neighbours: ExactMap<Neighbour, Mac>,
 }
@@ -365,6 +369,11 @@ pub struct Owner {
 }
 
 impl View {
+    /// Makes the adjacencies anew, after a change of the next hops or nodes.
+    pub fn link(&mut self) {
+        self.adjacencies = Arc::new(Adjacencies::build(self));
+    }
+
     /// This node's entry.
     pub fn this_node(&self) -> &Node {
         &self.nodes[self.me.index()]

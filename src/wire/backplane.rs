@@ -62,6 +62,12 @@ pub fn cookie(key: HashKey, sender: NodeId, incarnation: Incarnation) -> u64 {
     hash::mac(key, &bytes)
 }
 
+/// Replaces the flow hash in a written header.
+#[inline(always)]
+pub fn set_hash(header: &mut [u8; HEADER_LEN], hash: FlowHash) {
+    put(header, 16, hash.0.to_be_bytes());
+}
+
 impl Header {
     /// Reads a header; the cookie is the caller's to compare.
     #[inline]

@@ -13,8 +13,15 @@ pub fn sum(bytes: &[u8]) -> u16 {
     fold(acc)
 }
 
+/// The same of as few bytes as an IPv4 header without options has.
+#[inline(always)]
+pub fn sum_header(bytes: &[u8; 20]) -> u16 {
+    let (words, _) = bytes.as_chunks::<4>();
+    fold(words.iter().map(|w| u64::from(u32::from_be_bytes(*w))).sum())
+}
+
 /// Folds a sum of 32-bit words to the sum of its 16-bit words.
-#[inline]
+#[inline(always)]
 fn fold(mut acc: u64) -> u16 {
     acc = (acc & 0xffff_ffff) + (acc >> 32);
     acc = (acc & 0xffff) + (acc >> 16 & 0xffff) + (acc >> 32);
@@ -44,20 +51,26 @@ pub fn pseudo_header(src: Addr, dst: Addr, protocol: u8, len: usize) -> u16 {
 pub struct Delta(u64);
 
 impl Delta {
+    /// The checksum over what sums to `sum` and these words.
+    #[inline(always)]
+    pub fn added<const N: usize>(sum: u16, words: [u16; N]) -> u16 {
+        !fold(words.iter().fold(u64::from(sum), |sum, word| sum + u64::from(*word)))
+    }
+
     /// Two bytes on an even offset changed.
-    #[inline]
+    #[inline(always)]
     pub fn word16(&mut self, old: u16, new: u16) {
         self.0 += u64::from(!old) + u64::from(new);
     }
 
     /// Four bytes on an even offset changed.
-    #[inline]
+    #[inline(always)]
     pub fn word32(&mut self, old: u32, new: u32) {
         self.0 += u64::from(!old) + u64::from(new);
     }
 
     /// An address changed to another of its family.
-    #[inline]
+    #[inline(always)]
     pub fn addr(&mut self, old: Addr, new: Addr) {
         let word = |a: &Addr, i: usize| u32::from_be_bytes([a.0[i], a.0[i + 1], a.0[i + 2], a.0[i + 3]]);
         if !old.is_v4() {
@@ -71,13 +84,13 @@ impl Delta {
     /// The checksum field after the change. It is the one that a full computation gives (RFC 1624 §3: never 0xffff for
     /// 0x0000), provided that `field` came from one, and that what it covers is not all zero after the change; a
     /// pseudo-header and an IPv4 header never are.
-    #[inline]
+    #[inline(always)]
     pub fn apply(self, field: u16) -> u16 {
         !fold(self.0 + u64::from(!field))
     }
 
     /// The same for UDP, whose zero means "no checksum" and stays, and whose computed zero is sent as all ones (RFC 768).
-    #[inline]
+    #[inline(always)]
     pub fn apply_udp(self, field: u16) -> u16 {
         match field {
             0 => 0,

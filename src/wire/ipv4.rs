@@ -99,9 +99,12 @@ impl<T: Deref<Target = [u8]>> Ipv4<T> {
     }
 
     /// Whether the header's checksum is right.
-    #[inline]
+    #[inline(always)]
     pub fn checksum_ok(&self) -> bool {
-        checksum::sum(&self.0[..self.header_len()]) == 0xffff
+        match self.0.first_chunk() {
+            Some(header) if self.header_len() == MIN_HEADER_LEN => checksum::sum_header(header) == 0xffff,
+            _ => checksum::sum(&self.0[..self.header_len()]) == 0xffff,
+        }
     }
 }
 
@@ -125,10 +128,9 @@ impl<T: DerefMut<Target = [u8]>> Ipv4<T> {
     /// Takes one from the time to live (which is not zero) and mends the checksum (RFC 1141).
     #[inline]
     pub fn decrement_ttl(&mut self) {
-        let old = be16(&self.0, 8);
-        let new = old.wrapping_sub(0x0100);
-        put(&mut self.0, 8, new.to_be_bytes());
-        self.mend(|delta| delta.word16(old, new));
+        if let Some(header) = self.0.first_chunk_mut() {
+            age(header);
+        }
     }
 
     /// Sets the time to live and mends the checksum.
@@ -146,6 +148,35 @@ impl<T: DerefMut<Target = [u8]>> Ipv4<T> {
         let mended = delta.apply(be16(&self.0, 10));
         put(&mut self.0, 10, mended.to_be_bytes());
     }
+}
+
+/// What a router that translates addresses does to a header, options or not: both addresses replaced, time to live (not zero)
+/// counted down, checksum mended. Returns how the addresses' change changes the transport's checksum.
+#[inline(always)]
+pub fn translate(header: &mut [u8; MIN_HEADER_LEN], src: Addr, dst: Addr) -> Delta {
+    let mut addresses = Delta::default();
+    addresses.addr(Addr::v4(array(header, 12)), src);
+    addresses.addr(Addr::v4(array(header, 16)), dst);
+    put(header, 12, src.v4_bytes());
+    put(header, 16, dst.v4_bytes());
+    age_by(header, addresses);
+    addresses
+}
+
+/// Takes one from the time to live (which is not zero) and mends the checksum (RFC 1141).
+#[inline(always)]
+pub fn age(header: &mut [u8; MIN_HEADER_LEN]) {
+    age_by(header, Delta::default());
+}
+
+#[inline(always)]
+fn age_by(header: &mut [u8; MIN_HEADER_LEN], mut delta: Delta) {
+    let old = be16(header, 8);
+    let new = old.wrapping_sub(0x0100);
+    delta.word16(old, new);
+    put(header, 8, new.to_be_bytes());
+    let mended = delta.apply(be16(header, 10));
+    put(header, 10, mended.to_be_bytes());
 }
 
 /// The fields of a header that we originate, without options.

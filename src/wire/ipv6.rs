@@ -1,5 +1,6 @@
 //! IPv6 and its extension headers (RFC 8200).
 
+use super::checksum::Delta;
 use super::{Malformed, array, be16, be32, need, put};
 use crate::base::Addr;
 use crate::base::limits::{MAX_EXT_BYTES, MAX_EXT_HEADERS};
@@ -82,8 +83,29 @@ impl<T: DerefMut<Target = [u8]>> Ipv6<T> {
     /// Takes one from the hop limit, which is not zero.
     #[inline]
     pub fn decrement_hop_limit(&mut self) {
-        self.0[7] = self.0[7].wrapping_sub(1);
+        if let Some(header) = self.0.first_chunk_mut() {
+            age(header);
+        }
     }
+}
+
+/// What a router that translates addresses does to a header: both addresses replaced, hop limit (not zero) counted down.
+/// Returns how the addresses' change changes the transport's checksum.
+#[inline(always)]
+pub fn translate(header: &mut [u8; HEADER_LEN], src: Addr, dst: Addr) -> Delta {
+    let mut addresses = Delta::default();
+    addresses.addr(Addr(array(header, 8)), src);
+    addresses.addr(Addr(array(header, 24)), dst);
+    put(header, 8, src.0);
+    put(header, 24, dst.0);
+    age(header);
+    addresses
+}
+
+/// Takes one from the hop limit, which is not zero.
+#[inline(always)]
+pub fn age(header: &mut [u8; HEADER_LEN]) {
+    header[7] = header[7].wrapping_sub(1);
 }
 
 /// The fragment header (RFC 8200 §4.5) that a walk met.

@@ -1,5 +1,6 @@
 //! UDP (RFC 768).
 
+use super::checksum::Delta;
 use super::{Malformed, be16, checksum, need, protocol, put};
 use crate::base::Addr;
 use std::ops::{Deref, DerefMut};
@@ -72,6 +73,18 @@ impl<T: DerefMut<Target = [u8]>> Udp<T> {
     pub fn set_checksum(&mut self, checksum: u16) {
         put(&mut self.0, CHECKSUM_AT, checksum.to_be_bytes());
     }
+}
+
+/// Replaces both ports and mends the checksum after a change of `addresses`.
+#[inline(always)]
+pub fn translate(header: &mut [u8; HEADER_LEN], addresses: Delta, src_port: u16, dst_port: u16) {
+    let mut delta = addresses;
+    delta.word16(be16(header, 0), src_port);
+    delta.word16(be16(header, 2), dst_port);
+    put(header, 0, src_port.to_be_bytes());
+    put(header, 2, dst_port.to_be_bytes());
+    let mended = delta.apply_udp(be16(header, CHECKSUM_AT));
+    put(header, CHECKSUM_AT, mended.to_be_bytes());
 }
 
 /// Writes a header with the checksum zero ("none"), as tunnels may (RFC 6935, RFC 6936): what is inside has its own.

@@ -3,67 +3,23 @@
 #![cfg(feature = "dpdk")]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // The helpers are as much part of the tests as the tests.
 
+mod capture;
 mod captures;
+mod child;
 mod errors;
 
+use capture::capture;
+use child::{child, prefix};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use steerage::base::limits::{BURST, HEADROOM};
 use steerage::io::dpdk::{BufferConfig, DpdkError, DpdkPort, EalConfig, Mbuf, open, register_thread};
 use steerage::io::{DeviceConfig, OpenDevice};
 use steerage::path::port::{Burst, Frame, Pool, Port};
 
-const CHILD: &str = "STEERAGE_DPDK_TEST_CHILD";
-/// A child that takes longer is stuck.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Local experimental EtherType (IEEE 802): tells our frames from what the kernel sends by itself.
 const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
-
-/// Runs `body` in a child process of its own, as root or (`root` false) as nobody.
-fn child(test: &str, root: bool, body: impl FnOnce()) {
-    if std::env::var(CHILD).is_ok_and(|name| name == test) {
-        return body();
-    }
-    let id = Command::new("id").arg("-u").output().unwrap();
-    assert_eq!(id.stdout, b"0\n", "the tests of DPDK devices need root");
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--"]);
-    if !root {
-        command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
-    }
-    command.arg(std::env::current_exe().unwrap()).args([test, "--exact", "--nocapture"]);
-    let mut running = command
-        .env(CHILD, test)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    let begin = Instant::now();
-    let late = loop {
-        if running.try_wait().unwrap().is_some() {
-            break false;
-        }
-        if begin.elapsed() > PATIENCE {
-            running.kill().unwrap();
-            break true;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let id = running.id();
-    let output = running.wait_with_output().unwrap();
-    // DPDK leaves an empty directory for each prefix; there is none if the test did not start it.
-    _ = std::fs::remove_dir(format!("/var/run/dpdk/{}", prefix(id)));
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(!late && output.status.success(), "{test}: {} late={late}\n{out}\n{err}", output.status);
-    assert!(out.contains("1 passed"), "{test} did not run:\n{out}");
-}
-
-/// The prefix of process `id`, which is a child's from its start: `unshare` and `setpriv` become what they run.
-fn prefix(id: u32) -> String {
-    format!("steerage-test-{id}")
-}
 
 fn eal(hugepages: bool, memory_mb: u32) -> EalConfig {
     let file_prefix = prefix(std::process::id());
@@ -294,28 +250,8 @@ fn pcap_files_in_and_out() {
         drop(devices);
         let written = std::fs::read(path("out")).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
-        let mut rest = &written[24..];
-        for frame in &frames {
-            assert_eq!(rest[16..16 + frame.len()], frame[..]);
-            rest = &rest[16 + frame.len()..];
-        }
-        assert!(rest.is_empty());
+        assert!(capture::frames(&written) == frames);
     });
-}
-
-/// A capture file of `frames`.
-fn capture(frames: &[Vec<u8>]) -> Vec<u8> {
-    let mut file: Vec<u8> = Vec::new();
-    for word in [0xa1b2_c3d4, 2 | 4 << 16, 0, 0, 65_535, 1] {
-        file.extend(u32::to_le_bytes(word));
-    }
-    for frame in frames {
-        for word in [1, 0, frame.len() as u32, frame.len() as u32] {
-            file.extend(word.to_le_bytes());
-        }
-        file.extend(frame);
-    }
-    file
 }
 
 /// Two ends of a veth pair, up, with room for tunnels.

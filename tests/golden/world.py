@@ -149,7 +149,7 @@ def steered(packet: IP | IPv6, over: int, value: int | None = None) -> Ether:
     value = flow_hash(packet) if value is None else value
     own, peer = BACKPLANE[over]
     port = outer_port(value)
-    envelope = outer(own, peer, packet, 17, port)
+    envelope = outer(own, peer, packet, 17, label(value))
     load = header(STAGE_OWNER, NODE, NODE_LIFE, value, cookie(NODE, NODE_LIFE)) + bytes(packet)
     return Ether(dst=PEER_BACK, src=NODE_BACK) / envelope / UDP(sport=port, dport=DATA_PORT, chksum=0) / load
 

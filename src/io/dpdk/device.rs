@@ -42,7 +42,8 @@ pub(super) struct Device {
     interface: Option<CString>,
     /// Keeps the kernel receiving multicast for a driver that has no way to ask for it.
     _multicast: Option<OwnedFd>,
-    _open: OpenPort,
+    /// None if another runtime closes it.
+    _open: Option<OpenPort>,
     _eal: Arc<Eal>,
 }
 
@@ -141,7 +142,7 @@ pub(super) fn probe(eal: &Eal, config: &DeviceConfig, name: &DeviceName) -> Resu
     })
 }
 
-fn c_string(text: &str) -> Result<CString, DpdkError> {
+pub(super) fn c_string(text: &str) -> Result<CString, DpdkError> {
     CString::new(text).map_err(|_| DpdkError::BadArgument { argument: text.to_owned() })
 }
 
@@ -190,11 +191,7 @@ impl Device {
     ) -> Result<Arc<Self>, DpdkError> {
         let steps = Steps { config, name };
         let open = OpenPort(id);
-        log::forget();
-        // SAFETY: all fields are numbers and pointers, for which zero is a value.
-        let mut info: dpdk_sys::rte_eth_dev_info = unsafe { std::mem::zeroed() };
-        // SAFETY: the port exists; `info` is writable.
-        steps.check("describe itself", unsafe { dpdk_sys::rte_eth_dev_info_get(id, &raw mut info) })?;
+        let info = describe(&steps, id)?;
         let offered = info.max_rx_queues.min(info.max_tx_queues);
         if config.queues > offered {
             let (port, device) = (config.name.clone(), name.name.clone());
@@ -267,22 +264,60 @@ impl Device {
             }
         }
         let multicast = all_multicast(&steps, id)?;
-        // SAFETY: six bytes, for which zero is a value.
-        let mut mac: dpdk_sys::rte_ether_addr = unsafe { std::mem::zeroed() };
-        // SAFETY: the port exists; `mac` is writable.
-        steps.check("tell its address", unsafe { dpdk_sys::rte_eth_macaddr_get(id, &raw mut mac) })?;
-
+        let mac = address(&steps, id)?;
         let tx_ipv4_checksum = offloads.tx & dpdk_sys::STEERAGE_TX_OFFLOAD_IPV4_CKSUM != 0;
         Ok(Arc::new(Self {
             id,
-            caps: PortCaps { mac: Mac(mac.addr_bytes), mtu: config.mtu, tx_ipv4_checksum },
+            caps: PortCaps { mac, mtu: config.mtu, tx_ipv4_checksum },
             rx_checksums: offloads.rx & dpdk_sys::STEERAGE_RX_OFFLOAD_IPV4_CKSUM != 0,
             multi_segment: offloads.tx & dpdk_sys::STEERAGE_TX_OFFLOAD_MULTI_SEGS != 0,
             data,
             control,
             interface: name.kernel_interface().map(c_string).transpose()?,
             _multicast: multicast,
-            _open: open,
+            _open: Some(open),
+            _eal: eal.clone(),
+        }))
+    }
+
+    /// Takes on port `id`, which another runtime has configured without offloads, to receive into `data`, and will start,
+    /// stop and close.
+    #[cfg(feature = "capsule")]
+    pub fn adopt(
+        eal: &Arc<Eal>,
+        config: &DeviceConfig,
+        name: &DeviceName,
+        id: u16,
+        data: &Arc<PacketPool>,
+        memory_mb: u32,
+    ) -> Result<Arc<Self>, DpdkError> {
+        let steps = Steps { config, name };
+        let info = describe(&steps, id)?;
+        check_mtu(&steps, &info)?;
+        let bytes = dpdk_sys::RTE_MBUF_DEFAULT_DATAROOM as u16;
+        let around = ETHERNET_BYTES + if name.is_af_xdp() { AF_XDP_HEADROOM } else { 0 };
+        let wanted = u32::from(config.mtu) + around;
+        if wanted > u32::from(bytes) {
+            let (port, device) = (config.name.clone(), name.name.clone());
+            return Err(DpdkError::BufferTooSmall { port, device, mtu: config.mtu, bytes, wanted });
+        }
+        // SAFETY: the port exists.
+        let socket = unsafe { dpdk_sys::rte_eth_dev_socket_id(id) };
+        let recipe = Recipe { port: &config.name, id, buffers: 0, bytes, socket, memory_mb };
+        let control = Arc::new(PacketPool::control(eal, &recipe)?);
+        // What DPDK notes as the MTU of a device without the function, it takes from a configuration that isn't ours.
+        ask_mtu(&steps, &info, id)?;
+        let multicast = all_multicast(&steps, id)?;
+        Ok(Arc::new(Self {
+            id,
+            caps: PortCaps { mac: address(&steps, id)?, mtu: config.mtu, tx_ipv4_checksum: false },
+            rx_checksums: false,
+            multi_segment: false,
+            data: data.clone(),
+            control,
+            interface: name.kernel_interface().map(c_string).transpose()?,
+            _multicast: multicast,
+            _open: None,
             _eal: eal.clone(),
         }))
     }
@@ -321,6 +356,25 @@ impl Device {
         let runs = unsafe { dpdk_sys::steerage_interface_runs(name.as_ptr()) };
         runs != 0
     }
+}
+
+/// What the device offers.
+fn describe(steps: &Steps<'_>, id: u16) -> Result<dpdk_sys::rte_eth_dev_info, DpdkError> {
+    log::forget();
+    // SAFETY: all fields are numbers and pointers, for which zero is a value.
+    let mut info: dpdk_sys::rte_eth_dev_info = unsafe { std::mem::zeroed() };
+    // SAFETY: the port exists; `info` is writable.
+    steps.check("describe itself", unsafe { dpdk_sys::rte_eth_dev_info_get(id, &raw mut info) })?;
+    Ok(info)
+}
+
+/// The device's Ethernet address.
+fn address(steps: &Steps<'_>, id: u16) -> Result<Mac, DpdkError> {
+    // SAFETY: six bytes, for which zero is a value.
+    let mut mac: dpdk_sys::rte_ether_addr = unsafe { std::mem::zeroed() };
+    // SAFETY: the port exists; `mac` is writable.
+    steps.check("tell its address", unsafe { dpdk_sys::rte_eth_macaddr_get(id, &raw mut mac) })?;
+    Ok(Mac(mac.addr_bytes))
 }
 
 /// Receives all multicast: neighbour discovery arrives by it (RFC 4861 §7.2.1), and cards filter it. A driver of a kernel
@@ -458,18 +512,22 @@ fn largest_mtu(info: &dpdk_sys::rte_eth_dev_info) -> u16 {
 
 /// Sets the MTU and reads it back.
 fn set_mtu(steps: &Steps<'_>, info: &dpdk_sys::rte_eth_dev_info, id: u16) -> Result<(), DpdkError> {
-    let wanted = steps.config.mtu;
-    log::forget();
-    // SAFETY: the port is configured.
-    let code = unsafe { dpdk_sys::rte_eth_dev_set_mtu(id, wanted) };
-    // A software device without the function carries whatever fits a buffer.
-    if code < 0 && error_number(code) != ENOTSUP {
-        return Err(mtu_refused(steps, largest_mtu(info), log::said(&error_text(code))));
-    }
-    let mut set = 0;
+    ask_mtu(steps, info, id)?;
+    let (wanted, mut set) = (steps.config.mtu, 0);
     // SAFETY: the port exists; a number to write.
     steps.check("tell its MTU", unsafe { dpdk_sys::rte_eth_dev_get_mtu(id, &raw mut set) })?;
     if set < wanted { Err(mtu_refused(steps, set, "it stayed at that".into())) } else { Ok(()) }
+}
+
+/// Asks for the MTU. A software device without the function carries whatever fits a buffer.
+fn ask_mtu(steps: &Steps<'_>, info: &dpdk_sys::rte_eth_dev_info, id: u16) -> Result<(), DpdkError> {
+    log::forget();
+    // SAFETY: the port is configured.
+    let code = unsafe { dpdk_sys::rte_eth_dev_set_mtu(id, steps.config.mtu) };
+    if code < 0 && error_number(code) != ENOTSUP {
+        return Err(mtu_refused(steps, largest_mtu(info), log::said(&error_text(code))));
+    }
+    Ok(())
 }
 
 fn mtu_refused(steps: &Steps<'_>, largest: u16, why: String) -> DpdkError {

@@ -26,7 +26,8 @@ pub struct EalConfig {
 /// memory of the pools therefore stays mapped until the process ends (see `drop`).
 #[derive(Debug)]
 pub(super) struct Eal {
-    hugepages: bool,
+    /// Whether it is ours to clean up, and can be (see `drop`).
+    cleanup: bool,
     /// What DPDK said while it started and looked for PCI devices.
     pub said: String,
 }
@@ -75,9 +76,36 @@ impl Eal {
             });
         }
         log::divert_libraries();
-        let eal = Arc::new(Self { hugepages: config.hugepages, said: log::said("no reason was given") });
+        let eal = Arc::new(Self { cleanup: config.hugepages, said: log::said("no reason was given") });
         state.running = Arc::downgrade(&eal);
         Ok(eal)
+    }
+}
+
+#[cfg(feature = "capsule")]
+impl Eal {
+    /// Lets another runtime start the environment by `start`, which then is its to clean up.
+    ///
+    /// # Errors
+    /// [`DpdkError`] if it was started before, or `start` fails.
+    pub fn hosted<T, E: std::fmt::Display>(
+        start: impl FnOnce() -> Result<T, E>,
+    ) -> Result<(Arc<Self>, T), DpdkError> {
+        let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.used {
+            return Err(DpdkError::AlreadyStarted);
+        }
+        state.used = true;
+        log::divert();
+        let started = start().map_err(|error| {
+            let unsaid = error.to_string();
+            let said = log::said(&unsaid);
+            DpdkError::Eal { why: if said == unsaid { said } else { format!("{unsaid} ({said})") } }
+        })?;
+        log::divert_libraries();
+        let eal = Arc::new(Self { cleanup: false, said: log::said("no reason was given") });
+        state.running = Arc::downgrade(&eal);
+        Ok((eal, started))
     }
 }
 
@@ -86,7 +114,7 @@ impl Drop for Eal {
         // A frame may still be on its way (in a ring of a worker that was stopped, on a thread that ends later), and dies
         // by writing to its pool. With `--in-memory`, rte_eal_cleanup leaves all memory mapped, so that stays sound.
         // With `--no-huge` it would unmap it; there, nothing is left that the end of the process doesn't clean up.
-        if self.hugepages {
+        if self.cleanup {
             // SAFETY: the environment runs, and all ports are closed, since each holds an Arc of it.
             unsafe { dpdk_sys::rte_eal_cleanup() };
         }

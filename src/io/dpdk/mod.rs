@@ -9,6 +9,8 @@ mod device;
 mod eal;
 mod error;
 mod frame;
+#[cfg(feature = "capsule")]
+pub(super) mod hosted;
 mod log;
 mod name;
 mod pool;

@@ -94,6 +94,21 @@ impl PacketPool {
         }
     }
 
+    /// The pool of packet buffers that another runtime has made under this name, if there is one. It must never be freed.
+    #[cfg(feature = "capsule")]
+    pub fn adopt(eal: &Arc<Eal>, name: &std::ffi::CStr) -> Option<Self> {
+        // SAFETY: the environment runs, and the name is a string.
+        let pool = unsafe { dpdk_sys::rte_mempool_lookup(name.as_ptr()) };
+        NonNull::new(pool).map(|pool| Self { pool, _eal: eal.clone() })
+    }
+
+    /// The NUMA node that it lies on.
+    #[cfg(feature = "capsule")]
+    pub fn socket(&self) -> i32 {
+        // SAFETY: the pool is never freed, and this number doesn't change once it is made.
+        unsafe { self.pool.as_ref() }.socket_id
+    }
+
     /// The pool, for DPDK.
     pub fn as_ptr(&self) -> *mut rte_mempool {
         self.pool.as_ptr()

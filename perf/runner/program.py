@@ -1,0 +1,45 @@
+"""Building and running the measuring program."""
+import json
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# Besides what building needs: testpmd.
+PACKAGES = ["dpdk"]
+
+
+class Failed(Exception):
+    """The program could not be built, or ended with an error."""
+
+
+def prepare(packages=()):
+    """Installs the packages that are missing."""
+    names = " ".join([*PACKAGES, *packages])
+    script = f'. scripts/setup.sh && steerage_packages "${{STEERAGE_PACKAGES[@]}}" {names} && steerage_rust && echo "PATH=$PATH"'
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise Failed("what it needs could not be installed")
+    return done.stdout.rpartition("PATH=")[2].strip()
+
+
+def build(packages=()):
+    """Path of the measuring program, as fresh as the sources."""
+    path = prepare(packages)
+    command = ["cargo", "build", "--release", "--locked", "--bench", "lab", "--message-format=json-render-diagnostics"]
+    done = subprocess.run(["env", f"PATH={path}", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise Failed("the measuring program doesn't build")
+    messages = [json.loads(text) for text in done.stdout.splitlines()]
+    made = [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "lab"]
+    if not made:
+        raise Failed("cargo built no measuring program")
+    return made[-1]
+
+
+def results(lab, arguments, take):
+    """Runs the program and gives each result to `take` as it comes."""
+    with subprocess.Popen([lab, *arguments], stdout=subprocess.PIPE, text=True) as running:
+        for text in running.stdout:
+            take(json.loads(text))
+    if running.returncode:
+        raise Failed(f"{Path(lab).name} {' '.join(arguments)} ended with {running.returncode}")

@@ -1,0 +1,527 @@
+//! What becomes of the packets of a tuple, and why: receiver, bucket, owner, real server, rewrite, way out.
+//!
+//! All nodes decide alike from the View, so one of them can tell what another decides: its own decision functions are asked in
+//! the other's place. What only a worker knows, its sessions and steering sessions, it is asked for ([`inquiry`]). The decisions
+//! are the path's own functions ([`steer`], [`select`], the parser); nothing here decides anything anew.
+
+mod answer;
+pub mod inquiry;
+mod reasons;
+mod tuple;
+
+pub use answer::{
+    Arrival, BucketSaid, By, Dropped, Explanation, NextHop, OwnerSaid, RealServerSaid, Receiver, Rewrite,
+    SessionSaid, Steered, TupleSaid, VirtualServerSaid,
+};
+pub use tuple::{Tuple, TupleError};
+
+use super::compile::{self, CompileError};
+use super::config::Config;
+use crate::base::limits::BUCKETS;
+use crate::base::time::TICK_SHIFT;
+use crate::base::{Incarnation, Instant, Mac, NodeId, RealServerId, SnatId, WorkerId};
+use crate::path::message::Known;
+use crate::path::meta::Meta;
+use crate::path::port::PortCaps;
+use crate::path::steer::{self, Decision, Destination};
+use crate::path::verdict::Verdict;
+use crate::path::{select, track};
+use crate::table::session::{Direction, Session};
+use crate::view::{Forward, HopId, Neighbour, Owner, Route, View};
+use crate::wire::backplane::Stage;
+use crate::wire::gue;
+use tuple::{protocol_name, socket};
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The tuple.
+    pub tuple: Tuple,
+    /// The node that receives the packet; none: the one that is asked.
+    pub receiver: Option<String>,
+}
+
+/// Why there is no explanation.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// A receiver that the cluster doesn't have.
+    #[error("receiver \"{name}\" is no node of the cluster: {}", .nodes.join(", "))]
+    NoSuchNode {
+        /// What was asked for.
+        name: String,
+        /// Those that there are.
+        nodes: Vec<String>,
+    },
+    /// The files are fine, but don't make a View.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// Too many open questions.
+    #[error("too many explanations are under way: try again")]
+    Crowded,
+    /// A worker with a full channel.
+    #[error("worker {0} has too many commands waiting to be asked: it is stuck, or overloaded")]
+    Busy(WorkerId),
+    /// A worker that doesn't answer.
+    #[error(
+        "worker {0} did not answer within {limit} s: it is stuck, or overloaded",
+        limit = inquiry::WORKER_PATIENCE.as_secs()
+    )]
+    Silent(WorkerId),
+}
+
+impl ExplainError {
+    /// Whether the question was wrong, and not the node's state.
+    pub fn is_wrong_question(&self) -> bool {
+        matches!(self, Self::NoSuchNode { .. })
+    }
+}
+
+/// The facts of a request's packet under this View; none if no packet with this tuple passes the parser.
+pub fn meta(view: &View, request: &Request) -> Result<Meta, Verdict> {
+    request.tuple.meta(view.hash_key)
+}
+
+/// The explanation that a node's files give: for a fresh flow, with no neighbour known.
+///
+/// # Errors
+/// [`ExplainError`], if the receiver is none or the configuration can't be compiled.
+pub fn offline(config: &Config, request: &Request) -> Result<Explanation, ExplainError> {
+    let caps: Vec<_> = config
+        .ports
+        .iter()
+        .map(|p| PortCaps { mac: Mac([0; 6]), mtu: p.device.mtu, tx_ipv4_checksum: false })
+        .collect();
+    let view = compile::compile(config, Incarnation(0), &caps)?;
+    explain(&view, config, request, None, Instant::ZERO)
+}
+
+/// The explanation that a node gives whose workers were asked, each of them, at `now`. (`known` is none if they weren't.)
+///
+/// # Errors
+/// [`ExplainError::NoSuchNode`].
+pub fn explain(
+    view: &View,
+    config: &Config,
+    request: &Request,
+    known: Option<&[Known]>,
+    now: Instant,
+) -> Result<Explanation, ExplainError> {
+    let receiver = match &request.receiver {
+        None => view.me,
+        Some(name) => node_named(view, name)?,
+    };
+    let key = *request.tuple.key();
+    let mut said = Explanation {
+        tuple: TupleSaid {
+            protocol: request.tuple.protocol(),
+            source: socket(key.src, key.src_port),
+            destination: socket(key.dst, key.dst_port),
+        },
+        told_by: view.this_node().name.clone(),
+        live: known.is_some(),
+        view: view.version,
+        receiver: Receiver {
+            node: view.nodes[receiver.index()].name.clone(),
+            workers: Vec::new(),
+            worker: None,
+            why: reasons::receiver(request.receiver.is_some(), known.is_some()),
+        },
+        virtual_server: None,
+        hash: None,
+        bucket: None,
+        owner: None,
+        session: None,
+        real_server: None,
+        rewrite: None,
+        next_hop: None,
+        dropped: None,
+        notes: Vec::new(),
+    };
+    match meta(view, request) {
+        Err(verdict) => said.dropped = Some(reasons::dropped(verdict, view, &key)),
+        Ok(meta) => {
+            said.hash = Some(format!("{:#018x}", meta.hash.0));
+            Asked { view, config, meta, receiver, known: known.unwrap_or_default(), now, said: &mut said }
+                .tell();
+        }
+    }
+    Ok(said)
+}
+
+fn node_named(view: &View, name: &str) -> Result<NodeId, ExplainError> {
+    let at = view.nodes.iter().position(|node| node.name == name);
+    at.map(|i| NodeId(i as u16)).ok_or_else(|| ExplainError::NoSuchNode {
+        name: name.to_owned(),
+        nodes: view.nodes.iter().map(|node| node.name.clone()).collect(),
+    })
+}
+
+/// What a receiving worker does with the packet.
+struct Received {
+    by: By,
+    owner: Result<Owner, Verdict>,
+}
+
+/// An explanation under way.
+struct Asked<'a> {
+    view: &'a View,
+    config: &'a Config,
+    meta: Meta,
+    receiver: NodeId,
+    /// What the workers of this node know; empty if they weren't asked.
+    known: &'a [Known],
+    now: Instant,
+    said: &'a mut Explanation,
+}
+
+impl Asked<'_> {
+    fn tell(&mut self) {
+        let received = self.receive();
+        self.destination();
+        let owner = match received.owner {
+            Ok(owner) => owner,
+            Err(verdict) => return self.drop(verdict),
+        };
+        self.owner(owner, received.by);
+        self.at_owner(owner);
+    }
+
+    /// The View as another node has it, as far as steering asks: all but a node's own addresses is the same.
+    fn in_place_of(&self, node: NodeId) -> View {
+        View { me: node, ..self.view.clone() }
+    }
+
+    fn drop(&mut self, verdict: Verdict) {
+        self.said.dropped = Some(reasons::dropped(verdict, self.view, &self.meta.key));
+    }
+
+    fn node_name(&self, node: NodeId) -> String {
+        self.view.nodes[node.index()].name.clone()
+    }
+
+    /// The receiver's part: sessions, steering sessions, else the tuple.
+    fn receive(&mut self) -> Received {
+        let view = self.in_place_of(self.receiver);
+        if self.receiver != self.view.me || self.known.is_empty() {
+            return Received { by: By::Tuple, owner: self.by_tuple(&view, WorkerId(0)) };
+        }
+        let mut chosen: Option<(WorkerId, Received)> = None;
+        for known in self.known {
+            let received = self.receive_at(&view, known);
+            self.said.receiver.workers.push(Arrival {
+                id: known.worker.0,
+                by: received.by,
+                node: received.owner.ok().map(|owner| self.node_name(owner.node)),
+                worker: received.owner.ok().map(|owner| owner.worker.0),
+            });
+            if matches!(known.steering, Some(s) if !steer::lives(&view, &s)) {
+                self.said.notes.push(reasons::void(known.worker));
+            }
+            // Of several workers that of the session tells most, then one that remembers.
+            if chosen.as_ref().is_none_or(|(_, best)| received.by.rank() < best.by.rank()) {
+                chosen = Some((known.worker, received));
+            }
+        }
+        let (worker, received) =
+            chosen.unwrap_or((WorkerId(0), Received { by: By::Tuple, owner: Err(Verdict::NoOwner) }));
+        self.said.receiver.worker = (received.by != By::Tuple).then_some(worker.0);
+        received
+    }
+
+    fn receive_at(&self, view: &View, known: &Known) -> Received {
+        let me = known.worker;
+        match (known.session, known.steering) {
+            (Some(_), _) => Received { by: By::Session, owner: Ok(Owner { node: view.me, worker: me }) },
+            (None, Some(steering)) if view.steering_cache && steer::lives(view, &steering) => {
+                let owner = Owner { node: steering.node, worker: steering.worker };
+                Received { by: By::SteeringSession, owner: Ok(owner) }
+            }
+            _ => Received { by: By::Tuple, owner: self.by_tuple(view, me) },
+        }
+    }
+
+    /// Whom worker `me` of the View's node gives the packet to.
+    fn by_tuple(&self, view: &View, me: WorkerId) -> Result<Owner, Verdict> {
+        match steer::by_tuple(view, me, &self.meta) {
+            Ok(Decision::Open(_) | Decision::Stateless(_)) => Ok(Owner { node: view.me, worker: me }),
+            Ok(Decision::Worker(worker)) => Ok(Owner { node: view.me, worker }),
+            Ok(Decision::Node(owner)) => Ok(owner),
+            // A reply at home: that its session is missing is for the owner to say.
+            Err(Verdict::NoSession) => Ok(Owner { node: view.me, worker: me }),
+            Err(verdict) => Err(verdict),
+        }
+    }
+
+    /// Virtual server and bucket.
+    fn destination(&mut self) {
+        let key = &self.meta.key;
+        let bucket = match steer::destination(self.view, &self.meta) {
+            Ok(Destination::Service(id)) => {
+                let server = &self.view.services.virtual_servers[id.index()];
+                self.said.virtual_server = Some(VirtualServerSaid {
+                    name: server.name.clone(),
+                    address: socket(server.address, server.port),
+                    forward: server.forward,
+                    ingress: server.ingress,
+                    group: self.view.services.groups[server.group.index()].name.clone(),
+                    why: format!(
+                        "it has the packet's destination, port and protocol, {}",
+                        protocol_name(key.protocol)
+                    ),
+                });
+                let number = self.meta.hash.bucket().0;
+                BucketSaid {
+                    number,
+                    why: format!("the tuple's hash, finalised for buckets, modulo {BUCKETS}"),
+                }
+            }
+            Ok(Destination::Reply(_)) => {
+                let number = crate::view::snat_bucket(key.dst_port).0;
+                BucketSaid { number, why: reasons::reply_bucket(key) }
+            }
+            Err(_) => return,
+        };
+        self.said.bucket = Some(bucket);
+    }
+
+    fn owner(&mut self, owner: Owner, by: By) {
+        let view = self.view;
+        let stateless = matches!(
+            steer::by_tuple(&self.in_place_of(self.receiver), owner.worker, &self.meta),
+            Ok(Decision::Stateless(_))
+        );
+        let mine = owner.node == view.me;
+        let core = || self.config.workers.cores.get(owner.worker.index()).copied();
+        let steered = (owner.node != self.receiver).then(|| {
+            let [from, to] = [self.receiver, owner.node].map(|node| view.nodes[node.index()].backplane);
+            let hop = view.nodes[owner.node.index()].hop.filter(|_| self.receiver == view.me);
+            Steered {
+                source: socket(from, self.meta.hash.outer_port()),
+                destination: socket(to, view.data_port + owner.worker.0),
+                next_hop: hop
+                    .map(|hop| self.hop(hop, "the owner's address is on the backplane's link".into())),
+            }
+        });
+        let why =
+            if stateless { reasons::LOCAL.to_owned() } else { reasons::owner(view, &self.meta, owner, by) };
+        if !view.nodes[owner.node.index()].up && !self.known.is_empty() {
+            self.said.notes.push(reasons::down(&self.node_name(owner.node)));
+        }
+        self.said.owner = Some(OwnerSaid {
+            node: self.node_name(owner.node),
+            worker: (!stateless).then_some(owner.worker.0),
+            core: if mine && !stateless { core() } else { None },
+            steered,
+            why,
+        });
+    }
+
+    /// What the owner does.
+    fn at_owner(&mut self, owner: Owner) {
+        let mine = owner.node == self.view.me;
+        if mine && let Some((client, direction, session)) = self.session_of(owner.worker) {
+            return self.by_session(&client, direction, &session);
+        }
+        if !mine && !self.known.is_empty() {
+            self.said.notes.push(reasons::ask_owner(&self.node_name(owner.node)));
+        }
+        let stage = if owner.node == self.receiver { self.meta.stage } else { Stage::Owner };
+        let meta = Meta { stage, ..self.meta };
+        match steer::by_tuple(&self.in_place_of(owner.node), owner.worker, &meta) {
+            Ok(Decision::Open(id) | Decision::Stateless(id)) => {
+                match select::real_server(self.view, id, meta.hash) {
+                    Ok(real) => self.fresh(owner.node, real),
+                    Err(verdict) => self.drop(verdict),
+                }
+            }
+            // The owner's own View would have it elsewhere, and a steered packet goes no further.
+            Ok(Decision::Worker(_) | Decision::Node(_)) => self.drop(Verdict::StageExhausted),
+            Err(Verdict::NoSession) if !mine || self.known.is_empty() => {
+                self.said.notes.push(reasons::reply_elsewhere(&self.node_name(owner.node), !mine));
+            }
+            Err(verdict) => self.drop(verdict),
+        }
+    }
+
+    fn session_of(&self, worker: WorkerId) -> Option<(crate::base::FlowKey, Direction, Session)> {
+        self.known.iter().find(|known| known.worker == worker).and_then(|known| known.session)
+    }
+
+    /// A session's choice.
+    fn by_session(&mut self, client: &crate::base::FlowKey, direction: Direction, session: &Session) {
+        let view = self.view;
+        let real = &view.services.real_servers[session.real.index()];
+        let server = &view.services.virtual_servers[real.virtual_server.index()];
+        let seconds = |ticks: u32| (u64::from(ticks) << TICK_SHIFT) as f64 / 1e9;
+        self.said.session = Some(SessionSaid {
+            state: reasons::state(session.state),
+            direction: if direction == Direction::Forward { "forward" } else { "reply" },
+            client: socket(client.src, client.src_port),
+            virtual_server: socket(client.dst, client.dst_port),
+            idle_s: seconds(self.now.tick().since(session.last_seen)),
+            lifetime_s: seconds(track::lifetime(session, &view.timeouts, server)),
+        });
+        self.real_server(session.real, view.hash_key.flow(client), reasons::SESSION_HAS_IT);
+        if track::over(session) && client.protocol == server.protocol.number() {
+            self.said.notes.push(reasons::next_connection(session.snat_port != 0));
+        }
+        let way = match direction {
+            Direction::Forward if session.snat_port != 0 => {
+                let snat = view.services.snats[session.snat.index()].address;
+                self.said.rewrite = Some(Rewrite::Nat {
+                    source: socket(snat, session.snat_port),
+                    destination: socket(real.address, real.port),
+                    why: reasons::NAT_SESSION.to_owned(),
+                });
+                self.to_server(session.real)
+            }
+            Direction::Forward => {
+                self.said.rewrite = self.without_nat(server.forward, session.real, true);
+                self.to_server(session.real)
+            }
+            Direction::Reply => {
+                self.said.rewrite = Some(Rewrite::Nat {
+                    source: socket(client.dst, client.dst_port),
+                    destination: socket(client.src, client.src_port),
+                    why: reasons::NAT_REPLY.to_owned(),
+                });
+                self.by_routes(client.src)
+            }
+        };
+        self.leave(way);
+    }
+
+    /// What a flow without a session gets.
+    fn fresh(&mut self, owner: NodeId, real: RealServerId) {
+        let view = self.view;
+        let server = &view.services.real_servers[real.index()];
+        let virtual_server = &view.services.virtual_servers[server.virtual_server.index()];
+        self.real_server(real, self.meta.hash, reasons::MAGLEV);
+        if virtual_server.forward == Forward::Nat {
+            let (sources, own) = self.snats(owner, real);
+            if sources.is_empty() {
+                return self.drop(Verdict::SnatExhausted);
+            }
+            let class = self.meta.hash.bucket().0;
+            self.said.rewrite = Some(Rewrite::NatNew {
+                sources: sources.iter().map(|id| view.services.snats[id.index()].address.ip()).collect(),
+                own,
+                port_class: class,
+                ports: select::ports(self.meta.hash.bucket()).collect(),
+                destination: socket(server.address, server.port),
+                why: reasons::NAT_NEW.to_owned(),
+            });
+            if self.meta.tcp_flags != 0 {
+                self.said.notes.push(reasons::NEEDS_SYN.to_owned());
+            }
+        } else {
+            self.said.rewrite = self.without_nat(virtual_server.forward, real, owner == view.me);
+        }
+        if owner == view.me {
+            let way = self.to_server(real);
+            self.leave(way);
+        }
+    }
+
+    /// SNAT addresses as node `owner` tries them for a real server, and how many are its own.
+    fn snats(&self, owner: NodeId, real: RealServerId) -> (Vec<SnatId>, usize) {
+        let services = &self.view.services;
+        let server = &services.real_servers[real.index()];
+        let group = &services.groups[services.virtual_servers[server.virtual_server.index()].group.index()];
+        let of_family = |id: &&SnatId| services.snats[id.index()].address.is_v4() == server.address.is_v4();
+        let (mut own, others): (Vec<_>, Vec<_>) =
+            group.snats.iter().filter(of_family).partition(|id| services.snats[id.index()].node == owner);
+        let count = own.len();
+        own.extend(others);
+        (own, count)
+    }
+
+    fn real_server(&mut self, id: RealServerId, hash: crate::base::FlowHash, why: &str) {
+        let services = &self.view.services;
+        let real = &services.real_servers[id.index()];
+        let maglev = &services.virtual_servers[real.virtual_server.index()].maglev;
+        let before = services.real_servers[..id.index()].iter();
+        let place = before.filter(|r| r.virtual_server == real.virtual_server).count();
+        let config = self.config.virtual_servers.get(real.virtual_server.index());
+        self.said.real_server = Some(RealServerSaid {
+            name: real.name.clone(),
+            address: socket(real.address, real.port),
+            weight: config.and_then(|v| v.real_servers.get(place)).map_or(0, |r| r.weight),
+            slot: maglev.slot(hash.slot()),
+            slots: maglev.slots(),
+            own_slots: maglev.iter().filter(|of| *of == id).count(),
+            why: why.to_owned(),
+        });
+    }
+
+    /// The rewriting of methods without NAT. `mine`: this node does it.
+    fn without_nat(&self, forward: Forward, real: RealServerId, mine: bool) -> Option<Rewrite> {
+        let server = &self.view.services.real_servers[real.index()];
+        let outer_source = mine.then(|| server.tunnel_source.ip());
+        let outer_destination = server.address.ip();
+        let why = reasons::method(forward).to_owned();
+        Some(match forward {
+            Forward::Nat => return None,
+            Forward::DsrL2 => Rewrite::DsrL2 { why },
+            Forward::Ipip => Rewrite::Ipip { outer_source, outer_destination, why },
+            Forward::Gue => Rewrite::Gue {
+                outer_source,
+                outer_destination,
+                outer_source_port: self.meta.hash.outer_port(),
+                outer_destination_port: gue::PORT,
+                why,
+            },
+        })
+    }
+
+    fn leave(&mut self, way: Result<NextHop, Verdict>) {
+        match way {
+            Ok(hop) => {
+                if hop.mac.is_none() && !self.known.is_empty() {
+                    self.said.notes.push(reasons::unresolved(&hop));
+                }
+                self.said.next_hop = Some(hop);
+            }
+            Err(verdict) => self.drop(verdict),
+        }
+    }
+
+    fn to_server(&self, real: RealServerId) -> Result<NextHop, Verdict> {
+        let server = &self.view.services.real_servers[real.index()];
+        let hop = server.hop.ok_or(Verdict::NoRoute)?;
+        Ok(self.hop(hop, reasons::hop_to(server.address, self.view.hops[hop.0 as usize].address)))
+    }
+
+    fn by_routes(&self, address: crate::base::Addr) -> Result<NextHop, Verdict> {
+        match self.view.services.routes.lookup(address).ok_or(Verdict::NoRoute)? {
+            Route::Via(hop) => {
+                Ok(self.hop(hop, reasons::hop_to(address, self.view.hops[hop.0 as usize].address)))
+            }
+            Route::OnLink(interface) => {
+                let neighbour = Neighbour { interface, address };
+                Ok(self.neighbour(neighbour, self.view.mac_of(neighbour), reasons::hop_to(address, address)))
+            }
+        }
+    }
+
+    fn hop(&self, id: HopId, why: String) -> NextHop {
+        let hop = &self.view.hops[id.0 as usize];
+        self.neighbour(Neighbour { interface: hop.interface, address: hop.address }, hop.mac, why)
+    }
+
+    fn neighbour(&self, neighbour: Neighbour, mac: Option<Mac>, why: String) -> NextHop {
+        let interface = &self.view.services.interfaces[neighbour.interface.index()];
+        let port = self.config.ports.get(interface.port.index());
+        NextHop {
+            address: neighbour.address.ip(),
+            mac: mac.map(|mac| mac.to_string()),
+            interface: interface.name.clone(),
+            vlan: interface.vlan,
+            port: port.map_or_else(String::new, |p| p.device.name.clone()),
+            why,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+"""The performance laboratory itself: what it writes, what it compares, and how it refuses. No figure is judged here."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN, STAGES = ROOT / "perf" / "run", ROOT / "perf" / "stages"
+PRODUCT = ["dsr_ipip", "dsr_gue", "dsr_l2", "dsr_session", "nat_hit", "nat_reply", "nat_new", "steered_out", "steered_in"]
+LIMITS = ["io_only", "limit_stateless", "limit_hit"]
+FIELDS = {
+    "name", "family", "flows", "io", "ns_per_packet", "spread", "mpps", "ratio_to_limit",
+    "p50_turn_ns", "p99_turn_ns", "max_turn_ns",
+}  # fmt: skip
+FLOWS = 4096
+
+
+def run(program, *arguments):
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=900, check=False)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """All rows with few flows, measured once: what they wrote, and what they printed."""
+    path = tmp_path_factory.mktemp("perf") / "p.json"
+    rows, printed, whole = [], "", {}
+    for narrowed in (["--io", "memory"], ["--io", "null", "--family", "ipv4"]):
+        done = run(RUN, "--quick", "--flows", FLOWS, "--json", path, *narrowed)
+        assert done.returncode == 0, done.stderr
+        whole = json.loads(path.read_text())
+        rows += whole["rows"]
+        printed += done.stdout
+    return dict(whole, rows=rows), printed
+
+
+def row(result, name, family, io):
+    found = [r for r in result[0]["rows"] if (r["name"], r["family"], r["io"]) == (name, family, io)]
+    assert len(found) == 1, f"{len(found)} rows {name} {family} {io}"
+    return found[0]
+
+
+def test_every_row_is_there_and_makes_sense(result):
+    for io, families in [("memory", ["ipv4", "ipv6"]), ("null", ["ipv4"])]:
+        for family in families:
+            for name in PRODUCT + LIMITS:
+                r = row(result, name, family, io)
+                assert FIELDS <= r.keys(), name
+                assert r["flows"] == FLOWS
+                assert 1 < r["ns_per_packet"] < 20_000, r
+                assert 0 <= r["spread"] < r["ns_per_packet"], r
+                assert r["mpps"] == pytest.approx(1e3 / r["ns_per_packet"], rel=0.01)
+                # A turn has 32 packets.
+                assert 32 < r["p50_turn_ns"] <= r["p99_turn_ns"] <= r["max_turn_ns"], r
+                assert r["p50_turn_ns"] == pytest.approx(32 * r["ns_per_packet"], rel=0.8), r
+                assert name in result[1]
+            for name, limit in [("dsr_ipip", "limit_stateless"), ("nat_hit", "limit_hit"), ("steered_in", "limit_hit")]:
+                mine, bare = row(result, name, family, io), row(result, limit, family, io)
+                ratio = mine["ns_per_packet"] / bare["ns_per_packet"]
+                assert mine["ratio_to_limit"] == pytest.approx(ratio, rel=0.5), (mine, bare)
+                assert bare["ratio_to_limit"] is None
+            assert row(result, "nat_new", family, io)["ratio_to_limit"] is None
+            cheapest = row(result, "io_only", family, io)["ns_per_packet"]
+            assert all(row(result, n, family, io)["ns_per_packet"] > cheapest for n in PRODUCT + LIMITS[1:])
+
+
+def test_testpmd_two_workers_and_bytes(result):
+    testpmd = row(result, "testpmd_macswap", None, "null")
+    assert FIELDS <= testpmd.keys() and 1 < testpmd["ns_per_packet"] < 1000
+    for family in ["ipv4", "ipv6"]:
+        pair = row(result, "two_workers", family, "memory")
+        assert FIELDS <= pair.keys()
+        assert 0.5 < pair["speedup"] < 3 if pair["speedup"] else pair["reason"]
+    names = {f"{kind}_{family}" for kind in ["dsr", "nat", "steering"] for family in ["ipv4", "ipv6"]}
+    assert result[0]["bytes_per_flow"].keys() == names
+    for name, value in result[0]["bytes_per_flow"].items():
+        assert 40 < value < 200, name
+        assert value == pytest.approx(result[0]["bytes_per_flow_measured"][name], rel=0.03)
+    assert {"cpu", "cores", "kernel", "memory_bytes", "load"} <= result[0]["machine"].keys()
+
+
+@pytest.mark.parametrize(("factor", "code"), [(0.1, 1), (10, 0)])
+def test_compare(result, tmp_path, factor, code):
+    """The earlier run was ten times as fast, or ten times as slow."""
+    old = dict(result[0], rows=[dict(r) for r in result[0]["rows"]])
+    for r in old["rows"]:
+        r["ns_per_packet"] = (r["ns_per_packet"] or 1) * factor
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    done = run(RUN, "--quick", "--flows", FLOWS, "--io", "memory", "--family", "ipv4", "dsr_l2", "--compare", path)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert ("SLOWER" in done.stdout) == (code == 1)
+    assert "1 rows compared" in done.stdout
+
+
+def test_what_counts_as_slower(capsys):
+    sys.path.insert(0, str(ROOT / "perf"))
+    from runner import compare
+
+    new = {"name": "x", "family": "ipv4", "flows": 1, "io": "memory", "spread": 2.0}
+    old = {("x", "ipv4", 1, "memory"): (100.0, 5.0)}
+    for ns, code, mark in [(104, 0, None), (106, 0, "*"), (114.9, 0, "*"), (115.1, 1, "SLOWER"), (50, 0, None)]:
+        assert compare.report(old, [dict(new, ns_per_packet=ns)]) == code, ns
+        line = next(text for text in capsys.readouterr().out.splitlines() if text.startswith("x "))
+        assert line.endswith(mark or f"{ns / 100:.2f}"), line
+    assert compare.report(old, [dict(new, name="y", ns_per_packet=1)]) == 1, "nothing was compared"
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "said"),
+    [
+        (RUN, ["dsr_upside_down"], 'no row "dsr_upside_down"'),
+        (RUN, ["--flows", "0"], "--flows must be"),
+        (RUN, ["--flows", "many"], "invalid int value"),
+        (RUN, ["--family", "ipx"], "invalid choice"),
+        (RUN, ["--json", "/nonexistent/p.json"], "no such directory"),
+        (RUN, ["--compare", "/nonexistent.json"], "No such file"),
+        (RUN, ["--compare", str(Path(__file__))], "no results of perf/run"),
+        (STAGES, ["upside_down"], "invalid choice"),
+        (STAGES, ["--turns", "0"], "must be from 1"),
+    ],
+)
+def test_bad_arguments(program, arguments, said):
+    done = run(program, *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_stages():
+    done = run(STAGES, "nat_hit", "--flows", "1", "--turns", "50", "--lines", "3")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"ns of a stage by (samples|share)", done.stdout)
+    rows = re.findall(r"^(\w[\w ]*?) +([\d.]+) +([\d.]+) +([\d.]+)%$", done.stdout, re.MULTILINE)
+    table = {name: (float(instructions), float(ns), float(share)) for name, instructions, ns, share in rows}
+    everything = table.pop("all")
+    for i in range(3):
+        assert sum(values[i] for values in table.values()) == pytest.approx(everything[i], rel=0.05)
+    for name in ["io", "parse", "hash", "lookup", "rewrite", "egress"]:
+        assert table[name][0] > 1, f"{name} takes instructions"
+    # Each packet is attributed: what belongs to no stage is little.
+    assert table.get("other", (0, 0, 0))[0] < 0.1 * everything[0]
+    assert len(re.findall(r"^ +[\d.]+ +[\d.]+  \w.*: ", done.stdout, re.MULTILINE)) == 3
+
+
+def test_a_stage_is_the_file_that_the_code_stands_in():
+    sys.path.insert(0, str(ROOT / "perf"))
+    from runner import profile
+
+    std, turn = ("core::num::add", "/rustc/x/core/src/num.rs:1"), ("turn", "src/path/worker.rs:9")
+    sip, flow = ("round", "src/base/hash.rs:3"), ("find", "src/table/flow.rs:8")
+    for frames, stage in [
+        ([std, sip, ("packet", "src/path/select.rs:1"), turn], "hash"),
+        ([std, ("read", "src/wire/ipv4.rs:2"), ("packet", "src/path/parse.rs:4"), turn], "parse"),
+        ([("write", "src/wire/ipv4.rs:2"), ("forward", "src/path/rewrite.rs:4"), turn], "rewrite"),
+        ([std, flow, turn], "lookup"),
+        ([flow, ("sweep", "src/path/worker.rs:300"), turn], "timers"),
+        ([std, turn], "turn"),
+        ([std], "other"),
+        ([("sum", "src/wire/checksum.rs:9")], "rewrite"),
+    ]:
+        assert profile.stage(frames) == stage, frames
