@@ -1,6 +1,7 @@
 //! The `sim` command: worlds of the simulator, one by its seed or many.
 
 use clap::{ArgGroup, Parser};
+use std::io::Write;
 use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,18 +44,19 @@ fn bug(text: &str) -> Result<Bug, String> {
 
 fn main() -> ExitCode {
     let Arguments { seed, seeds, plant } = Arguments::parse();
-    let fine = match (seed, seeds) {
+    let (text, fine) = match (seed, seeds) {
         (Some(seed), _) => one(seed, plant),
         (None, Some((first, last))) => many(first, last, plant),
-        (None, None) => false, // clap has refused that
+        (None, None) => (String::new(), false), // clap has refused that
     };
-    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let written = std::io::stdout().write_all(text.as_bytes()).is_ok();
+    if fine && written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn one(seed: u64, plant: Option<Bug>) -> bool {
+/// What there is to say of one world, and whether all was as it must be.
+fn one(seed: u64, plant: Option<Bug>) -> (String, bool) {
     let outcome = sim::run(seed, plant);
-    println!("{outcome}");
-    outcome.violation.is_none()
+    (format!("{outcome}\n"), outcome.violation.is_none())
 }
 
 /// What the worlds of many seeds add up to.
@@ -67,7 +69,8 @@ struct Sum {
     failed: Vec<Outcome>,
 }
 
-fn many(first: u64, last: u64, plant: Option<Bug>) -> bool {
+/// The same of many.
+fn many(first: u64, last: u64, plant: Option<Bug>) -> (String, bool) {
     let begin = Instant::now();
     let next = AtomicU64::new(0);
     let sum = Mutex::new(Sum::default());
@@ -93,8 +96,8 @@ fn many(first: u64, last: u64, plant: Option<Bug>) -> bool {
     });
     let mut sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     sum.failed.sort_by_key(|outcome| outcome.seed);
-    println!(
-        "seeds {first}..{last} in {:.1} s: {} packets sent by hosts; {} frames lost, {} doubled, {} damaged",
+    let mut text = format!(
+        "seeds {first}..{last} in {:.1} s: {} packets sent by hosts; {} frames lost, {} doubled, {} damaged\n",
         begin.elapsed().as_secs_f64(),
         sum.sent,
         sum.lost,
@@ -103,11 +106,11 @@ fn many(first: u64, last: u64, plant: Option<Bug>) -> bool {
     );
     for outcome in &sum.failed {
         let violation = outcome.violation.as_ref().map(ToString::to_string).unwrap_or_default();
-        println!("  seed {}: {}", outcome.seed, violation.lines().next().unwrap_or_default());
+        text += &format!("  seed {}: {}\n", outcome.seed, violation.lines().next().unwrap_or_default());
     }
-    match sum.failed.first() {
-        None => println!("ok"),
-        Some(outcome) => println!("{} seeds failed; the first is\n{outcome}", sum.failed.len()),
-    }
-    sum.failed.is_empty()
+    text += &match sum.failed.first() {
+        None => "ok\n".to_string(),
+        Some(outcome) => format!("{} seeds failed; the first is\n{outcome}\n", sum.failed.len()),
+    };
+    (text, sum.failed.is_empty())
 }

@@ -132,13 +132,26 @@ pub struct Tally {
 /// A part that has read the clock and then lost its core, and until when.
 pub type Sleep = Option<(Instant, Instant)>;
 
+/// A frame in a worker's front queue that another owns.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Which one of all frames given to that queue.
+    pub number: u64,
+    /// The hash of its tuple.
+    pub hash: u64,
+    /// The owner's node.
+    pub owner: usize,
+    /// The flow of which it is an undamaged packet.
+    pub flow: Option<u32>,
+}
+
 /// What a worker must decide by hashing.
 #[derive(Debug, Default)]
 pub struct Hashing {
     /// Frames given to its front queue so far.
     pub queued: u64,
-    /// Of those, the numbers of the ones for which it can't have a valid decision.
-    pub due: VecDeque<u64>,
+    /// Of those, the ones that it has not taken yet and isn't the owner of.
+    pub waiting: VecDeque<Waiting>,
     /// Tuples that it has seen, by hash, and in which life of their owner.
     pub seen: BTreeSet<(u64, u32)>,
 }

@@ -214,7 +214,7 @@ impl Plan {
     pub fn draw(seed: u64) -> Self {
         let rng = &mut Rng::new(mix(seed));
         let calm = one_in(rng, 4);
-        let faulty = ms(between(rng, 1500, 3000));
+        let faulty = ms(between(rng, 2000, 4000));
         let step = Duration::from_micros([500, 1000, 2000][rng.below(3) as usize]);
         let workers = if one_in(rng, 8) { 1 } else { 2 };
         let mut restarts = Vec::new();
@@ -224,8 +224,8 @@ impl Plan {
                 let dies = ms(700 * (i as u64 + 1) + rng.below(300));
                 let change = match rng.below(8) {
                     0 | 1 => Change::Workers,
-                    2 => Change::Weights,
-                    3 => Change::Servers,
+                    2 | 3 => Change::Weights,
+                    4 | 5 => Change::Servers,
                     _ => Change::None,
                 };
                 restarts.push(Restart {
@@ -249,7 +249,7 @@ impl Plan {
             stall: ms(between(rng, 5, 150)),
             faulty,
             restarts,
-            flows: (0..between(rng, 40, 100)).map(|i| flow(rng, i as usize, faulty)).collect(),
+            flows: (0..between(rng, 60, 140)).map(|i| flow(rng, i as usize, faulty)).collect(),
         };
         debug_assert!(plan.stalls < ALL);
         plan
@@ -271,14 +271,14 @@ fn flow(rng: &mut Rng, index: usize, faulty: Duration) -> FlowPlan {
     let (v6, udp) = (one_in(rng, 2), one_in(rng, 2));
     // NAT is the way with state on both sides.
     let method = if one_in(rng, 3) { Method::Nat } else { Method::ALL[rng.below(5) as usize] };
-    let place = if index % 24 == 0 { Place::OnLink } else { Place::Away };
+    let place = if index.is_multiple_of(40) { Place::OnLink } else { Place::Away };
     let client = match (place, v6) {
         (Place::OnLink, _) => front(v6, 1),
         (Place::Away, true) => ip6(0xfd77, between(rng, 1, 20) as u8),
         (Place::Away, false) => Addr::v4([192, 168, 0, between(rng, 1, 20) as u8]),
     };
     // The index makes the port, so that no two flows are one.
-    let port = 1024 + (rng.below(500) * 128) as u16 + index as u16;
+    let port = 1024 + (rng.below(250) * 256) as u16 + index as u16;
     let protocol = if udp { protocol::UDP } else { protocol::TCP };
     FlowPlan {
         key: FlowKey::new(client, method.vip(v6), port, VIP_PORT, protocol),

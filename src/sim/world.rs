@@ -4,7 +4,7 @@
 //! servers. Behind the wires stand two switches, without memory: they know who has which Ethernet address. Clients and
 //! servers give a packet for the cluster to any node, as a router with many equal ways does.
 
-use super::cluster::{Appliance, back_mac, front_mac, node_of};
+use super::cluster::{Appliance, Hashing, Waiting, back_mac, front_mac, node_of};
 use super::host::{self, Lookup};
 use super::load::Flow;
 use super::oracle::{Arrival, Hop, Oracle, Oracles, TTL, Violation, time};
@@ -222,18 +222,18 @@ impl World {
             let mac = if back { back_mac(node) } else { front_mac(node) };
             if dst.is_multicast() || dst == mac {
                 debug_assert!(dst.is_multicast() || node_of(dst) == Some(node));
-                self.into_node(node, back, frame)?;
+                self.give_node(node, back, frame)?;
             }
         }
         for host in (0..HOSTS).filter(|h| !back && HOST + h != wire) {
             if dst.is_multicast() || dst == host_mac(host) {
-                self.into_host(host, frame, dst.is_multicast())?;
+                self.give_host(host, frame, dst.is_multicast())?;
             }
         }
         Ok(())
     }
 
-    fn into_node(&mut self, node: usize, back: bool, frame: &[u8]) -> Result<(), Violation> {
+    fn give_node(&mut self, node: usize, back: bool, frame: &[u8]) -> Result<(), Violation> {
         let spread = self.rng.next_u64() as usize;
         let Some(appliance) = &mut self.nodes[node] else {
             self.oracles.hop(frame, Hop::Dead(node as u8), self.now);
@@ -259,12 +259,10 @@ impl World {
         Err(self.oracles.violation(Oracle::Buffers, packet::number(frame), self.now, what))
     }
 
-    /// Notes whether a worker that is about to get a frame will have to hash it: if it never had its tuple since it heard of
-    /// its owner's present life, and isn't the owner.
+    /// Notes a frame of which a worker isn't the owner, by what stands in its node's files.
     fn expect_hash(appliance: &mut Appliance, node: usize, queue: usize, frame: &[u8], oracles: &Oracles) {
         let hashing = &mut appliance.hashing[queue];
         hashing.queued += 1;
-        let sure = !appliance.unsure && oracles.flow_of(frame).is_some_and(|flow| !oracles.disputed(flow));
         let Some(key) = packet::tuple(&frame[eth::HEADER_LEN..]) else { return };
         let (view, hash) = (&appliance.view, appliance.view.hash_key.flow(&key));
         let bucket = match view.services.owned.get(&key.dst) {
@@ -273,18 +271,40 @@ impl World {
             _ => return,
         };
         let Some(Owner { node: owner, worker }) = view.owner(GroupId(0), bucket) else { return };
-        let own = owner.index() == node;
-        if own && worker.index() == queue {
-            return;
+        if owner.index() != node || worker.index() != queue {
+            hashing.waiting.push_back(Waiting {
+                number: hashing.queued,
+                hash: hash.0,
+                owner: owner.index(),
+                flow: oracles.flow_of(frame),
+            });
         }
-        // Where it isn't sure what the worker knows or what the packet is, nothing is expected, now or later.
-        let now_known = if own { oracles.life(node) } else { appliance.known[owner.index()] };
-        let new = hashing.seen.insert((hash.0, now_known));
-        if !sure {
-            hashing.seen.insert((hash.0, oracles.life(owner.index())));
-        } else if new && now_known != 0 {
-            hashing.due.push_back(hashing.queued);
+    }
+
+    /// A worker has taken all up to frame `taken` of its front queue: how many of those it had to hash, because it never had
+    /// their tuples since it heard of their owner's present life.
+    fn had_to_hash(
+        appliance: &mut Appliance,
+        node: usize,
+        worker: usize,
+        taken: u64,
+        oracles: &Oracles,
+    ) -> u64 {
+        let Hashing { waiting, seen, .. } = &mut appliance.hashing[worker];
+        let mut expected = 0;
+        while let Some(&Waiting { hash, owner, flow, .. }) = waiting.front().filter(|w| w.number <= taken) {
+            waiting.pop_front();
+            let life = oracles.life(owner);
+            let known = if owner == node { life } else { appliance.known[owner] };
+            let new = seen.insert((hash, known));
+            // Where it isn't sure what the worker knows or what the packet is, nothing is expected, now or later.
+            if appliance.unsure || flow.is_none_or(|flow| oracles.disputed(flow)) {
+                seen.insert((hash, life));
+            } else if new && known != 0 {
+                expected += 1;
+            }
         }
+        expected
     }
 
     /// Takes note of which lives the nodes have heard of.
@@ -339,10 +359,8 @@ impl World {
             worker.turn(clock);
             let counters = worker.counters();
             let (taken, hashed) = (counters.rx.get(), counters.hashed.get() - hashed);
-            let due = &mut appliance.hashing[part].due;
-            let expected = due.iter().take_while(|number| **number <= taken).count();
-            due.drain(..expected);
-            if hashed < expected as u64 {
+            let expected = Self::had_to_hash(appliance, node, part, taken, &self.oracles);
+            if hashed < expected {
                 let what = format!(
                     "worker {part} of n{} has hashed {hashed} packets of a turn in which {expected} belong to nodes about \
                      whose present lives it can't have decided before",
@@ -381,7 +399,7 @@ impl World {
         Ok(())
     }
 
-    fn into_host(&mut self, host: usize, frame: &[u8], group: bool) -> Result<(), Violation> {
+    fn give_host(&mut self, host: usize, frame: &[u8], group: bool) -> Result<(), Violation> {
         match host::lookup(frame) {
             Some(Lookup::Question(target, asker, mac)) if has(host, target) => {
                 self.send(HOST + host, host::answer(host_mac(host), target, asker, mac));

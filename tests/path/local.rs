@@ -125,6 +125,24 @@ fn echo(client: &str, target: &str, to: usize) -> Vec<u8> {
     ethernet(front_mac(to), host_mac(src), &ip)
 }
 
+/// The management thread forgets who doesn't answer. While packets for it keep coming it must go on asking, or a client that
+/// missed the first questions would never be answered again.
+#[test]
+fn a_silent_neighbour_is_asked_for_as_long_as_packets_wait_for_it() {
+    let mut world = World::new(crate::world::single());
+    let known = |world: &mut World| {
+        let stats = world.stats(1);
+        stats.neighbours.iter().any(|n| n.address.to_string() == "10.10.0.3")
+    };
+    for _ in 0..25 {
+        world.inject(1, &echo("10.10.0.3", "10.99.0.1", 1));
+        world.run(200);
+    }
+    assert!(known(&mut world), "nobody asks for it any more");
+    world.run(5000);
+    assert!(!known(&mut world), "nothing waits for it");
+}
+
 #[test]
 fn echo_is_answered_for_vips_snat_and_interface_addresses() {
     let mut world = World::new(Spec::default());

@@ -27,7 +27,8 @@ fn a_steering_session_that_outlives_its_owners_life() {
 
 #[test]
 fn a_steered_packet_that_is_steered_again() {
-    found(Bug::StageIgnored, Oracle::Loop, &[]);
+    // What is taken for just received leaves a steering session behind, too.
+    found(Bug::StageIgnored, Oracle::Loop, &[Oracle::Steering]);
 }
 
 #[test]
