@@ -271,14 +271,6 @@ impl<P: Port> Egress<P> {
         }
     }
 
-    /// Has the management thread ask for a neighbour.
-    fn ask(&mut self, neighbour: Neighbour) {
-        if self.questions_left > 0 {
-            self.questions_left -= 1;
-            self.tell(Event::Resolve(neighbour));
-        }
-    }
-
     /// Whether a packet waits for that neighbour already; then it has been asked for, and the management thread asks again by
     /// itself for a while. Next hops of the configuration it asks for anyway.
     fn waits(&self, towards: Towards) -> bool {
