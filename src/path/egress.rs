@@ -194,19 +194,17 @@ impl<P: Port> Egress<P> {
         worker: u16,
         now: Instant,
     ) {
-        let room = adjacency.room();
-        if !frame.grow_front(room) {
+        let (len, l2) = adjacency.lengths();
+        if !frame.grow_front(len) {
             return self.drop(frame, Verdict::NoBuffer);
         }
         adjacency.write(frame.head_mut(), packet, worker);
-        let (len, l2) = adjacency.lengths();
-        let resolved = adjacency.reach == Reach::Yes;
-        // Of an unresolved neighbour's headers only those behind Ethernet's are right.
-        if !frame.shrink_front(room - if resolved { len } else { len - l2 }) {
-            return self.drop(frame, Verdict::NoBuffer);
-        }
-        if !resolved {
-            return self.hold(frame, towards, now);
+        if adjacency.reach != Reach::Yes {
+            // Of an unresolved neighbour's headers only those behind Ethernet's are right.
+            return match frame.shrink_front(l2) {
+                true => self.hold(frame, towards, now),
+                false => self.drop(frame, Verdict::NoBuffer),
+            };
         }
         self.transmit(adjacency.port, frame);
     }

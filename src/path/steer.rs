@@ -163,7 +163,9 @@ fn cached(view: &View, steering: &mut SteeringTable, meta: &Meta, now: Instant) 
         steering.remove(meta.hash, id);
         return None;
     }
-    session.last_seen = now.tick();
+    if session.last_seen != now.tick() {
+        session.last_seen = now.tick();
+    }
     Some(Owner { node: session.node, worker: session.worker })
 }
 

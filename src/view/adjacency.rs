@@ -11,8 +11,6 @@ use crate::wire::{gue, ipv4, protocol, udp};
 
 /// Ethernet, IPv6, UDP and the backplane's header, the longest that there are, rounded up.
 const ROOM: usize = 96;
-/// Headers are copied in pieces of so many bytes.
-const PIECE: usize = 16;
 
 /// Whether an adjacency leads anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +59,7 @@ pub struct Packet {
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 pub struct Adjacency {
-    /// The headers, at the end.
+    /// The headers.
     template: [u8; ROOM],
     len: u8,
     /// Bytes of the Ethernet header.
@@ -109,7 +107,7 @@ impl Adjacency {
         let l2 = eth::HEADER_LEN + if interface.vlan.is_some() { crate::wire::vlan::TAG_LEN } else { 0 };
         let len = l2 + outer_len + behind_len;
         let mut template = [0; ROOM];
-        let head = &mut template[ROOM - len..];
+        let head = &mut template[..len];
         let kind = if dst.is_v4() { ethertype::IPV4 } else { ethertype::IPV6 };
         eth::write(head, hop.mac.unwrap_or(Mac([0; 6])), interface.mac, interface.vlan, kind);
         let (next, ports) = match tunnel {
@@ -152,28 +150,19 @@ impl Adjacency {
         (usize::from(self.len), usize::from(self.l2))
     }
 
-    /// Bytes in front of the packet that [`Self::write`] overwrites: the headers are the last of them.
-    #[inline(always)]
-    pub fn room(&self) -> usize {
-        usize::from(self.len).next_multiple_of(PIECE)
-    }
-
-    /// Writes the headers into `out`, whose first [`Self::room`] bytes are those in front of `packet`. `worker` is added to
-    /// the outer UDP destination port.
+    /// Writes the headers into the first bytes of `out`, as many as [`Self::lengths`] says and behind which `packet` stands.
+    /// `worker` is added to the outer UDP destination port.
     #[inline(always)]
     pub fn write(&self, out: &mut [u8], packet: &Packet, worker: u16) {
-        let room = self.room();
-        // One copy of known length for each: most headers have two to four pieces.
-        match room / PIECE {
-            1 => self.copy::<16>(out),
-            2 => self.copy::<32>(out),
-            3 => self.copy::<48>(out),
-            4 => self.copy::<64>(out),
-            5 => self.copy::<80>(out),
-            _ => self.copy::<96>(out),
-        }
-        let head = &mut out[room - usize::from(self.len)..room];
         let (l2, len) = (usize::from(self.l2), usize::from(self.len));
+        let Some(head) = out.get_mut(..len) else { return };
+        // Two copies of known length, which overlap, for each range of lengths.
+        match len {
+            ..16 => self.copy::<8>(head),
+            16..=32 => self.copy::<16>(head),
+            33..=64 => self.copy::<32>(head),
+            _ => self.copy::<64>(head),
+        }
         let behind = len - l2;
         match self.outer {
             Outer::None => {
@@ -217,9 +206,14 @@ impl Adjacency {
         }
     }
 
+    /// Copies the template, whose length is `N` to 2 `N`.
     #[inline(always)]
-    fn copy<const N: usize>(&self, out: &mut [u8]) {
-        if let (Some(to), Some(from)) = (out.first_chunk_mut::<N>(), self.template.last_chunk::<N>()) {
+    fn copy<const N: usize>(&self, head: &mut [u8]) {
+        if let (Some(to), Some(from)) = (head.first_chunk_mut::<N>(), self.template.first_chunk::<N>()) {
+            *to = *from;
+        }
+        let end = self.template.get(..head.len()).and_then(<[u8]>::last_chunk::<N>);
+        if let (Some(to), Some(from)) = (head.last_chunk_mut::<N>(), end) {
             *to = *from;
         }
     }

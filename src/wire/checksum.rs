@@ -17,7 +17,8 @@ pub fn sum(bytes: &[u8]) -> u16 {
 #[inline(always)]
 pub fn sum_header(bytes: &[u8; 20]) -> u16 {
     let (words, _) = bytes.as_chunks::<4>();
-    fold(words.iter().map(|w| u64::from(u32::from_be_bytes(*w))).sum())
+    // As they lie in memory: the order of bytes is undone in the sum (RFC 1071 §2 (B)).
+    u16::from_be(fold(words.iter().map(|w| u64::from(u32::from_ne_bytes(*w))).sum()))
 }
 
 /// Folds a sum of 32-bit words to the sum of its 16-bit words, carries around the end.
@@ -44,7 +45,8 @@ pub fn pseudo_header(src: Addr, dst: Addr, protocol: u8, len: usize) -> u16 {
     add(addresses, fold(len as u64 + u64::from(protocol)))
 }
 
-/// How a rewrite changes a checksum: collects replaced words, then mends the field (RFC 1624 eqn. 3).
+/// How a rewrite changes a checksum: collects replaced words, then mends the field (RFC 1624 eqn. 3). The words are added as
+/// they lie in memory: the order of bytes is the same for all and undone at the end (RFC 1071 §2 (B)).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Delta(u64);
 
@@ -58,25 +60,31 @@ impl Delta {
     /// Two bytes on an even offset changed.
     #[inline(always)]
     pub fn word16(&mut self, old: u16, new: u16) {
-        self.0 += u64::from(!old) + u64::from(new);
+        self.0 += u64::from(!old.to_be()) + u64::from(new.to_be());
     }
 
     /// Four bytes on an even offset changed.
     #[inline(always)]
     pub fn word32(&mut self, old: u32, new: u32) {
+        self.in_memory(old.to_be(), new.to_be());
+    }
+
+    /// The same of words as they lie in memory.
+    #[inline(always)]
+    fn in_memory(&mut self, old: u32, new: u32) {
         self.0 += u64::from(!old) + u64::from(new);
     }
 
     /// An address changed to another of its family.
     #[inline(always)]
     pub fn addr(&mut self, old: Addr, new: Addr) {
-        let word = |a: &Addr, i: usize| u32::from_be_bytes([a.0[i], a.0[i + 1], a.0[i + 2], a.0[i + 3]]);
+        let word = |a: &Addr, i: usize| u32::from_ne_bytes([a.0[i], a.0[i + 1], a.0[i + 2], a.0[i + 3]]);
         if !old.is_v4() {
             for i in [0, 4, 8] {
-                self.word32(word(&old, i), word(&new, i));
+                self.in_memory(word(&old, i), word(&new, i));
             }
         }
-        self.word32(word(&old, 12), word(&new, 12));
+        self.in_memory(word(&old, 12), word(&new, 12));
     }
 
     /// The checksum field after the change. It is the one that a full computation gives (RFC 1624 §3: never 0xffff for
@@ -84,7 +92,7 @@ impl Delta {
     /// pseudo-header and an IPv4 header never are.
     #[inline(always)]
     pub fn apply(self, field: u16) -> u16 {
-        !fold(self.0 + u64::from(!field))
+        u16::from_be(!fold(self.0 + u64::from(!field.to_be())))
     }
 
     /// The same for UDP, whose zero means "no checksum" and stays, and whose computed zero is sent as all ones (RFC 768).
