@@ -14,29 +14,14 @@ uint16_t steerage_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **fram
 	return rte_eth_rx_burst(port, queue, frames, n);
 }
 
-uint16_t steerage_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t n, bool prepare)
+uint16_t steerage_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t n)
 {
-	uint16_t done = 0, refused = 0;
+	uint16_t sent = rte_eth_tx_burst(port, queue, frames, n);
 
-	while (done < n) {
-		/* What the driver can't send stops rte_eth_tx_prepare: those before it go out, it is freed, and on. */
-		uint16_t ready = prepare ? rte_eth_tx_prepare(port, queue, frames + done, n - done) : n - done;
-		uint16_t sent = ready > 0 ? rte_eth_tx_burst(port, queue, frames + done, ready) : 0;
-
-		done += sent;
-		if (done == n)
-			break;
-		if (sent < ready) {
-			/* The queue is full, or a stage of the driver is: trying again would be waiting. */
-			rte_pktmbuf_free_bulk(frames + done, n - done);
-			refused += n - done;
-			break;
-		}
-		rte_pktmbuf_free(frames[done]);
-		done++;
-		refused++;
-	}
-	return refused;
+	/* The queue is full, or a stage of the driver is: trying again would be waiting. */
+	if (sent < n)
+		rte_pktmbuf_free_bulk(frames + sent, n - sent);
+	return n - sent;
 }
 
 uint16_t steerage_tx_offer(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t n)

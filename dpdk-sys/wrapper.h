@@ -18,7 +18,6 @@
 
 static const uint64_t STEERAGE_RX_OFFLOAD_IPV4_CKSUM = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
 static const uint64_t STEERAGE_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
-static const uint64_t STEERAGE_TX_OFFLOAD_IPV4_CKSUM = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
 static const uint64_t STEERAGE_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 static const uint64_t STEERAGE_RSS_IP_TCP_UDP = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
 static const uint64_t STEERAGE_RSS_IP = RTE_ETH_RSS_IP;
@@ -28,14 +27,11 @@ static const uint64_t STEERAGE_RSS_SCTP = RTE_ETH_RSS_SCTP;
 static const uint64_t STEERAGE_MBUF_RX_IP_CKSUM_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
 static const uint64_t STEERAGE_MBUF_RX_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
 static const uint64_t STEERAGE_MBUF_RX_IP_CKSUM_BAD = RTE_MBUF_F_RX_IP_CKSUM_BAD;
-static const uint64_t STEERAGE_MBUF_TX_IP_CKSUM = RTE_MBUF_F_TX_IP_CKSUM;
-static const uint64_t STEERAGE_MBUF_TX_IPV4 = RTE_MBUF_F_TX_IPV4;
 
 /* rte_eth_rx_burst: up to `n` frames of a queue into `frames`; returns how many. */
 uint16_t steerage_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t n);
-/* rte_eth_tx_burst of all `n` frames, after rte_eth_tx_prepare if `prepare`; frees those that the device did not take
- * and returns how many they were. */
-uint16_t steerage_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t n, bool prepare);
+/* rte_eth_tx_burst of all `n` frames; frees those that the device did not take and returns how many they were. */
+uint16_t steerage_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t n);
 /* rte_eth_tx_burst: returns how many of the `n` frames the device took; the others stay the caller's. */
 uint16_t steerage_tx_offer(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t n);
 /* rte_pktmbuf_alloc: a frame of no bytes, or NULL. */

@@ -137,11 +137,7 @@ fn sealed(spoil: fn(u64)) {
     let (front, back) = (front_frames(), back_frames(&solo));
     for worker in 0..WORKERS {
         for (side, frames) in [(Side::Front, &front), (Side::Back, &back)] {
-            let caps = PortCaps {
-                mac: side.mac(),
-                mtu: if side == Side::Back { 1700 } else { 1500 },
-                tx_ipv4_checksum: false,
-            };
+            let caps = PortCaps { mac: side.mac(), mtu: if side == Side::Back { 1700 } else { 1500 } };
             let source =
                 MemoryPort::generator(caps, MemoryPools::new(8192, 2048), frames.clone(), Vec::new());
             *solo.node.port(WorkerId(worker), PortId(side as u8)).unwrap() = ChainedPort::new(source);

@@ -181,7 +181,7 @@ fn rows(arguments: &Arguments) {
 
 fn caps(i: u8) -> PortCaps {
     let mtu = if i == 1 { 1700 } else { 1500 };
-    PortCaps { mac: Mac([2, 0, 0, 0, i, 1]), mtu, tx_ipv4_checksum: false }
+    PortCaps { mac: Mac([2, 0, 0, 0, i, 1]), mtu }
 }
 
 #[cfg(feature = "dpdk")]

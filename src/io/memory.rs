@@ -176,7 +176,7 @@ pub fn open(
     pools: &MemoryPools,
     depth: usize,
 ) -> (OpenDevice<MemoryPort>, Vec<MemoryLink>) {
-    let caps = PortCaps { mac, mtu: config.mtu, tx_ipv4_checksum: false };
+    let caps = PortCaps { mac, mtu: config.mtu };
     let (queues, links): (Vec<_>, Vec<_>) =
         (0..config.queues).map(|_| MemoryPort::link(caps.clone(), pools.clone(), depth)).unzip();
     let monitor = MemoryMonitor { queues: queues.iter().map(|q| q.counters.clone()).collect() };
@@ -250,9 +250,9 @@ impl Port for MemoryPort {
 
     fn tx(&mut self, from: &mut Burst<MemoryFrame>) -> usize {
         let (mut sent, mut bytes, mut refused) = (0, 0, 0);
-        for mut frame in from.drain(..) {
+        for frame in from.drain(..) {
             let len = frame.len();
-            if !leave(&self.caps, &mut frame) {
+            if !sendable(&self.caps, len) {
                 refused += 1;
                 continue;
             }
@@ -273,29 +273,9 @@ impl Port for MemoryPort {
     }
 }
 
-/// What a device does to a frame on its way out: it refuses one of a wrong length, and fills in the checksum that it was
-/// asked for. `false`: the frame can't leave.
-pub(super) fn leave(caps: &PortCaps, frame: &mut MemoryFrame) -> bool {
-    if !(14..=usize::from(caps.mtu) + ETHERNET_BYTES).contains(&frame.len()) {
-        return false;
-    }
-    match frame.take_offload().filter(|_| caps.tx_ipv4_checksum) {
-        None => true,
-        Some((l2, l3)) => fill_ipv4_checksum(frame.head_mut(), l2, l3),
-    }
-}
-
-/// RFC 791 §3.1: the ones' complement of the ones' complement sum of the header's 16-bit words.
-fn fill_ipv4_checksum(frame: &mut [u8], l2: usize, l3: usize) -> bool {
-    let Some(header) = frame.get_mut(l2..l2 + l3).filter(|h| h.len() >= 20) else { return false };
-    // A device adds what stands in the field as well, which is why it has to be zero before.
-    let mut sum: u32 =
-        header.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-    true
+/// Whether a device takes a frame of `len` bytes.
+pub(super) fn sendable(caps: &PortCaps, len: usize) -> bool {
+    (14..=usize::from(caps.mtu) + ETHERNET_BYTES).contains(&len)
 }
 
 /// Reads the counters of memory ports.

@@ -3,7 +3,7 @@
 //! For checking the path against golden packets: it reads the whole input when it is opened, and writes with ordinary
 //! file calls.
 
-use super::memory::{Counters, MemoryFrame, MemoryMonitor, MemoryPools, leave};
+use super::memory::{Counters, MemoryFrame, MemoryMonitor, MemoryPools, sendable};
 use super::{DeviceConfig, OpenDevice};
 use crate::base::Mac;
 use crate::path::port::{Burst, Frame, Pool, Port, PortCaps};
@@ -272,7 +272,7 @@ pub fn open(config: &DeviceConfig, mac: Mac, pools: MemoryPools) -> Result<OpenD
     let Some((input, output)) = files(&config.device) else {
         return Err(PcapError::Name(config.device.clone()));
     };
-    let caps = PortCaps { mac, mtu: config.mtu, tx_ipv4_checksum: false };
+    let caps = PortCaps { mac, mtu: config.mtu };
     let port = PcapPort::new(input, output, caps, pools)?;
     let monitor = MemoryMonitor { queues: vec![port.counters.clone()] };
     Ok(OpenDevice { queues: vec![port], monitor: Box::new(monitor) })
@@ -303,8 +303,8 @@ impl Port for PcapPort {
 
     fn tx(&mut self, from: &mut Burst<MemoryFrame>) -> usize {
         let (mut sent, mut bytes, mut refused) = (0, 0, 0);
-        for mut frame in from.drain(..) {
-            if self.failed.get().is_some() || !leave(&self.caps, &mut frame) {
+        for frame in from.drain(..) {
+            if self.failed.get().is_some() || !sendable(&self.caps, frame.len()) {
                 refused += 1;
                 continue;
             }

@@ -22,7 +22,7 @@ impl Drop for Scratch {
 }
 
 fn caps() -> PortCaps {
-    PortCaps { mac: Mac([2, 0, 0, 0, 0, 1]), mtu: 1500, tx_ipv4_checksum: false }
+    PortCaps { mac: Mac([2, 0, 0, 0, 0, 1]), mtu: 1500 }
 }
 
 /// A capture file in either byte order and resolution.

@@ -86,11 +86,8 @@ pub fn meta(view: &View, request: &Request) -> Result<Meta, Verdict> {
 /// # Errors
 /// [`ExplainError`], if the receiver is none or the configuration can't be compiled.
 pub fn offline(config: &Config, request: &Request) -> Result<Explanation, ExplainError> {
-    let caps: Vec<_> = config
-        .ports
-        .iter()
-        .map(|p| PortCaps { mac: Mac([0; 6]), mtu: p.device.mtu, tx_ipv4_checksum: false })
-        .collect();
+    let caps: Vec<_> =
+        config.ports.iter().map(|p| PortCaps { mac: Mac([0; 6]), mtu: p.device.mtu }).collect();
     let view = compile::compile(config, Incarnation(0), &caps)?;
     explain(&view, config, request, None, Instant::ZERO)
 }

@@ -43,9 +43,6 @@ pub trait Frame: Sized + Send + 'static {
     fn truncate(&mut self, len: usize);
     /// What the device says of the IPv4 header checksum.
     fn rx_checksum(&self) -> RxChecksum;
-    /// Asks the device to fill in the IPv4 header checksum at offset `l2` of an `l3`-byte header (zero it first), if its
-    /// [`PortCaps::tx_ipv4_checksum`] is set.
-    fn offload_ipv4_checksum(&mut self, l2: usize, l3: usize);
 }
 
 /// Which buffers a frame that we originate comes from. Control frames have their own, so that a flood of data can't
@@ -65,8 +62,6 @@ pub struct PortCaps {
     pub mac: Mac,
     /// Largest layer-3 packet it carries, in bytes.
     pub mtu: u16,
-    /// It fills in IPv4 header checksums on request.
-    pub tx_ipv4_checksum: bool,
 }
 
 /// One worker's queue pair of a packet device.

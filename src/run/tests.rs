@@ -95,8 +95,7 @@ fn config(socket: &Path) -> Config {
 
 /// One queue for each worker; worker 1's has `patience`.
 fn devices(patience: Option<u32>) -> Vec<OpenDevice<Moody>> {
-    let caps =
-        PortCaps { mac: devices::made_up_mac(crate::base::NodeId(0), 0), mtu: 1500, tx_ipv4_checksum: false };
+    let caps = PortCaps { mac: devices::made_up_mac(crate::base::NodeId(0), 0), mtu: 1500 };
     let pools = MemoryPools::new(64, 2048 - HEADROOM);
     let queues =
         [None, patience].map(|patience| Moody { caps: caps.clone(), pools: pools.clone(), patience }).into();

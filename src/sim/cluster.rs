@@ -194,12 +194,8 @@ impl Appliance {
             memory::open(&config.ports[0].device, macs[0], &pools, DEPTH),
             memory::open(&config.ports[1].device, macs[1], &pools, DEPTH),
         );
-        let caps: Vec<_> = config
-            .ports
-            .iter()
-            .zip(macs)
-            .map(|(port, mac)| PortCaps { mac, mtu: port.device.mtu, tx_ipv4_checksum: false })
-            .collect();
+        let caps: Vec<_> =
+            config.ports.iter().zip(macs).map(|(port, mac)| PortCaps { mac, mtu: port.device.mtu }).collect();
         let life = Incarnation(life);
         let built = compile::compile(&config, life, &caps).map_err(|e| e.to_string()).and_then(|view| {
             let node = Node::new(&config, life, vec![front_device, back_device], now);

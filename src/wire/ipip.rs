@@ -30,8 +30,8 @@ pub fn inner_protocol(v6: bool) -> u8 {
 /// Writes the outer IP header ([`outer_len`] bytes) of a tunnel: `between` counts the bytes of further headers between it
 /// and the inner packet, `next` is the protocol of what follows it, `label` the IPv6 flow label. An IPv4 header says "don't
 /// fragment", as RFC 2003 §3.1 allows whatever the inner one says: its identification then means nothing (RFC 6864 §4.1), and
-/// no fabric can mix up fragments of two packets. Its checksum is left zero, for the device that sends the packet or
-/// [`super::ipv4::fill_checksum`].
+/// no fabric can mix up fragments of two packets. Its checksum is left zero, for [`super::ipv4::fill_checksum`] or
+/// whoever makes a template of the header.
 #[inline]
 pub fn write_outer(out: &mut [u8], src: Addr, dst: Addr, inner: Inner, between: usize, next: u8, label: u32) {
     let payload = inner.len + between;

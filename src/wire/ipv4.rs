@@ -201,7 +201,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Writes [`MIN_HEADER_LEN`] bytes with the checksum field zero, for a device to fill in.
+    /// Writes [`MIN_HEADER_LEN`] bytes with the checksum field zero, for [`fill_checksum`] or a template.
     #[inline]
     pub fn write_without_checksum(&self, out: &mut [u8]) {
         put(out, 0, [0x45, self.tos]);

@@ -188,11 +188,7 @@ fn turn<P: Port>(node: &mut Node<P>, turns: &mut usize) -> bool {
 /// What the node on memory ports sends.
 fn on_memory(config: &Config, inputs: &[Vec<Vec<u8>>; 2]) -> [Vec<Vec<u8>>; 2] {
     let pools = MemoryPools::new(4096, 2048);
-    let caps = |port: usize| PortCaps {
-        mac: MACS[port],
-        mtu: config.ports[port].device.mtu,
-        tx_ipv4_checksum: false,
-    };
+    let caps = |port: usize| PortCaps { mac: MACS[port], mtu: config.ports[port].device.mtu };
     let pairs = [0, 1].map(|port| MemoryPort::link(caps(port), pools.clone(), 2048));
     let mut devices = Vec::new();
     let mut links = Vec::new();

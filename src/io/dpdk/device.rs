@@ -265,10 +265,9 @@ impl Device {
         }
         let multicast = all_multicast(&steps, id)?;
         let mac = address(&steps, id)?;
-        let tx_ipv4_checksum = offloads.tx & dpdk_sys::STEERAGE_TX_OFFLOAD_IPV4_CKSUM != 0;
         Ok(Arc::new(Self {
             id,
-            caps: PortCaps { mac, mtu: config.mtu, tx_ipv4_checksum },
+            caps: PortCaps { mac, mtu: config.mtu },
             rx_checksums: offloads.rx & dpdk_sys::STEERAGE_RX_OFFLOAD_IPV4_CKSUM != 0,
             multi_segment: offloads.tx & dpdk_sys::STEERAGE_TX_OFFLOAD_MULTI_SEGS != 0,
             data,
@@ -310,7 +309,7 @@ impl Device {
         let multicast = all_multicast(&steps, id)?;
         Ok(Arc::new(Self {
             id,
-            caps: PortCaps { mac: address(&steps, id)?, mtu: config.mtu, tx_ipv4_checksum: false },
+            caps: PortCaps { mac: address(&steps, id)?, mtu: config.mtu },
             rx_checksums: false,
             multi_segment: false,
             data: data.clone(),
@@ -417,15 +416,12 @@ impl Offloads {
     /// LRO is never asked for: it would merge packets that have to be forwarded as they came.
     fn choose(info: &dpdk_sys::rte_eth_dev_info, scatter: bool, chained: bool) -> Self {
         let mut rx = dpdk_sys::STEERAGE_RX_OFFLOAD_IPV4_CKSUM;
-        let mut tx = dpdk_sys::STEERAGE_TX_OFFLOAD_IPV4_CKSUM;
         if scatter {
             rx |= dpdk_sys::STEERAGE_RX_OFFLOAD_SCATTER;
         }
         // Many drivers have a faster transmit function for frames of one buffer, so chains are asked for only if there
         // can be any.
-        if chained {
-            tx |= dpdk_sys::STEERAGE_TX_OFFLOAD_MULTI_SEGS;
-        }
+        let tx = if chained { dpdk_sys::STEERAGE_TX_OFFLOAD_MULTI_SEGS } else { 0 };
         Self {
             rx: rx & info.rx_offload_capa,
             tx: tx & info.tx_offload_capa,

@@ -195,14 +195,6 @@ impl Frame for Mbuf {
             _ => RxChecksum::Unknown,
         }
     }
-
-    #[inline]
-    fn offload_ipv4_checksum(&mut self, l2: usize, l3: usize) {
-        let m = self.header_mut();
-        m.ol_flags |= dpdk_sys::STEERAGE_MBUF_TX_IP_CKSUM | dpdk_sys::STEERAGE_MBUF_TX_IPV4;
-        // `l2_len` has the lowest 7 bits and `l3_len` the next 9; the rest (TSO, tunnels) must be zero.
-        m.__bindgen_anon_3.tx_offload = (l2 as u64 & 0x7f) | ((l3 as u64 & 0x1ff) << 7);
-    }
 }
 
 /// Cuts a chain of segments to `len` bytes, fewer than it has.

@@ -162,9 +162,8 @@ impl Port for DpdkPort {
         let frames = from.as_mut_ptr();
         // SAFETY: shorter than before; the frames behind belong to the call below now.
         unsafe { from.set_len(0) };
-        let prepare = self.caps.tx_ipv4_checksum;
         // SAFETY: the device runs and the queue is ours, as in `rx`; the array holds `n` mbufs that this call gives away.
-        let left = unsafe { dpdk_sys::steerage_tx_burst(self.port, self.queue, frames.cast(), n, prepare) };
+        let left = unsafe { dpdk_sys::steerage_tx_burst(self.port, self.queue, frames.cast(), n) };
         refused + usize::from(left)
     }
 

@@ -39,7 +39,6 @@ struct Buffer {
     start: usize,
     end: usize,
     checksum: RxChecksum,
-    offload: Option<(usize, usize)>,
     bytes: Box<[u8]>,
     home: Arc<Home>,
 }
@@ -89,8 +88,8 @@ impl MemoryPool {
         });
         for _ in 0..buffers {
             let bytes = vec![0; HEADROOM + bytes].into_boxed_slice();
-            let (start, end, checksum, offload) = (HEADROOM, HEADROOM, RxChecksum::Unknown, None);
-            home.put(Box::new(Buffer { start, end, checksum, offload, bytes, home: home.clone() }));
+            let (start, end, checksum) = (HEADROOM, HEADROOM, RxChecksum::Unknown);
+            home.put(Box::new(Buffer { start, end, checksum, bytes, home: home.clone() }));
         }
         Self(Arc::new(Handle(home)))
     }
@@ -110,7 +109,6 @@ impl MemoryPool {
         buffer.start = HEADROOM;
         buffer.end = HEADROOM;
         buffer.checksum = RxChecksum::Unknown;
-        buffer.offload = None;
         Some(MemoryFrame(Some(buffer)))
     }
 
@@ -275,11 +273,6 @@ impl MemoryFrame {
             b.checksum = checksum;
         }
     }
-
-    /// Where the IPv4 header stands whose checksum the device is to fill in: its offset and length. Taken away by this.
-    pub(super) fn take_offload(&mut self) -> Option<(usize, usize)> {
-        self.0.as_mut().and_then(|b| b.offload.take())
-    }
 }
 
 impl Frame for MemoryFrame {
@@ -347,13 +340,6 @@ impl Frame for MemoryFrame {
     #[inline]
     fn rx_checksum(&self) -> RxChecksum {
         self.0.as_ref().map_or(RxChecksum::Unknown, |b| b.checksum)
-    }
-
-    #[inline]
-    fn offload_ipv4_checksum(&mut self, l2: usize, l3: usize) {
-        if let Some(b) = &mut self.0 {
-            b.offload = Some((l2, l3));
-        }
     }
 }
 

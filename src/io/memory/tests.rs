@@ -2,7 +2,7 @@ use super::*;
 use crate::base::limits::{BURST, HEADROOM};
 
 fn caps() -> PortCaps {
-    PortCaps { mac: Mac([2, 0, 0, 0, 0, 1]), mtu: 1500, tx_ipv4_checksum: false }
+    PortCaps { mac: Mac([2, 0, 0, 0, 0, 1]), mtu: 1500 }
 }
 
 #[test]
@@ -162,24 +162,6 @@ fn frames_beyond_the_mtu_or_too_short_are_refused() {
     let mut burst: Burst<_> = lengths.iter().map_while(|&n| pools.data.frame(&vec![1; n])).collect();
     assert_eq!(port.tx(&mut burst), 2);
     assert_eq!(link.collect_all().iter().map(Vec::len).collect::<Vec<_>>(), [14, 1518]);
-}
-
-#[test]
-fn a_checksum_is_filled_in_only_by_a_port_that_offers_it() {
-    // A well-known header: 0xb861 is its checksum.
-    let mut packet = vec![0; 14];
-    packet.extend([0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7]);
-    for offers in [true, false] {
-        let pools = MemoryPools::new(64, 2048);
-        let caps = PortCaps { tx_ipv4_checksum: offers, ..caps() };
-        let (mut port, link) = MemoryPort::link(caps, pools.clone(), 8);
-        let mut frame = pools.data.frame(&packet).unwrap();
-        frame.offload_ipv4_checksum(14, 20);
-        let mut burst: Burst<_> = [frame].into_iter().collect();
-        assert_eq!(port.tx(&mut burst), 0);
-        let sent = link.collect().unwrap();
-        assert_eq!(sent[24..26], if offers { [0xb8, 0x61] } else { [0, 0] });
-    }
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn told(request: &Request) -> Value {
 
 fn view() -> View {
     let config = cluster_config(CLUSTER);
-    let caps = vec![PortCaps { mac: Mac([2; 6]), mtu: 1700, tx_ipv4_checksum: false }; 2];
+    let caps = vec![PortCaps { mac: Mac([2; 6]), mtu: 1700 }; 2];
     compile::compile(&config, Incarnation(1), &caps).unwrap()
 }
 

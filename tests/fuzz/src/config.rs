@@ -41,11 +41,7 @@ fn accepted(config: &Config) {
         .ports
         .iter()
         .enumerate()
-        .map(|(i, port)| PortCaps {
-            mac: Mac([2, 0, 0, 0, 7, i as u8]),
-            mtu: port.device.mtu,
-            tx_ipv4_checksum: false,
-        })
+        .map(|(i, port)| PortCaps { mac: Mac([2, 0, 0, 0, 7, i as u8]), mtu: port.device.mtu })
         .collect();
     // Big tables are right, but would take all memory; their sizes are no matter of parsing.
     let tables = config.cluster.maglev_slots * config.virtual_servers.len();

@@ -2,11 +2,11 @@
 
 use crate::solo::{Plan, Side, configuration};
 use std::cell::RefCell;
-use steerage::base::{Addr, FlowHash, FlowKey, Incarnation, InterfaceId, NodeId, PortId};
+use steerage::base::{Addr, FlowHash, FlowKey, Incarnation, InterfaceId, NodeId, PortId, VirtualServerId};
 use steerage::io::memory::{MemoryPool, MemoryPools, MemoryPort};
 use steerage::manage::compile;
 use steerage::path::backplane::{self, Received};
-use steerage::path::meta::{Kind, Meta};
+use steerage::path::meta::{Kind, LocalServer, Meta};
 use steerage::path::parse::{self, Intake};
 use steerage::path::port::{Burst, Frame, Port, PortCaps};
 use steerage::view::View;
@@ -28,7 +28,7 @@ impl Bench {
         let config = configuration(plan);
         let caps = Side::ALL.map(|side| {
             let mtu = config.ports[side as usize].device.mtu;
-            PortCaps { mac: side.mac(), mtu, tx_ipv4_checksum: false }
+            PortCaps { mac: side.mac(), mtu }
         });
         let view = compile::compile(&config, Incarnation(1), &caps).unwrap_or_else(|e| panic!("{e}"));
         Self { view, pools: MemoryPools::new(plan.buffers, 2048) }
@@ -79,7 +79,7 @@ fn receive(bench: &Bench, side: Side, bytes: &[u8]) {
             Ok(Received::Control(offset)) => assert!(offset <= frame.head().len()),
             Err(_) => {}
         }
-    } else if parse::front(&mut frame, &link, &mut meta).is_ok() {
+    } else if parse::front(&mut frame, &link, bench.view.hash_key, &mut meta).is_ok() {
         assert_eq!(meta.stage, Stage::Receive);
         check(&frame, &meta);
     }
@@ -100,6 +100,7 @@ fn stale() -> Meta {
         dont_fragment: true,
         l4: 0xeeee,
         len: 0xeeee,
+        local: LocalServer::new(VirtualServerId(0xee)),
     }
 }
 
@@ -108,6 +109,7 @@ fn check<F: Frame>(frame: &F, meta: &Meta) {
     let head = frame.head();
     assert_eq!(frame.len(), usize::from(meta.len), "cut to its length");
     assert_ne!(meta.interface, InterfaceId(0xee));
+    assert_eq!(meta.local, None, "reading a packet asks no table");
     let flow = matches!(meta.key.protocol, protocol::TCP | protocol::UDP);
     assert_eq!(meta.kind, if flow { Kind::Flow } else { Kind::Icmp });
     assert!(meta.l4 <= meta.len && usize::from(meta.l4) <= head.len());
@@ -138,7 +140,7 @@ fn check<F: Frame>(frame: &F, meta: &Meta) {
 
 /// The bytes as a received frame, in several segments if they say so.
 fn chained(pool: &MemoryPool, bytes: &[u8]) -> Option<crate::port::ChainedFrame> {
-    let caps = PortCaps { mac: Side::Front.mac(), mtu: 1500, tx_ipv4_checksum: false };
+    let caps = PortCaps { mac: Side::Front.mac(), mtu: 1500 };
     let pools = MemoryPools { data: pool.clone(), control: pool.clone() };
     let (port, link) = MemoryPort::link(caps, pools, 1);
     let mut burst = Burst::new();

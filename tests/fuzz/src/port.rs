@@ -65,10 +65,6 @@ impl Frame for ChainedFrame {
     fn rx_checksum(&self) -> RxChecksum {
         self.inner.rx_checksum()
     }
-
-    fn offload_ipv4_checksum(&mut self, l2: usize, l3: usize) {
-        self.inner.offload_ipv4_checksum(l2, l3);
-    }
 }
 
 /// A [`MemoryPort`] with [`ChainedFrame`]s.

@@ -182,7 +182,7 @@ impl Solo {
         let mut links = [const { Vec::new() }; 3];
         let devices = Side::ALL.map(|side| {
             let port = &config.ports[side as usize].device;
-            let caps = PortCaps { mac: side.mac(), mtu: port.mtu, tx_ipv4_checksum: side == Side::Narrow };
+            let caps = PortCaps { mac: side.mac(), mtu: port.mtu };
             let (queues, far): (Vec<_>, Vec<_>) =
                 (0..port.queues).map(|_| MemoryPort::link(caps.clone(), pools.clone(), DEPTH)).unzip();
             links[side as usize] = far;
