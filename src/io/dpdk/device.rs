@@ -32,8 +32,8 @@ pub(super) struct Device {
     pub caps: PortCaps,
     /// Whether received frames say what their IPv4 checksum is.
     pub rx_checksums: bool,
-    /// Whether it sends chained buffers.
-    pub multi_segment: bool,
+    /// Buffers that a frame it sends may be made of.
+    pub max_segments: u16,
     /// Where it puts received frames.
     pub data: Arc<PacketPool>,
     /// Control frames that originate here.
@@ -269,7 +269,7 @@ impl Device {
             id,
             caps: PortCaps { mac, mtu: config.mtu },
             rx_checksums: offloads.rx & dpdk_sys::STEERAGE_RX_OFFLOAD_IPV4_CKSUM != 0,
-            multi_segment: offloads.tx & dpdk_sys::STEERAGE_TX_OFFLOAD_MULTI_SEGS != 0,
+            max_segments: offloads.max_segments(&info),
             data,
             control,
             interface: name.kernel_interface().map(c_string).transpose()?,
@@ -311,7 +311,7 @@ impl Device {
             id,
             caps: PortCaps { mac: address(&steps, id)?, mtu: config.mtu },
             rx_checksums: false,
-            multi_segment: false,
+            max_segments: 1,
             data: data.clone(),
             control,
             interface: name.kernel_interface().map(c_string).transpose()?,
@@ -426,6 +426,15 @@ impl Offloads {
             rx: rx & info.rx_offload_capa,
             tx: tx & info.tx_offload_capa,
             rss: dpdk_sys::STEERAGE_RSS_IP_TCP_UDP & info.flow_type_rss_offloads,
+        }
+    }
+
+    /// Buffers that a frame to be sent may be made of. Zero in the device's word is no limit.
+    fn max_segments(&self, info: &dpdk_sys::rte_eth_dev_info) -> u16 {
+        match info.tx_desc_lim.nb_mtu_seg_max {
+            _ if self.tx & dpdk_sys::STEERAGE_TX_OFFLOAD_MULTI_SEGS == 0 => 1,
+            0 => u16::MAX,
+            limit => limit,
         }
     }
 }

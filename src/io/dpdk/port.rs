@@ -33,7 +33,7 @@ pub struct DpdkPort {
     port: u16,
     queue: u16,
     rx_checksums: bool,
-    multi_segment: bool,
+    max_segments: u16,
     /// Longest frame, without check sequence.
     max_frame: u32,
     data: Arc<PacketPool>,
@@ -51,7 +51,7 @@ impl DpdkPort {
             port: device.id,
             queue,
             rx_checksums: device.rx_checksums,
-            multi_segment: device.multi_segment,
+            max_segments: device.max_segments,
             max_frame: u32::from(device.caps.mtu) + ETHERNET_BYTES,
             data: device.data.clone(),
             control: device.control.clone(),
@@ -96,8 +96,7 @@ impl DpdkPort {
     #[inline(always)]
     fn sendable(&self, frame: &Mbuf) -> bool {
         let len = frame.len() as u32;
-        len.wrapping_sub(LEAST_FRAME) <= self.max_frame - LEAST_FRAME
-            && (self.multi_segment || frame.segments() == 1)
+        len.wrapping_sub(LEAST_FRAME) <= self.max_frame - LEAST_FRAME && frame.segments() <= self.max_segments
     }
 
     /// Takes out what the device can't send, and returns how many those were.
