@@ -225,9 +225,6 @@ impl Manager {
             moved |= hop.mac != mac;
             hop.mac = mac;
         }
-        if moved {
-            view.link();
-        }
         view.neighbours = ExactMap::build(self.neighbours.known());
         for (i, node) in view.nodes.iter_mut().enumerate() {
             let id = NodeId(i as u16);
@@ -236,6 +233,10 @@ impl Manager {
                 (node.incarnation, node.up) = (peer.incarnation, peer.up);
                 node.cookie = backplane::cookie(self.config.cluster.auth_key, id, peer.incarnation);
             }
+        }
+        // Of the nodes adjacencies say only what a life of this one never changes: addresses, and its own name and cookie.
+        if moved {
+            view.link();
         }
         self.views.publish(view);
     }
@@ -323,9 +324,9 @@ impl Manager {
             let server = &mut all[real.virtual_server.index()];
             let mut traffic = Traffic::default();
             for worker in &self.workers {
-                traffic.add(&worker.counters.real_servers[i]);
-                server.traffic.add(&worker.counters.real_servers[i]);
+                traffic.count(&worker.counters.real_servers[i]);
             }
+            server.traffic.add(&traffic);
             server.real_servers.push(RealServerStats {
                 name: real.name.clone(),
                 address: real.address.ip(),

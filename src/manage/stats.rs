@@ -119,13 +119,23 @@ pub struct Traffic {
 
 impl Traffic {
     /// Adds one worker's share.
-    pub fn add(&mut self, counters: &FlowCounters) {
+    pub fn count(&mut self, counters: &FlowCounters) {
         self.connections += counters.connections.get();
         self.packets_in += counters.packets_in.get();
         self.bytes_in += counters.bytes_in.get();
         self.packets_out += counters.packets_out.get();
         self.bytes_out += counters.bytes_out.get();
         self.sessions += counters.sessions.get();
+    }
+
+    /// Adds what another has.
+    pub fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.packets_in += other.packets_in;
+        self.bytes_in += other.bytes_in;
+        self.packets_out += other.packets_out;
+        self.bytes_out += other.bytes_out;
+        self.sessions += other.sessions;
     }
 }
 

@@ -87,6 +87,7 @@ impl<P: Port> Node<P> {
         check_backplane(config, &caps)?;
         let view = compile::compile(config, incarnation, &caps)?;
         let real_servers = view.services.real_servers.len();
+        // Virtual servers change by a restart only: the first View says what there will be.
         let nat = view.services.virtual_servers.iter().any(|server| server.forward == Forward::Nat);
         let count = usize::from(config.workers.count);
         let (views, subscribers) = publish::channel(view, count);

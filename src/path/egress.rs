@@ -301,6 +301,8 @@ impl<P: Port> Egress<P> {
     /// when there is a new View, and now and then.
     #[cold]
     pub fn retry_held(&mut self, view: &View, now: Instant) {
+        // Frames for one neighbour mostly give up together: one question will do for all.
+        let mut asked: ArrayVec<Towards, MAX_HELD> = ArrayVec::new();
         for held in std::mem::take(&mut self.held) {
             if resolved(view, held.towards) {
                 self.send(view, held.frame, held.towards, now);
@@ -310,8 +312,10 @@ impl<P: Port> Egress<P> {
                 // It may have been forgotten by now: were it asked for only when nothing waits, a sender that never rests
                 // would never be answered again.
                 if let Towards::Address(address) = held.towards
+                    && !asked.contains(&held.towards)
                     && let Some(Route::OnLink(interface)) = view.services.routes.lookup(address)
                 {
+                    asked.push(held.towards);
                     self.ask(Neighbour { interface, address });
                 }
                 self.drop(held.frame, Verdict::NeighbourUnresolved);

@@ -120,8 +120,8 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     Ok(towards(view, owner))
 }
 
-/// The virtual server of a packet that any node balances by itself, this one too; its table's slot is on its way then. What claims to come from one of our
-/// addresses is left to [`decide`], which refuses it.
+/// The virtual server of a packet that any node balances by itself, this one too; its table's slot is on its way then. What
+/// claims to come from one of our addresses is left to [`decide`], which refuses it.
 #[inline(always)]
 pub fn local(view: &View, meta: &Meta) -> Option<LocalServer> {
     let key = &meta.key;

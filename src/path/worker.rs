@@ -365,6 +365,7 @@ impl<P: Port> Core<P> {
             if meta.local.is_none()
                 && !self.sessions.flows().prefetch_entry(meta.hash)
                 && meta.stage == Stage::Receive
+                && view.steering_cache
             {
                 self.steering.prefetch_index(meta.hash);
                 strangers |= 1 << i;

@@ -147,6 +147,9 @@ impl<V: Copy + Default> FlowTable<V> {
         let was_there = self.index.remove(hash.index(), id.0);
         debug_assert!(was_there, "an entry is under the hash of its key");
         let entry = &mut self.entries[id.0 as usize];
+        if !was_there {
+            return entry.value; // an entry that is free twice would be given to two flows
+        }
         entry.key = free(self.free);
         self.free = id.0;
         self.len -= 1;

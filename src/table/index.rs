@@ -188,9 +188,9 @@ mod lanes {
         };
         let (mask, wanted) = (_mm_set1_epi32(mask as i32), _mm_set1_epi32(wanted as i32));
         let equal = |i: usize| {
-            let at: *const u32 = &raw const lanes[i];
-            // SAFETY: `i` is at most 12, so sixteen bytes stand there; the load asks for no alignment.
-            let four = unsafe { _mm_loadu_si128(at.cast::<__m128i>()) };
+            let four = lanes[i..i + 4].as_ptr().cast::<__m128i>();
+            // SAFETY: the slice vouches for sixteen bytes; the load asks for no alignment.
+            let four = unsafe { _mm_loadu_si128(four) };
             _mm_cmpeq_epi32(_mm_and_si128(four, mask), wanted)
         };
         // All ones and all zeros keep what they are when they are narrowed with saturation.

@@ -178,7 +178,7 @@ impl Maglev {
     /// Starts fetching the slot of these bits.
     #[inline(always)]
     pub fn prefetch(&self, bits: u64) {
-        if let Some(slot) = self.table.get(reduce(bits, self.table.len() as u64) as usize) {
+        if let Some(slot) = self.table.get(self.slot(bits)) {
             index::prefetch(slot);
         }
     }

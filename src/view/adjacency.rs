@@ -7,10 +7,11 @@ use crate::wire::backplane::{self, Header, Stage};
 use crate::wire::checksum::Delta;
 use crate::wire::eth::{self, ethertype};
 use crate::wire::ipip::{self, Inner};
-use crate::wire::{gue, ipv4, protocol, udp};
+use crate::wire::{gue, ipv4, ipv6, protocol, udp, vlan};
 
-/// Ethernet, IPv6, UDP and the backplane's header, the longest that there are, rounded up.
-const ROOM: usize = 96;
+/// The longest headers that there can be.
+const ROOM: usize =
+    eth::HEADER_LEN + vlan::TAG_LEN + ipv6::HEADER_LEN + udp::HEADER_LEN + backplane::HEADER_LEN;
 
 /// Whether an adjacency leads anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +105,7 @@ impl Adjacency {
             Tunnel::Gue => (ip_len, Behind::Udp, udp::HEADER_LEN),
             Tunnel::Steer(..) => (ip_len, Behind::Steer, udp::HEADER_LEN + backplane::HEADER_LEN),
         };
-        let l2 = eth::HEADER_LEN + if interface.vlan.is_some() { crate::wire::vlan::TAG_LEN } else { 0 };
+        let l2 = eth::HEADER_LEN + if interface.vlan.is_some() { vlan::TAG_LEN } else { 0 };
         let len = l2 + outer_len + behind_len;
         let mut template = [0; ROOM];
         let head = &mut template[..len];
@@ -180,18 +181,17 @@ impl Adjacency {
                 [ip[10], ip[11]] = Delta::added(sum, [total, u16::from(packet.class)]).to_be_bytes();
             }
             Outer::V6 => {
-                let Some(ip) = head[l2..].first_chunk_mut::<{ crate::wire::ipv6::HEADER_LEN }>() else {
+                let Some(ip) = head[l2..].first_chunk_mut::<{ ipv6::HEADER_LEN }>() else {
                     return;
                 };
                 let first = 6 << 28 | u32::from(packet.class) << 20 | packet.hash.label();
                 [ip[0], ip[1], ip[2], ip[3]] = first.to_be_bytes();
-                let payload = packet.len + behind - crate::wire::ipv6::HEADER_LEN;
+                let payload = packet.len + behind - ipv6::HEADER_LEN;
                 [ip[4], ip[5]] = (payload as u16).to_be_bytes();
             }
         }
         if self.behind != Behind::Packet {
-            let at =
-                if self.outer == Outer::V6 { crate::wire::ipv6::HEADER_LEN } else { ipv4::MIN_HEADER_LEN };
+            let at = if self.outer == Outer::V6 { ipv6::HEADER_LEN } else { ipv4::MIN_HEADER_LEN };
             let payload = packet.len + behind - at;
             let Some(udp) = head[l2 + at..].first_chunk_mut::<{ udp::HEADER_LEN }>() else { return };
             [udp[0], udp[1]] = packet.hash.outer_port().to_be_bytes();
@@ -285,3 +285,7 @@ impl Adjacencies {
         Self { hops: hops.collect(), servers: servers.collect(), nodes: nodes.collect() }
     }
 }
+
+#[cfg(test)]
+#[path = "adjacency_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! The forwarding snapshot that workers read: immutable, compiled by `manage`, swapped whole.
 //!
 //! All that decides where a packet goes is in here, so that two nodes with the same View decide alike. The large parts are
-//! shared between successive Views: learning a neighbour costs a new `hops` array, not new Maglev tables.
+//! shared between successive Views: learning a next hop costs new `hops` and adjacencies, not new Maglev tables.
 
 mod adjacency;
 
