@@ -116,15 +116,12 @@ impl Stateless {
     ) -> usize {
         port.rx(burst);
         let header = if W == 5 { 54 } else { 34 };
-        let mut bits = arrayvec::ArrayVec::<Option<u64>, BURST>::new();
-        for frame in burst.iter() {
-            let slot = T::read(frame.head()).map(|words| FlowHash(siphash13(self.key, words)).slot());
-            slot.inspect(|slot| self.maglev.prefetch(*slot));
-            bits.push(slot);
-        }
         let mut written = 0;
-        for (frame, slot) in burst.iter_mut().zip(bits) {
-            let Some(server) = slot.and_then(|slot| self.maglev.lookup(slot)) else { continue };
+        // One pass: two, with the slots prefetched between them, were measured to be no faster.
+        for frame in burst.iter_mut() {
+            let Some(words) = T::read(frame.head()) else { continue };
+            let hash = siphash13(self.key, words);
+            let Some(server) = self.maglev.lookup(FlowHash(hash).slot()) else { continue };
             let len = (frame.len() - 14) as u16;
             if !frame.grow_front(header - 14) {
                 continue;
