@@ -1,9 +1,10 @@
 //! What capsule's runtime costs a packet, and what its own packet API does, on DPDK's net_null:
 //! `cargo bench --features capsule --bench capsule [-- NAME…]`.
 //!
-//! Each row is a line of JSON: `name`, `family`, `flows`, `ns_per_packet` (the median of the runs, in nanoseconds of the thread's
-//! CPU time) and `spread` (half the distance between its quartiles). Rows of one kind alternate, each run in a process of its
-//! own, since a process can start DPDK once. Needs root and two CPUs.
+//! Each row is a line of JSON: `name`, `family` (null where it makes no difference), `flows`, `ns_per_packet` (the median of the
+//! measurements, in nanoseconds of the thread's CPU time), `spread` (the distance between their quartiles), `least` and their
+//! number `runs`. Rows of one kind alternate, each run in a process of its own, since a process can start DPDK once. Needs root
+//! and two CPUs.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
 use capsule::batch::{self, PacketRx};
@@ -441,12 +442,15 @@ fn main() {
     for (name, flows, v6, mut figures) in rows {
         figures.sort_by(f64::total_cmp);
         let at = |quarters: usize| figures[(figures.len() - 1) * quarters / 4];
+        let round = |ns: f64| (ns * 10.0).round() / 10.0;
         let row = json!({
             "name": name,
-            "family": if v6 { "ipv6" } else { "ipv4" },
+            "family": flows.then_some(if v6 { "ipv6" } else { "ipv4" }),
             "flows": if flows { FLOWS } else { 1 },
-            "ns_per_packet": (at(2) * 10.0).round() / 10.0,
-            "spread": ((at(3) - at(1)) * 5.0).round() / 10.0,
+            "ns_per_packet": round(at(2)),
+            "spread": round(at(3) - at(1)),
+            "least": round(at(0)),
+            "runs": figures.len(),
         });
         println!("{row}");
     }

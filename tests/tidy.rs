@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 
 /// Directories that hold sources.
-const SOURCES: [&str; 5] = ["src", "tests", "benches", "examples", "dpdk-sys"];
+const SOURCES: [&str; 4] = ["src", "tests", "perf", "dpdk-sys"];
 
 /// All files below `dir` that hold text, as paths from the repository's root, in order. Build output (which cargo tags) and
 /// version control are left out.

@@ -19,6 +19,7 @@ use rows::{Limit, ROWS, Row};
 use serde_json::json;
 use setup::Lab;
 use std::io::Write;
+use std::time::Duration;
 use steerage::base::Mac;
 use steerage::base::limits::{BURST, MAGLEV_SLOTS};
 use steerage::io::memory::{MemoryPools, MemoryPort};
@@ -65,6 +66,9 @@ enum Command {
         /// How many turns; zero: no end.
         #[arg(long)]
         turns: usize,
+        /// Virtual time of a turn in nanoseconds: what it takes when no profiler slows it down.
+        #[arg(long)]
+        turn_ns: u64,
     },
 }
 
@@ -117,17 +121,18 @@ fn main() {
         Command::Pair { family, flows, runs, turns } => {
             println!("{}", pair::report(flows, family == 6, runs, turns));
         }
-        Command::Stage { arguments, turns } => stage(&arguments, turns),
+        Command::Stage { arguments, turns, turn_ns } => stage(&arguments, turns, turn_ns),
     }
 }
 
 /// One row on ports in memory, for a profiler.
-fn stage(arguments: &Arguments, turns: usize) {
+fn stage(arguments: &Arguments, turns: usize, turn_ns: u64) {
     let row = ROWS.iter().find(|r| arguments.wants(r.name)).expect("a row of the product's");
     pin();
     let [front, back, ..] = memory_ports();
     let mut lab = Lab::new(vec![front], vec![back], Buffers::Pool, row.sessions(arguments.flows));
     row.prepare(&mut lab, arguments.flows, arguments.v6());
+    lab.step = Duration::from_nanos(turn_ns);
     println!("{}", json!({ "ready": row.name, "turns": turns, "burst": BURST }));
     std::io::stdout().flush().unwrap();
     if turns > 0 {
@@ -235,7 +240,6 @@ fn report(arguments: &Arguments, name: &str, figures: &Figures, times: &Histogra
         "ns_per_packet": round(ns),
         "spread": round(spread(&figures.ns)),
         "least": round(quantile(&figures.ns, 0.0)),
-        "mpps": round(1e3 / ns),
         "ratio_to_limit": ratio,
         "p50_turn_ns": times.value_at_quantile(0.5),
         "p99_turn_ns": times.value_at_quantile(0.99),
@@ -260,7 +264,7 @@ impl<P: Port> Loops<P> {
         let key = setup::load(1, 1024).cluster.hash_key;
         let mut ports = ports.map(|p| LabPort::new(p, buffers));
         for (port, vip) in ports.iter_mut().zip([setup::vip::NAT, setup::vip::IPIP, setup::vip::NAT]) {
-            let template = Template::new(port.caps().mac, &rows::client(0, vip, protocol::UDP, v6));
+            let template = Template::new(port.caps().mac, &rows::client(0, vip, protocol::UDP, v6), 0);
             let list = rows::list(&template, flows, vip, protocol::UDP, v6);
             port.mode = Mode::Load(Traffic::new(template, shuffled(&list), 1, None));
         }
@@ -269,6 +273,8 @@ impl<P: Port> Loops<P> {
         let mut loops = Self { ports, stateless, hit, burst: Burst::new() };
         let known: usize = (0..8).map(|_| loops.hit()).sum();
         assert_eq!(known, 8 * BURST, "the table holds all flows");
+        let written: usize = (0..8).map(|_| loops.stateless()).sum();
+        assert_eq!(written, 8 * BURST, "all packets get an outer header");
         loops
     }
 
@@ -277,12 +283,17 @@ impl<P: Port> Loops<P> {
         self.hit.burst(&mut self.ports[2], &mut self.burst)
     }
 
+    #[inline(never)]
+    fn stateless(&mut self) -> usize {
+        self.stateless.burst(&mut self.ports[1], &mut self.burst)
+    }
+
     /// A burst of one of [`LIMITS`].
     #[inline(always)]
     fn burst(&mut self, which: usize) {
         match which {
             0 => limit::io_only(&mut self.ports[0], &mut self.burst),
-            1 => self.stateless.burst(&mut self.ports[1], &mut self.burst),
+            1 => drop(self.stateless()),
             _ => drop(self.hit()),
         }
     }
@@ -307,8 +318,9 @@ fn measure<P: Port>(arguments: &Arguments, buffers: Buffers, ports: [P; 5]) {
         let mut lab = Lab::new(vec![front], vec![back], buffers, row.sessions(arguments.flows));
         row.prepare(&mut lab, arguments.flows, arguments.v6());
         let mut figures = Figures::default();
-        row.verify(&mut lab, |lab| {
+        row.verify(&mut lab, arguments.v6(), |lab| {
             lab.turns(turns); // warm
+            lab.pace(turns);
             for _ in 0..arguments.runs {
                 lab.turns(turns / WARM);
                 figures.ns.push(cpu_ns(turns * BURST, || lab.turns(turns)));
@@ -321,7 +333,7 @@ fn measure<P: Port>(arguments: &Arguments, buffers: Buffers, ports: [P; 5]) {
                 limits[compared].ns.push(limit);
                 figures.ratios.push(figures.ns[figures.ns.len() - 1] / limit);
             }
-            (turns + arguments.runs * (turns / WARM + turns)) * BURST
+            (2 * turns + arguments.runs * (turns / WARM + turns)) * BURST
         });
         let times = turn_times(turns, || lab.turns(1));
         report(arguments, row.name, &figures, &times);

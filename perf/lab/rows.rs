@@ -4,11 +4,15 @@ use crate::port::{Mode, Sent};
 use crate::setup::{BACK, FRONT, Lab, SERVERS, server_address, vip, vip_address};
 use crate::traffic::{Patch, Template, Traffic, shuffled};
 use std::sync::Arc;
-use std::time::Duration;
 use steerage::base::limits::BURST;
 use steerage::base::{Addr, FlowKey, Mac};
 use steerage::path::port::Port;
+use steerage::view::Protocol;
 use steerage::wire::protocol;
+use steerage::wire::tcp::flags::{ACK, SYN};
+
+/// Connections that are half open at once during preparation.
+const HALF_OPEN: usize = 65_536;
 
 /// What a row is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +30,16 @@ pub struct Row {
     protocol: u8,
     way: Way,
     pub limit: Limit,
-    /// Grows by one with each packet that goes as it should.
-    counter: Option<&'static str>,
+    proof: Proof,
+}
+
+/// What shows that a packet went as it should.
+#[derive(Clone, Copy)]
+enum Proof {
+    /// This counter of the node's grows by one with each.
+    Counter(&'static str),
+    /// The virtual server's packets towards its real servers grow by one with each, and no session is hit or opened.
+    Stateless,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,24 +54,28 @@ enum Way {
     Steered,
 }
 
-const fn row(name: &'static str, vip: u8, way: Way, limit: Limit, counter: Option<&'static str>) -> Row {
-    Row { name, vip, protocol: protocol::UDP, way, limit, counter }
+const fn row(name: &'static str, vip: u8, way: Way, limit: Limit, proof: Proof) -> Row {
+    Row { name, vip, protocol: protocol::UDP, way, limit, proof }
 }
 
 /// All of them.
-pub const ROWS: [Row; 9] = [
-    row("dsr_ipip", vip::IPIP, Way::Known, Limit::Stateless, None),
-    row("dsr_gue", vip::GUE, Way::Known, Limit::Stateless, None),
-    row("dsr_l2", vip::L2, Way::Known, Limit::Stateless, None),
-    row("dsr_session", vip::OWN, Way::Known, Limit::Hit, Some("session_hits")),
-    row("nat_hit", vip::NAT, Way::Known, Limit::Hit, Some("session_hits")),
-    row("nat_reply", vip::NAT, Way::Reply, Limit::Hit, Some("session_hits")),
+pub const ROWS: [Row; 10] = [
+    row("dsr_ipip", vip::IPIP, Way::Known, Limit::Stateless, Proof::Stateless),
+    row("dsr_gue", vip::GUE, Way::Known, Limit::Stateless, Proof::Stateless),
+    row("dsr_l2", vip::L2, Way::Known, Limit::Stateless, Proof::Stateless),
+    row("dsr_session", vip::OWN, Way::Known, Limit::Hit, Proof::Counter("session_hits")),
+    row("nat_hit", vip::NAT, Way::Known, Limit::Hit, Proof::Counter("session_hits")),
     Row {
         protocol: protocol::TCP,
-        ..row("nat_new", vip::NAT, Way::New, Limit::None, Some("sessions_opened"))
+        ..row("nat_hit_tcp", vip::NAT, Way::Known, Limit::Hit, Proof::Counter("session_hits"))
     },
-    row("steered_out", vip::OTHER, Way::Known, Limit::Hit, Some("steered_out")),
-    row("steered_in", vip::OWN, Way::Steered, Limit::Hit, Some("session_hits")),
+    row("nat_reply", vip::NAT, Way::Reply, Limit::Hit, Proof::Counter("session_hits")),
+    Row {
+        protocol: protocol::TCP,
+        ..row("nat_new", vip::NAT, Way::New, Limit::None, Proof::Counter("sessions_opened"))
+    },
+    row("steered_out", vip::OTHER, Way::Known, Limit::Hit, Proof::Counter("steered_out")),
+    row("steered_in", vip::OWN, Way::Steered, Limit::Hit, Proof::Counter("session_hits")),
 ];
 
 impl Row {
@@ -78,7 +94,8 @@ impl Row {
     pub fn prepare<P: Port>(&self, lab: &mut Lab<P>, flows: usize, v6: bool) {
         let port = if self.way == Way::Steered { BACK } else { FRONT };
         let caps = lab.port(0, port).caps().clone();
-        let mut template = Template::new(caps.mac, &client(0, self.vip, self.protocol, v6));
+        let flags = if self.way == Way::New { SYN } else { ACK };
+        let mut template = Template::new(caps.mac, &client(0, self.vip, self.protocol, v6), flags);
         if self.way == Way::Steered {
             template = template.steered(caps.mac, &lab.envelope());
         }
@@ -89,12 +106,16 @@ impl Row {
         let times = if self.way == Way::New { 1 } else { 2 };
         let first = Traffic::new(template.clone(), list.clone(), times, key);
         let turns = (flows * usize::from(times)).div_ceil(BURST);
+        if self.protocol == protocol::TCP && self.way == Way::Known {
+            self.handshakes(lab, caps.mac, flows, v6);
+        }
         if self.way == Way::Reply {
             lab.port(0, port).mode = Mode::Record(first, Vec::with_capacity(turns * BURST));
             lab.turns(turns);
             let before = std::mem::replace(&mut lab.port(0, port).mode, Mode::Silent);
             let Mode::Record(_, sent) = before else { unreachable!("it was set above") };
-            let (template, list) = replies(caps.mac, &sent, flows, v6);
+            let sent: Vec<_> = sent.into_iter().step_by(2).take(flows).collect();
+            let (template, list) = replies(caps.mac, &sent, self.protocol, v6);
             lab.port(0, port).mode = Mode::Load(Traffic::new(template, shuffled(&list), 1, None));
         } else {
             lab.port(0, port).mode = Mode::Load(first);
@@ -104,24 +125,50 @@ impl Row {
         if self.way == Way::New {
             lab.turns(flows.div_ceil(BURST)); // until nobody is left of those that came in the other order
         }
-        // About what such a turn takes, so that expiry gets its share.
-        let each = if self.way == Way::New { 150 } else { 40 };
-        lab.step = Duration::from_nanos(each * BURST as u64);
+    }
+
+    /// Opens the flows' TCP connections: SYN, SYN-ACK, ACK.
+    fn handshakes<P: Port>(&self, lab: &mut Lab<P>, mac: Mac, flows: usize, v6: bool) {
+        let template = Template::new(mac, &client(0, self.vip, self.protocol, v6), SYN);
+        let all = list(&template, flows, self.vip, self.protocol, v6);
+        // Few at a time: for another one, the oldest that is half open would go.
+        for some in all.chunks(HALF_OPEN) {
+            let turns = some.len().div_ceil(BURST);
+            let syns = Traffic::new(template.clone(), Arc::new(some.to_vec()), 1, None);
+            lab.port(0, FRONT).mode = Mode::Record(syns, Vec::with_capacity(turns * BURST));
+            lab.turns(turns);
+            let before = std::mem::replace(&mut lab.port(0, FRONT).mode, Mode::Silent);
+            let Mode::Record(_, mut sent) = before else { unreachable!("it was set above") };
+            sent.truncate(some.len());
+            let (template, answers) = replies(mac, &sent, self.protocol, v6);
+            lab.port(0, FRONT).mode = Mode::Load(Traffic::new(template, Arc::new(answers), 1, None));
+            lab.turns(turns);
+            let template = Template::new(mac, &client(0, self.vip, self.protocol, v6), ACK);
+            let acks = some.iter().map(|syn| template.patch(&template.key(syn))).collect();
+            lab.port(0, FRONT).mode = Mode::Load(Traffic::new(template, Arc::new(acks), 1, None));
+            lab.turns(turns);
+        }
     }
 
     /// Checks that what was measured is what the row's name says: `work` makes the node see `packets` packets.
-    pub fn verify<P: Port>(&self, lab: &mut Lab<P>, work: impl FnOnce(&mut Lab<P>) -> usize) {
-        let count = |lab: &mut Lab<P>| self.counter.map(|name| lab.counter(name));
-        let (before, (dropped, _)) = (count(lab), lab.dropped());
+    pub fn verify<P: Port>(&self, lab: &mut Lab<P>, v6: bool, work: impl FnOnce(&mut Lab<P>) -> usize) {
+        let sessions = |lab: &mut Lab<P>| lab.counter("session_hits") + lab.counter("sessions_opened");
+        let count = |lab: &mut Lab<P>| match self.proof {
+            Proof::Counter(name) => (lab.counter(name), 0),
+            Proof::Stateless => (lab.packets_in(self.vip, Protocol::Udp, v6), sessions(lab)),
+        };
+        let ((before, kept), (dropped, _)) = (count(lab), lab.dropped());
         let packets = work(lab) as u64;
-        let (after, (lost, reasons)) = (count(lab), lab.dropped());
-        let lost = lost - dropped;
+        let ((after, keeps), (lost, reasons)) = (count(lab), lab.dropped());
+        let (lost, counted, kept) = (lost - dropped, after - before, keeps - kept);
         assert!(lost * 1000 < packets, "{}: {lost} of {packets} packets dropped: {reasons}", self.name);
-        if let (Some(before), Some(after), Some(name)) = (before, after, self.counter) {
-            let counted = after - before;
-            let all = counted.abs_diff(packets) * 100 <= packets;
-            assert!(all, "{}: {name} grew by {counted} with {packets} packets", self.name);
-        }
+        let name = match self.proof {
+            Proof::Counter(name) => name,
+            Proof::Stateless => "its virtual server's packets_in",
+        };
+        let all = counted.abs_diff(packets) * 100 <= packets;
+        assert!(all, "{}: {name} grew by {counted} with {packets} packets", self.name);
+        assert!(kept == 0, "{}: {kept} sessions hit or opened with {packets} packets", self.name);
     }
 }
 
@@ -141,11 +188,11 @@ pub fn list(template: &Template, flows: usize, vip: u8, protocol: u8, v6: bool) 
     Arc::new((0..flows).map(|i| template.patch(&client(i, vip, protocol, v6))).collect())
 }
 
-/// The real servers' replies to what the node sent them, one a flow.
-fn replies(mac: Mac, sent: &[Sent], flows: usize, v6: bool) -> (Template, Vec<Patch>) {
-    let key = |s: &Sent| FlowKey::new(s.dst.0, s.src.0, s.dst.1, s.src.1, protocol::UDP);
-    let template = Template::new(mac, &key(&sent[0]));
-    let list: Vec<_> = sent.iter().step_by(2).take(flows).map(|s| template.patch(&key(s))).collect();
+/// The real servers' replies to what the node sent them; to a SYN, a SYN-ACK.
+fn replies(mac: Mac, sent: &[Sent], protocol: u8, v6: bool) -> (Template, Vec<Patch>) {
+    let key = |s: &Sent| FlowKey::new(s.dst.0, s.src.0, s.dst.1, s.src.1, protocol);
+    let template = Template::new(mac, &key(&sent[0]), SYN | ACK);
+    let list: Vec<_> = sent.iter().map(|s| template.patch(&key(s))).collect();
     let servers: Vec<_> = (0..SERVERS).map(|i| server_address(i, v6)).collect();
     assert!(sent.iter().all(|s| servers.contains(&s.dst.0)), "only real servers are sent to");
     (template, list)

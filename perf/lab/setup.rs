@@ -1,5 +1,6 @@
 //! The node that is measured: one of two, with a virtual server for each way that a packet can go.
 
+use crate::measure::cpu_ns;
 use crate::port::{Buffers, LabPort, Mode, Up, mac_of};
 use crate::traffic::Envelope;
 use std::io;
@@ -11,6 +12,7 @@ use steerage::io::OpenDevice;
 use steerage::manage::config::{self, Config};
 use steerage::node::Node;
 use steerage::path::port::{Port, PortCaps};
+use steerage::view::Protocol;
 use steerage::wire::backplane::{self, Header, Stage};
 use steerage::wire::control::{self, Heartbeat};
 use steerage::wire::eth::{self, ethertype};
@@ -119,7 +121,7 @@ pub struct Lab<P: Port> {
     pub node: Node<LabPort<P>>,
     pub config: Config,
     pub now: Instant,
-    /// Virtual time of a turn.
+    /// Virtual time of a turn: a guess, until [`Self::pace`] has measured it.
     pub step: Duration,
 }
 
@@ -222,6 +224,21 @@ impl<P: Port> Lab<P> {
             self.now = self.now + self.step;
             worker.turn(self.now);
         }
+    }
+
+    /// So many turns, after which virtual time goes on by what they took on average, so that timers and expiry have the share
+    /// that they have under full load.
+    pub fn pace(&mut self, turns: usize) {
+        let turn = cpu_ns(turns, || self.turns(turns));
+        self.step = Duration::from_nanos(turn.round() as u64);
+    }
+
+    /// Packets that a virtual server's real servers were sent.
+    pub fn packets_in(&mut self, vip: u8, protocol: Protocol, v6: bool) -> u64 {
+        let address = vip_address(vip, v6).ip();
+        let stats = self.node.manager().stats(self.now);
+        let server = stats.virtual_servers.iter().find(|s| s.address == address && s.protocol == protocol);
+        server.expect("each row's virtual server is configured").traffic.packets_in
     }
 
     pub fn counter(&mut self, name: &str) -> u64 {

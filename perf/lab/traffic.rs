@@ -48,9 +48,9 @@ pub struct Template {
 }
 
 impl Template {
-    /// Frames from `example`'s network to `mac`: `example` says family, protocol and what all flows have in common. TCP
-    /// packets are SYNs.
-    pub fn new(mac: Mac, example: &FlowKey) -> Self {
+    /// Frames from `example`'s network to `mac`: `example` says family, protocol and what all flows have in common, `flags`
+    /// the flags of TCP packets.
+    pub fn new(mac: Mac, example: &FlowKey, flags: u8) -> Self {
         let v6 = !example.is_v4();
         let l4 = if v6 { 54 } else { 34 };
         let header = if example.protocol == protocol::TCP { 20 } else { 8 };
@@ -74,8 +74,8 @@ impl Template {
             header.write(&mut bytes[14..]);
         }
         if example.protocol == protocol::TCP {
-            // Header length of five words; SYN; a window.
-            bytes[l4 + 12..l4 + 16].copy_from_slice(&[0x50, 0x02, 0x10, 0x00]);
+            // Header length of five words; flags; a window.
+            bytes[l4 + 12..l4 + 16].copy_from_slice(&[0x50, flags, 0x10, 0x00]);
         } else {
             udp::write_tunnel(&mut bytes[l4..], 0, 0, payload - 8);
         }

@@ -24,15 +24,16 @@ def prepare(packages=()):
     return done.stdout.rpartition("PATH=")[2].strip()
 
 
-def build(packages=()):
-    """Path of the measuring program, as fresh as the sources."""
+def build(packages=(), bench="lab", features=()):
+    """Path of a measuring program, as fresh as the sources."""
     path = prepare(packages)
-    command = ["cargo", "build", "--release", "--locked", "--bench", "lab", "--message-format=json-render-diagnostics"]
+    command = ["cargo", "build", "--release", "--locked", "--bench", bench, "--message-format=json-render-diagnostics"]
+    command += [f"--features={feature}" for feature in features]
     done = subprocess.run(["env", f"PATH={path}", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise Failed("the measuring program doesn't build")
     messages = [json.loads(text) for text in done.stdout.splitlines()]
-    made = [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "lab"]
+    made = [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == bench]
     if not made:
         raise Failed("cargo built no measuring program")
     return made[-1]

@@ -2,7 +2,11 @@
 //! as often as its caches, unless the table lies in large pages.
 #![allow(unsafe_code)]
 
-/// `n` items in one array, for which the kernel is asked to use large pages.
+/// `n` items in one array, `item(i)` at place `i`, made in order, for which the kernel is asked to use large pages
+/// (`madvise(2)`, `MADV_HUGEPAGE`). Where it has none, or doesn't give any, the array lies in small ones.
+///
+/// # Panics
+/// If `n` items are more than `isize::MAX` bytes; without so much memory the process ends, as with any array.
 pub fn filled<T>(n: usize, item: impl FnMut(usize) -> T) -> Box<[T]> {
     let mut items = Vec::with_capacity(n);
     // Before they are written: pages are given at the first touch.

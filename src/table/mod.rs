@@ -4,7 +4,7 @@ pub mod counter;
 pub mod exact;
 pub mod flow;
 pub mod index;
-mod large;
+pub mod large;
 pub mod maglev;
 pub mod placement;
 pub mod publish;

@@ -1,5 +1,7 @@
 """The performance laboratory itself: what it writes, what it compares, and how it refuses. No figure is judged here."""
 
+import importlib.machinery
+import importlib.util
 import json
 import re
 import subprocess
@@ -10,11 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN, STAGES = ROOT / "perf" / "run", ROOT / "perf" / "stages"
-PRODUCT = ["dsr_ipip", "dsr_gue", "dsr_l2", "dsr_session", "nat_hit", "nat_reply", "nat_new", "steered_out", "steered_in"]
+PRODUCT = ["dsr_ipip", "dsr_gue", "dsr_l2", "dsr_session", "nat_hit", "nat_hit_tcp", "nat_reply", "nat_new"]
+PRODUCT += ["steered_out", "steered_in"]
 LIMITS = ["io_only", "limit_stateless", "limit_hit"]
 FIELDS = {
-    "name", "family", "flows", "io", "ns_per_packet", "spread", "mpps", "ratio_to_limit",
-    "p50_turn_ns", "p99_turn_ns", "max_turn_ns",
+    "name", "family", "flows", "io", "ns_per_packet", "spread", "least", "mpps", "ratio_to_limit",
+    "p50_turn_ns", "p99_turn_ns", "max_turn_ns", "runs", "speedup", "reason",
 }  # fmt: skip
 FLOWS = 4096
 
@@ -43,12 +46,17 @@ def row(result, name, family, io):
     return found[0]
 
 
+def test_every_row_has_the_same_fields(result):
+    for r in result[0]["rows"]:
+        assert r.keys() == FIELDS, r["name"]
+        assert r["ns_per_packet"] is None or r["least"] <= r["ns_per_packet"], r
+
+
 def test_every_row_is_there_and_makes_sense(result):
     for io, families in [("memory", ["ipv4", "ipv6"]), ("null", ["ipv4"])]:
         for family in families:
             for name in PRODUCT + LIMITS:
                 r = row(result, name, family, io)
-                assert FIELDS <= r.keys(), name
                 assert r["flows"] == FLOWS
                 assert 1 < r["ns_per_packet"] < 20_000, r
                 assert 0 <= r["spread"] < r["ns_per_packet"], r
@@ -69,10 +77,9 @@ def test_every_row_is_there_and_makes_sense(result):
 
 def test_testpmd_two_workers_and_bytes(result):
     testpmd = row(result, "testpmd_macswap", None, "null")
-    assert FIELDS <= testpmd.keys() and 1 < testpmd["ns_per_packet"] < 1000
+    assert 1 < testpmd["ns_per_packet"] < 1000 and testpmd["spread"] > 0 and testpmd["runs"] == 5
     for family in ["ipv4", "ipv6"]:
         pair = row(result, "two_workers", family, "memory")
-        assert FIELDS <= pair.keys()
         assert 0.5 < pair["speedup"] < 3 if pair["speedup"] else pair["reason"]
     names = {f"{kind}_{family}" for kind in ["dsr", "nat", "steering"] for family in ["ipv4", "ipv6"]}
     assert result[0]["bytes_per_flow"].keys() == names
@@ -80,6 +87,25 @@ def test_testpmd_two_workers_and_bytes(result):
         assert 40 < value < 200, name
         assert value == pytest.approx(result[0]["bytes_per_flow_measured"][name], rel=0.03)
     assert {"cpu", "cores", "kernel", "memory_bytes", "load"} <= result[0]["machine"].keys()
+
+
+def test_capsules_rows_when_asked_for(result, tmp_path):
+    assert not [r for r in result[0]["rows"] if "capsule" in r["name"]], "a quick run does without"
+    path = tmp_path / "c.json"
+    done = run(RUN, "--quick", "--family", "ipv4", "--json", path, "capsule_dsr_ipip", "capsule_io", "capsule_vec_mbuf")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {r["name"]: r for r in json.loads(path.read_text())["rows"]}
+    assert list(rows) == ["capsule_dsr_ipip", "capsule_io", "capsule_vec_mbuf"]
+    for r in rows.values():
+        assert r.keys() == FIELDS and r["io"] == "null", r
+        if r["ns_per_packet"] is None:
+            assert "core" in r["reason"]
+            continue
+        assert 1 < r["least"] <= r["ns_per_packet"] < 1000 and r["runs"] > 1, r
+        assert r["ratio_to_limit"] is None and r["p50_turn_ns"] is None
+    if rows["capsule_io"]["ns_per_packet"]:
+        assert rows["capsule_io"]["ns_per_packet"] < rows["capsule_dsr_ipip"]["ns_per_packet"]
+        assert rows["capsule_dsr_ipip"]["family"] == "ipv4" and rows["capsule_io"]["family"] is None
 
 
 @pytest.mark.parametrize(("factor", "code"), [(0.1, 1), (10, 0)])
@@ -117,10 +143,17 @@ def test_what_counts_as_slower(capsys):
         (RUN, ["--flows", "many"], "invalid int value"),
         (RUN, ["--family", "ipx"], "invalid choice"),
         (RUN, ["--json", "/nonexistent/p.json"], "no such directory"),
+        (RUN, ["--json", "/tmp"], "it is a directory"),
+        (RUN, ["nat_new", "--flows", "1"], "nothing to measure of nat_new"),
+        (RUN, ["two_workers", "--flows", "1"], "nothing to measure of two_workers"),
+        (RUN, ["testpmd_macswap", "--io", "memory"], "nothing to measure of testpmd_macswap"),
+        (RUN, ["capsule_io", "--io", "memory"], "nothing to measure of capsule_io"),
         (RUN, ["--compare", "/nonexistent.json"], "No such file"),
         (RUN, ["--compare", str(Path(__file__))], "no results of perf/run"),
         (STAGES, ["upside_down"], "invalid choice"),
         (STAGES, ["--turns", "0"], "must be from 1"),
+        (STAGES, ["nat_new", "--flows", "1"], "nat_new needs --flows of at least 4096"),
+        (STAGES, ["--lines", "-1"], "--lines must be from 0"),
     ],
 )
 def test_bad_arguments(program, arguments, said):
@@ -128,6 +161,17 @@ def test_bad_arguments(program, arguments, said):
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_too_little_memory(monkeypatch):
+    """Flows asked for by number end the run with an error; the largest number of a full run is left out."""
+    loader = importlib.machinery.SourceFileLoader("perf_run", str(RUN))
+    perf_run = importlib.util.module_from_spec(importlib.util.spec_from_loader("perf_run", loader))
+    loader.exec_module(perf_run)
+    monkeypatch.setattr(perf_run.machine, "free_memory", lambda: 1 << 30)
+    with pytest.raises(perf_run.program.Failed, match="--flows 16000000: 1 GB of memory are free, 8 are needed"):
+        perf_run.groups(perf_run.arguments(["--flows", "16000000"]))
+    assert {flows for _, _, flows in perf_run.groups(perf_run.arguments([]))} == {1, 65_536, 1_000_000}
 
 
 def test_stages():
