@@ -5,14 +5,20 @@
 //! - A packet need not arrive in a world with faults or restarts. In a calm one every packet arrives.
 //! - A packet that a wire doubled may arrive so often as there are copies of it.
 //! - What a wire damaged may be refused by its end host.
+//! - A damaged IPv6 packet may arrive with one bit of its hop limit flipped, which no checksum covers.
 //! - A flow may get another SNAT address or port if its owner has begun another life, or if none of its packets has reached
-//!   the server for as long as an idle session lives.
+//!   the server for as long as an idle session lives: a half-open one, if a wire has ever damaged a packet of that TCP flow,
+//!   because a flipped bit can close a connection for a node. The ones before may come in packets that were sent before the
+//!   first one came with others.
 //! - It may get another real server if its owner has begun another life with other weights of the servers in its cluster
 //!   file, or if a node has whose file and another's give the flow's bucket to different nodes.
 //! - A flow of a local virtual server may come to a second real server, always the same, from nodes that have begun a life
 //!   with other weights of the servers; to either, if the packet was sent before that life.
 //!   Such a packet may come to any real server if it was steered and a wire damaged it: no checksum covers the flow hash in
 //!   the backplane's header, by which the server is chosen.
+//! - Where wires damage frames, a node may learn an Ethernet address from any frame that asks or tells one, or from none.
+//! - A worker need not look for the owners of tuples anew that it got while the oracles weren't sure whose lives it knew, or in
+//!   damaged packets.
 //! - Nothing is asked of the NAT of a flow whose bucket the nodes' cluster files give to different nodes, but that its
 //!   packets don't loop, multiply or change.
 
@@ -68,6 +74,8 @@ pub enum Oracle {
     Tables,
     /// All buffers come back.
     Buffers,
+    /// Nothing panics.
+    Panic,
 }
 
 /// A promise broken.
@@ -195,7 +203,10 @@ struct Watch {
     /// Of a local virtual server: the real servers by the first weights and by those of [`Change::Servers`].
     local_servers: [Option<usize>; 2],
     mapping: Option<Mapping>,
-    earlier: Vec<(Addr, u16)>,
+    /// Those before, and when the first packet came that didn't have them any more.
+    earlier: Vec<((Addr, u16), Instant)>,
+    /// A wire has damaged a packet of its client or server.
+    damaged: bool,
 }
 
 /// What a run has come to.
@@ -220,7 +231,6 @@ pub struct Figures {
 /// See the module's text.
 pub struct Oracles {
     seed: u64,
-    corrupts: bool,
     slack: Duration,
     outsider: usize,
     records: Vec<Record>,
@@ -262,11 +272,11 @@ impl Oracles {
                 local_servers: [None; 2],
                 mapping: None,
                 earlier: Vec::new(),
+                damaged: false,
             }
         };
         Self {
             seed: plan.seed,
-            corrupts: plan.corrupts(),
             slack: plan.slack(),
             outsider: plan.outsider,
             records: Vec::new(),
@@ -369,7 +379,9 @@ impl Oracles {
         match index {
             Some(index) => {
                 self.records[index].copies += more;
-                self.records[index].damaged |= fate.corrupted;
+                let record = &mut self.records[index];
+                record.damaged |= fate.corrupted;
+                self.watches[record.flow as usize].damaged |= fate.corrupted;
             }
             // A copy of what may have been damaged before.
             None => self.damages += u64::from(more),
@@ -474,7 +486,11 @@ impl Oracles {
 
     /// Whoever forwards a packet counts its time to live down, once.
     fn ttl(&self, packet: &Packet, record: &Record, forwarded: bool, now: Instant) -> Result<(), Violation> {
-        if record.damaged || packet.ttl == TTL - u8::from(forwarded) {
+        let hop = u8::from(forwarded);
+        // Before or behind the node.
+        let flipped =
+            (TTL ^ (packet.ttl + hop)).is_power_of_two() || ((TTL - hop) ^ packet.ttl).is_power_of_two();
+        if packet.ttl == TTL - hop || record.damaged && !packet.key.is_v4() && flipped {
             return Ok(());
         }
         let what = format!("it was sent with a time to live of {TTL} and arrives with {}", packet.ttl);
@@ -594,7 +610,8 @@ impl Oracles {
     ) -> Result<(), Violation> {
         let source = (packet.key.src, packet.key.src_port);
         // A flipped bit can close a TCP connection, for a node.
-        let established = flow.established(packet.words.connection) && (flow.udp() || !self.corrupts);
+        let closable = !flow.udp() && self.watches[record.flow as usize].damaged;
+        let established = flow.established(packet.words.connection) && !closable;
         let lifetime = if established { ESTABLISHED } else { HALF_OPEN };
         let (slack, lives) = (self.slack, self.lives);
         let watch = &mut self.watches[record.flow as usize];
@@ -604,9 +621,11 @@ impl Oracles {
         let life = lives[watch.owner];
         match &mut watch.mapping {
             Some(mapping) if mapping.source == source => mapping.last = now,
-            Some(_) if watch.earlier.contains(&source) => return Ok(()),
+            Some(_) if watch.earlier.iter().any(|(old, end)| *old == source && record.sent <= *end) => {
+                return Ok(());
+            }
             Some(mapping) if mapping.life != life || now - mapping.last + slack >= lifetime => {
-                watch.earlier.push(mapping.source);
+                watch.earlier.push((mapping.source, now));
                 *mapping = Mapping { source, life, last: now };
             }
             Some(mapping) => {

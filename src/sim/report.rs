@@ -24,10 +24,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(world: World, violation: Option<Violation>) -> Self {
-        let World { plan, now, oracles, log, .. } = world;
-        let (digest, figures) = (oracles.digest, oracles.figures);
-        Self { seed: plan.seed, digest, figures, violation, plan, log, end: now }
+    /// `world`: none if it didn't come into being.
+    pub(super) fn new(plan: Plan, world: Option<World>, violation: Option<Violation>) -> Self {
+        let (digest, figures, log, end) = match world {
+            Some(World { now, oracles, log, .. }) => (oracles.digest, oracles.figures, log, now),
+            None => (plan.seed, Figures::default(), Vec::new(), Instant::ZERO),
+        };
+        Self { seed: plan.seed, digest, figures, violation, plan, log, end }
     }
 }
 

@@ -11,6 +11,7 @@ use super::oracle::{Arrival, Came, Hop, Oracle, Oracles, TTL, Violation, time};
 use super::packet::{self, Bad, Packet, Words};
 use super::plan::{Change, NODES, Place, Plan, SERVERS, Spray, front, server};
 use crate::base::hash::mix;
+use crate::base::planted::{self, Bug};
 use crate::base::rng::Rng;
 use crate::base::{Addr, GroupId, Instant, Mac, WorkerId};
 use crate::io::fault::{ALL, Rates, Wire};
@@ -365,6 +366,10 @@ impl World {
             let hashed = worker.counters().hashed.get();
             worker.turn(clock);
             let counters = worker.counters();
+            assert!(
+                !planted::is(Bug::WorkerPanics) || counters.rx.get() < 100,
+                "a panic planted in worker {part}"
+            );
             let (taken, hashed) = (counters.rx.get(), counters.hashed.get() - hashed);
             let expected = Self::had_to_hash(appliance, node, part, taken, &self.oracles);
             if hashed < expected {
