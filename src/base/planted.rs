@@ -14,6 +14,8 @@ pub enum Bug {
     LiveSessionExpires,
     /// NAT leaves the transport checksum as it was.
     ChecksumStale,
+    /// A worker panics once it has received a hundred frames in front (planted in the simulator's turn, not in the path).
+    WorkerPanics,
 }
 
 #[cfg(feature = "sim")]
@@ -27,12 +29,13 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 5] = [
+        pub const ALL: [Self; 6] = [
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
             Self::WrongPortClass,
             Self::LiveSessionExpires,
             Self::ChecksumStale,
+            Self::WorkerPanics,
         ];
 
         /// Its name on the command line.
@@ -43,6 +46,7 @@ mod switch {
                 Self::WrongPortClass => "wrong-port-class",
                 Self::LiveSessionExpires => "live-session-expires",
                 Self::ChecksumStale => "checksum-stale",
+                Self::WorkerPanics => "worker-panics",
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The cluster's files, and one of its nodes with the far ends of its ports.
 
 use super::oracle::{ESTABLISHED, HALF_OPEN};
-use super::plan::{Change, Method, NODES, Plan, SERVER_PORT, SERVERS, VIP_PORT, front, ip6, server, snat};
+use super::plan::{Change, Method, NODES, Plan, SERVER_PORT, SERVERS, Serving, front, ip6, server, snat};
 use crate::base::{Addr, Incarnation, Instant, Mac};
 use crate::io::memory::{self, MemoryLink, MemoryPools, MemoryPort};
 use crate::manage::compile;
@@ -78,17 +78,27 @@ fn configuration(plan: &Plan, node: usize, change: Change) -> Config {
             cluster += &format!("[[snat]]\naddress = \"{}\"\nnode = \"n{}\"\n", snat(v6, i), i + 1);
         }
     }
-    for (method, v6, protocol) in Method::ALL
+    let members: Vec<_> =
+        (0..NODES).filter(|n| *n != plan.outsider).map(|n| format!("\"n{}\"", n + 1)).collect();
+    cluster += &format!("[[group]]\nname = \"some\"\nmembers = [{}]\n", members.join(", "));
+    for (method, v6, protocol, serving) in Method::ALL
         .into_iter()
         .flat_map(|m| [false, true].map(|v6| (m, v6)))
         .flat_map(|(m, v6)| ["tcp", "udp"].map(|p| (m, v6, p)))
+        .flat_map(|(m, v6, p)| Serving::ALL.map(|s| (m, v6, p, s)))
+        .filter(|(method, _, _, serving)| *method != Method::Nat || !serving.local())
     {
-        let (vip, family) = (method.vip(v6), if v6 { 6 } else { 4 });
+        let (vip, family, port) = (method.vip(v6), if v6 { 6 } else { 4 }, serving.port());
         cluster += &format!(
-            "[[virtual_server]]\nname = \"{protocol}-{}-{family}\"\naddress = \"{vip}\"\nport = {VIP_PORT}\n\
-             protocol = \"{protocol}\"\nforward = \"{}\"\n",
+            "[[virtual_server]]\nname = \"{protocol}-{}-{family}-{port}\"\naddress = \"{vip}\"\nport = {port}\n\
+             protocol = \"{protocol}\"\nforward = \"{}\"\n{}",
             vip.v4_bytes()[3],
-            method.forward()
+            method.forward(),
+            match serving {
+                Serving::Steered => "",
+                Serving::Local => "ingress = \"local\"\n",
+                Serving::LocalGroup => "ingress = \"local\"\ngroup = \"some\"\n",
+            }
         );
         let port = if method == Method::Nat { format!("port = {SERVER_PORT}\n") } else { String::new() };
         for i in 0..SERVERS {

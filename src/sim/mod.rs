@@ -21,6 +21,7 @@ use crate::base::planted::{self, Bug};
 use load::Flow;
 use oracle::ESTABLISHED;
 use plan::{NODES, Plan};
+use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 use world::World;
 
@@ -33,13 +34,33 @@ const END: Duration = Duration::from_secs(8);
 /// A step while nothing but time has to pass.
 const LONG_STEP: Duration = Duration::from_millis(5);
 
-/// Lives through the world of a seed, with a fault planted in the nodes if one is named.
+/// Lives through the world of a seed, with a fault planted in the nodes if one is named. A panic is a violation, too; where it
+/// happened stands on stderr.
 pub fn run(seed: u64, plant: Option<Bug>) -> Outcome {
+    let plan = Plan::draw(seed);
+    let mut world = None;
     planted::plant(plant);
-    let mut world = World::new(Plan::draw(seed));
-    let violation = live(&mut world).err();
+    let lived = panic::catch_unwind(AssertUnwindSafe(|| live(world.insert(World::new(plan.clone())))));
     planted::plant(None);
-    Outcome::new(world, violation)
+    let violation = match lived {
+        Ok(lived) => lived.err(),
+        Err(cause) => {
+            // What is left of the nodes may panic again when it is dropped, and that says nothing new.
+            if let Some(nodes) = world.as_mut().map(|world| std::mem::take(&mut world.nodes)) {
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(nodes)));
+            }
+            let at = world.as_ref().map_or(Instant::ZERO, |world| world.now);
+            let text = cause.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("without a message");
+            Some(Violation {
+                oracle: Oracle::Panic,
+                at,
+                what: format!("seed {seed}: {text}"),
+                hops: Vec::new(),
+            })
+        }
+    };
+    Outcome::new(plan, world, violation)
 }
 
 fn live(world: &mut World) -> Result<(), Violation> {

@@ -5,16 +5,26 @@
 //! - A packet need not arrive in a world with faults or restarts. In a calm one every packet arrives.
 //! - A packet that a wire doubled may arrive so often as there are copies of it.
 //! - What a wire damaged may be refused by its end host.
+//! - A damaged IPv6 packet may arrive with one bit of its hop limit flipped, which no checksum covers.
 //! - A flow may get another SNAT address or port if its owner has begun another life, or if none of its packets has reached
-//!   the server for as long as an idle session lives.
+//!   the server for as long as an idle session lives: a half-open one, if a wire has ever damaged a packet of that TCP flow,
+//!   because a flipped bit can close a connection for a node. The ones before may come in packets that were sent before the
+//!   first one came with others.
 //! - It may get another real server if its owner has begun another life with other weights of the servers in its cluster
 //!   file, or if a node has whose file and another's give the flow's bucket to different nodes.
+//! - A flow of a local virtual server may come to a second real server, always the same, from nodes that have begun a life
+//!   with other weights of the servers; to either, if the packet was sent before that life.
+//!   Such a packet may come to any real server if it was steered and a wire damaged it: no checksum covers the flow hash in
+//!   the backplane's header, by which the server is chosen.
+//! - Where wires damage frames, a node may learn an Ethernet address from any frame that asks or tells one, or from none.
+//! - A worker need not look for the owners of tuples anew that it got while the oracles weren't sure whose lives it knew, or in
+//!   damaged packets.
 //! - Nothing is asked of the NAT of a flow whose bucket the nodes' cluster files give to different nodes, but that its
 //!   packets don't loop, multiply or change.
 
 use super::load::Flow;
 use super::packet::{self, Bad, Packet, Words};
-use super::plan::{Change, Method, NODES, Plan, SERVER_PORT, server, snat};
+use super::plan::{Change, FlowPlan, Method, NODES, Plan, SERVER_PORT, server, snat};
 use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::{Addr, GroupId, HashKey, Instant};
 use crate::view::{View, snat_bucket};
@@ -52,6 +62,8 @@ pub enum Oracle {
     Mapping,
     /// A steering decision ends with its owner's life.
     Steering,
+    /// A packet of a local virtual server crosses the backplane only from a node that doesn't serve it.
+    Local,
     /// Without faults nothing is lost.
     Lost,
     /// Once the faults are over every flow gets answers.
@@ -62,6 +74,8 @@ pub enum Oracle {
     Tables,
     /// All buffers come back.
     Buffers,
+    /// Nothing panics.
+    Panic,
 }
 
 /// A promise broken.
@@ -138,11 +152,23 @@ pub enum Arrival {
     Gue,
 }
 
+/// How a packet came to a server, which one that is, and which node sent it there.
+#[derive(Clone, Copy, Debug)]
+pub struct Came {
+    /// The node; none if another station did.
+    pub from: Option<usize>,
+    /// The server.
+    pub server: usize,
+    /// In what.
+    pub arrival: Arrival,
+}
+
 /// A packet that a host sent.
 #[derive(Clone, Copy, Debug)]
 struct Record {
     number: u64,
     flow: u32,
+    sent: Instant,
     to_server: bool,
     /// The life of its flow's owner then.
     owner_life: u32,
@@ -166,13 +192,21 @@ struct Mapping {
 #[derive(Clone, Debug)]
 struct Watch {
     owner: usize,
+    group: GroupId,
+    /// Whoever serves it does so without state.
+    local: bool,
     bucket: u16,
     /// Nodes disagree about the owner.
     disputed: bool,
     /// The real server, and the owner's life when it was first seen.
     server: Option<(usize, u32)>,
+    /// Of a local virtual server: the real servers by the first weights and by those of [`Change::Servers`].
+    local_servers: [Option<usize>; 2],
     mapping: Option<Mapping>,
-    earlier: Vec<(Addr, u16)>,
+    /// Those before, and when the first packet came that didn't have them any more.
+    earlier: Vec<((Addr, u16), Instant)>,
+    /// A wire has damaged a packet of its client or server.
+    damaged: bool,
 }
 
 /// What a run has come to.
@@ -197,8 +231,8 @@ pub struct Figures {
 /// See the module's text.
 pub struct Oracles {
     seed: u64,
-    corrupts: bool,
     slack: Duration,
+    outsider: usize,
     records: Vec<Record>,
     hops: VecDeque<(Instant, u64, Hop)>,
     watches: Vec<Watch>,
@@ -206,6 +240,8 @@ pub struct Oracles {
     ports: BTreeMap<(usize, u8, Addr, u16), u32>,
     /// Of each node.
     lives: [u32; NODES],
+    /// When each node's life began.
+    since: [Instant; NODES],
     /// Nodes whose cluster file has other weights of servers.
     reweighted: [bool; NODES],
     /// Frames damaged, with their copies: no more of which nobody can tell what they were may be refused.
@@ -221,27 +257,34 @@ pub struct Oracles {
 impl Oracles {
     /// Oracles of a world whose nodes begin with `view`'s placement.
     pub fn new(plan: &Plan, view: &View) -> Self {
-        let watch = |key| {
-            let bucket = view.hash_key.flow(key).bucket();
-            let owner = view.owner(GroupId(0), bucket).map_or(0, |owner| owner.node.index());
+        let watch = |flow: &FlowPlan| {
+            let bucket = view.hash_key.flow(&flow.key).bucket();
+            let server = view.virtual_server(&flow.key).map(|id| &view.services.virtual_servers[id.index()]);
+            let group = server.map_or(GroupId(0), |server| server.group);
+            let owner = view.owner(group, bucket).map_or(0, |owner| owner.node.index());
             Watch {
                 owner,
+                group,
+                local: flow.serving.local(),
                 bucket: bucket.0,
                 disputed: false,
                 server: None,
+                local_servers: [None; 2],
                 mapping: None,
                 earlier: Vec::new(),
+                damaged: false,
             }
         };
         Self {
             seed: plan.seed,
-            corrupts: plan.corrupts(),
             slack: plan.slack(),
+            outsider: plan.outsider,
             records: Vec::new(),
             hops: VecDeque::with_capacity(HOPS),
-            watches: plan.flows.iter().map(|f| watch(&f.key)).collect(),
+            watches: plan.flows.iter().map(watch).collect(),
             ports: BTreeMap::new(),
             lives: [1; NODES],
+            since: [Instant::ZERO; NODES],
             reweighted: [false; NODES],
             damages: 0,
             strangers: 0,
@@ -261,10 +304,11 @@ impl Oracles {
     }
 
     /// A node has begun a life in which it decides by `view`.
-    pub fn started(&mut self, node: usize, change: Change, view: &View) {
+    pub fn started(&mut self, node: usize, change: Change, view: &View, now: Instant) {
+        self.since[node] = now;
         self.reweighted[node] |= change == Change::Servers;
         for watch in &mut self.watches {
-            let owner = view.owner(GroupId(0), crate::base::Bucket(watch.bucket));
+            let owner = view.owner(watch.group, crate::base::Bucket(watch.bucket));
             watch.disputed |= owner.map(|owner| owner.node.index()) != Some(watch.owner);
         }
     }
@@ -309,13 +353,14 @@ impl Oracles {
     }
 
     /// A host sends a packet: gives it its number.
-    pub fn sends(&mut self, words: Words, to_server: bool) -> Words {
+    pub fn sends(&mut self, words: Words, to_server: bool, now: Instant) -> Words {
         let index = self.records.len() as u64;
         let number = mix(self.seed ^ mix(index)) << 32 | index;
         let owner_life = self.lives[self.watches[words.flow as usize].owner];
         self.records.push(Record {
             number,
             flow: words.flow,
+            sent: now,
             to_server,
             owner_life,
             copies: 1,
@@ -334,7 +379,9 @@ impl Oracles {
         match index {
             Some(index) => {
                 self.records[index].copies += more;
-                self.records[index].damaged |= fate.corrupted;
+                let record = &mut self.records[index];
+                record.damaged |= fate.corrupted;
+                self.watches[record.flow as usize].damaged |= fate.corrupted;
             }
             // A copy of what may have been damaged before.
             None => self.damages += u64::from(more),
@@ -374,6 +421,13 @@ impl Oracles {
                 record.flow, record.crossings, record.copies
             );
             return Err(self.violation(Oracle::Loop, Some(record.number), now, what));
+        }
+        let watch = &self.watches[record.flow as usize];
+        let steers = watch.group != GroupId(0) && node == self.outsider;
+        if watch.local && !steers && record.to_server && !record.damaged {
+            let (flow, number) = (record.flow, record.number);
+            let what = format!("n{} serves flow {flow} without state, and hands a packet of it on", node + 1);
+            return Err(self.violation(Oracle::Local, Some(number), now, what));
         }
         Ok(())
     }
@@ -432,7 +486,11 @@ impl Oracles {
 
     /// Whoever forwards a packet counts its time to live down, once.
     fn ttl(&self, packet: &Packet, record: &Record, forwarded: bool, now: Instant) -> Result<(), Violation> {
-        if record.damaged || packet.ttl == TTL - u8::from(forwarded) {
+        let hop = u8::from(forwarded);
+        // Before or behind the node.
+        let flipped =
+            (TTL ^ (packet.ttl + hop)).is_power_of_two() || ((TTL - hop) ^ packet.ttl).is_power_of_two();
+        if packet.ttl == TTL - hop || record.damaged && !packet.key.is_v4() && flipped {
             return Ok(());
         }
         let what = format!("it was sent with a time to live of {TTL} and arrives with {}", packet.ttl);
@@ -442,8 +500,7 @@ impl Oracles {
     /// A server takes a packet.
     pub fn at_server(
         &mut self,
-        index: usize,
-        arrival: Arrival,
+        Came { from, server: index, arrival }: Came,
         packet: &Packet,
         flow: &Flow,
         now: Instant,
@@ -470,6 +527,9 @@ impl Oracles {
             );
             return Err(self.violation(Oracle::Rewrite, Some(record.number), now, what));
         }
+        if flow.plan.serving.local() {
+            return self.same_server_everywhere(from, index, &record, now);
+        }
         self.keeps_server(index, &record, now)?;
         if nat { self.keeps_mapping(index, packet, &record, flow, now) } else { Ok(()) }
     }
@@ -483,6 +543,41 @@ impl Oracles {
             && (0..NODES).any(|node| key.src == snat(v6, node))
             && key.src_port >= 4096
             && snat_bucket(key.src_port).0 == bucket
+    }
+
+    /// Without state the real server hangs on nothing but the weights in the file of the node that sent the packet on.
+    fn same_server_everywhere(
+        &mut self,
+        from: Option<usize>,
+        index: usize,
+        record: &Record,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let outsider = self.watches[record.flow as usize].group != GroupId(0) && from == Some(self.outsider);
+        let Some(from) = from.filter(|_| !outsider) else {
+            let what =
+                format!("flow {} comes to server {index} from a node that doesn't serve it", record.flow);
+            return Err(self.violation(Oracle::Local, Some(record.number), now, what));
+        };
+        // Nothing protects the flow hash in a steered packet's outer headers, and the server is chosen by it.
+        if record.damaged && record.crossings > 0 {
+            return Ok(());
+        }
+        // What its last life has sent may be late.
+        if self.reweighted[from] && record.sent < self.since[from] {
+            return Ok(());
+        }
+        let file = usize::from(self.reweighted[from]);
+        let before = *self.watches[record.flow as usize].local_servers[file].get_or_insert(index);
+        if before == index {
+            return Ok(());
+        }
+        let what = format!(
+            "flow {}, served without state, comes to server {index} from n{}, and came to server {before}",
+            record.flow,
+            from + 1
+        );
+        Err(self.violation(Oracle::Server, Some(record.number), now, what))
     }
 
     fn keeps_server(&mut self, index: usize, record: &Record, now: Instant) -> Result<(), Violation> {
@@ -515,7 +610,8 @@ impl Oracles {
     ) -> Result<(), Violation> {
         let source = (packet.key.src, packet.key.src_port);
         // A flipped bit can close a TCP connection, for a node.
-        let established = flow.established(packet.words.connection) && (flow.udp() || !self.corrupts);
+        let closable = !flow.udp() && self.watches[record.flow as usize].damaged;
+        let established = flow.established(packet.words.connection) && !closable;
         let lifetime = if established { ESTABLISHED } else { HALF_OPEN };
         let (slack, lives) = (self.slack, self.lives);
         let watch = &mut self.watches[record.flow as usize];
@@ -525,9 +621,11 @@ impl Oracles {
         let life = lives[watch.owner];
         match &mut watch.mapping {
             Some(mapping) if mapping.source == source => mapping.last = now,
-            Some(_) if watch.earlier.contains(&source) => return Ok(()),
+            Some(_) if watch.earlier.iter().any(|(old, end)| *old == source && record.sent <= *end) => {
+                return Ok(());
+            }
             Some(mapping) if mapping.life != life || now - mapping.last + slack >= lifetime => {
-                watch.earlier.push(mapping.source);
+                watch.earlier.push((mapping.source, now));
                 *mapping = Mapping { source, life, last: now };
             }
             Some(mapping) => {

@@ -12,8 +12,6 @@ use std::time::Duration;
 pub const NODES: usize = 3;
 /// Real servers behind every virtual server.
 pub const SERVERS: usize = 4;
-/// Port of every virtual server.
-pub const VIP_PORT: u16 = 80;
 /// Port of the real servers that are reached by NAT.
 pub const SERVER_PORT: u16 = 8080;
 
@@ -55,6 +53,32 @@ impl Method {
     /// Whether its real servers have IPv6 addresses, for a virtual server of that family.
     pub fn server_v6(self, v6: bool) -> bool {
         v6 != (self == Self::IpipAcross)
+    }
+}
+
+/// Who handles the packets of a virtual server; each kind has a port of its own at the same addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// Each flow's owner.
+    Steered,
+    /// Whichever node gets one.
+    Local,
+    /// The same, but that one node doesn't serve it and steers what it gets.
+    LocalGroup,
+}
+
+impl Serving {
+    /// All of them, in the order of their ports.
+    pub const ALL: [Self; 3] = [Self::Steered, Self::Local, Self::LocalGroup];
+
+    /// The virtual servers' port.
+    pub fn port(self) -> u16 {
+        80 + self as u16
+    }
+
+    /// Whether this kind keeps no state.
+    pub fn local(self) -> bool {
+        self != Self::Steered
     }
 }
 
@@ -129,6 +153,8 @@ pub struct FlowPlan {
     pub key: FlowKey,
     /// How it reaches its real server.
     pub method: Method,
+    /// Who handles its packets.
+    pub serving: Serving,
     /// Where the client is.
     pub place: Place,
     /// When it begins, from the start of the traffic.
@@ -160,6 +186,8 @@ pub struct Plan {
     pub front_queues: usize,
     /// How the router chooses.
     pub spray: Spray,
+    /// The node that doesn't serve what is [`Serving::LocalGroup`].
+    pub outsider: usize,
     /// Virtual time of a turn.
     pub step: Duration,
     /// Faults of the hosts' wires, of the nodes' in front, and of theirs on the backplane. Only one of them damages frames: a
@@ -243,6 +271,7 @@ impl Plan {
             workers,
             front_queues: if one_in(rng, 4) { 1 } else { workers },
             spray: if one_in(rng, 3) { Spray::Flow } else { Spray::Packet },
+            outsider: rng.below(NODES as u64) as usize,
             step,
             faults: faults(rng, calm),
             stalls: if one_in(rng, 2) { 0 } else { between(rng, 1, 20) },
@@ -271,6 +300,10 @@ fn flow(rng: &mut Rng, index: usize, faulty: Duration) -> FlowPlan {
     let (v6, udp) = (one_in(rng, 2), one_in(rng, 2));
     // NAT is the way with state on both sides.
     let method = if one_in(rng, 3) { Method::Nat } else { Method::ALL[rng.below(5) as usize] };
+    let serving = match method {
+        Method::Nat => Serving::Steered, // it needs state
+        _ => Serving::ALL[rng.below(3) as usize],
+    };
     let place = if index.is_multiple_of(40) { Place::OnLink } else { Place::Away };
     let client = match (place, v6) {
         (Place::OnLink, _) => front(v6, 1),
@@ -281,8 +314,9 @@ fn flow(rng: &mut Rng, index: usize, faulty: Duration) -> FlowPlan {
     let port = 1024 + (rng.below(250) * 256) as u16 + index as u16;
     let protocol = if udp { protocol::UDP } else { protocol::TCP };
     FlowPlan {
-        key: FlowKey::new(client, method.vip(v6), port, VIP_PORT, protocol),
+        key: FlowKey::new(client, method.vip(v6), port, serving.port(), protocol),
         method,
+        serving,
         place,
         start: ms(rng.below(faulty.as_millis() as u64)),
         interval: ms(between(rng, 2, 120)),

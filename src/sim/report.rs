@@ -1,7 +1,7 @@
 //! What a run tells.
 
 use super::oracle::{Figures, Violation, time};
-use super::plan::{Plan, Spray};
+use super::plan::{Plan, Serving, Spray};
 use super::world::World;
 use crate::base::Instant;
 use crate::io::fault::Rates;
@@ -24,10 +24,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(world: World, violation: Option<Violation>) -> Self {
-        let World { plan, now, oracles, log, .. } = world;
-        let (digest, figures) = (oracles.digest, oracles.figures);
-        Self { seed: plan.seed, digest, figures, violation, plan, log, end: now }
+    /// `world`: none if it didn't come into being.
+    pub(super) fn new(plan: Plan, world: Option<World>, violation: Option<Violation>) -> Self {
+        let (digest, figures, log, end) = match world {
+            Some(World { now, oracles, log, .. }) => (oracles.digest, oracles.figures, log, now),
+            None => (plan.seed, Figures::default(), Vec::new(), Instant::ZERO),
+        };
+        Self { seed: plan.seed, digest, figures, violation, plan, log, end }
     }
 }
 
@@ -44,19 +47,24 @@ fn percent(f: &mut fmt::Formatter<'_>, whose: &str, rates: &Rates) -> fmt::Resul
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (plan, figures) = (&self.plan, &self.figures);
+        let flows = |of: fn(Serving) -> bool| plan.flows.iter().filter(|flow| of(flow.serving)).count();
         let spray = match plan.spray {
             Spray::Packet => "packet by packet",
             Spray::Flow => "by flow",
         };
         writeln!(
             f,
-            "seed {}: {}three nodes of {} workers, {} front queues, IPv{} backplane; {} flows, sprayed {spray}; turns {:?} apart",
+            "seed {}: {}three nodes of {} workers, {} front queues, IPv{} backplane; {} flows ({} local, {} where n{} doesn't \
+             serve them), sprayed {spray}; turns {:?} apart",
             self.seed,
             if plan.calm { "a calm world; " } else { "" },
             plan.workers,
             plan.front_queues,
             if plan.backplane_v6 { 6 } else { 4 },
             plan.flows.len(),
+            flows(|serving| serving.local()),
+            flows(|serving| serving == Serving::LocalGroup),
+            plan.outsider + 1,
             plan.step,
         )?;
         for (whose, rates) in ["hosts", "nodes in front", "backplane"].iter().zip(&plan.faults) {

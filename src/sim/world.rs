@@ -7,16 +7,17 @@
 use super::cluster::{Appliance, Hashing, Waiting, back_mac, front_mac, node_of};
 use super::host::{self, Lookup};
 use super::load::Flow;
-use super::oracle::{Arrival, Hop, Oracle, Oracles, TTL, Violation, time};
+use super::oracle::{Arrival, Came, Hop, Oracle, Oracles, TTL, Violation, time};
 use super::packet::{self, Bad, Packet, Words};
 use super::plan::{Change, NODES, Place, Plan, SERVERS, Spray, front, server};
 use crate::base::hash::mix;
+use crate::base::planted::{self, Bug};
 use crate::base::rng::Rng;
 use crate::base::{Addr, GroupId, Instant, Mac, WorkerId};
 use crate::io::fault::{ALL, Rates, Wire};
 use crate::io::memory::MemoryLink;
 use crate::manage::stats::Stats;
-use crate::view::{Owned, Owner, snat_bucket};
+use crate::view::{Ingress, Owned, Owner, snat_bucket};
 use crate::wire::eth::{self, Eth};
 use crate::wire::gue::{self, Gue};
 use crate::wire::ipv4::{self, Ipv4};
@@ -140,7 +141,7 @@ impl World {
     pub fn restart(&mut self, node: usize, change: Change) {
         let life = self.oracles.life(node);
         let appliance = Appliance::start(&self.plan, node, life, change, self.now);
-        self.oracles.started(node, change, &appliance.view);
+        self.oracles.started(node, change, &appliance.view, self.now);
         self.nodes[node] = Some(appliance);
         self.nodes.iter_mut().flatten().for_each(|a| a.unsure = true);
         let how = match change {
@@ -183,7 +184,7 @@ impl World {
 
     /// A client or server says something. `reply`: where a server sends it, and which server that is.
     fn send_words(&mut self, words: Words, to_server: bool, reply: Option<(usize, Packet)>) {
-        let words = self.oracles.sends(words, to_server);
+        let words = self.oracles.sends(words, to_server, self.now);
         let flow = &self.flows[words.flow as usize];
         let (place, nat) = (flow.plan.place, flow.plan.method == super::plan::Method::Nat);
         let host = match place {
@@ -265,12 +266,19 @@ impl World {
         hashing.queued += 1;
         let Some(key) = packet::tuple(&frame[eth::HEADER_LEN..]) else { return };
         let (view, hash) = (&appliance.view, appliance.view.hash_key.flow(&key));
-        let bucket = match view.services.owned.get(&key.dst) {
-            Some(Owned::Vip { .. }) => hash.bucket(),
-            Some(Owned::Snat { .. }) => snat_bucket(key.dst_port),
+        let (group, bucket) = match (view.virtual_server(&key), view.services.owned.get(&key.dst)) {
+            (Some(id), _) => {
+                let server = &view.services.virtual_servers[id.index()];
+                let member = view.services.groups[server.group.index()].has(view.me);
+                if member && server.ingress == Ingress::Local {
+                    return;
+                }
+                (server.group, hash.bucket())
+            }
+            (None, Some(Owned::Snat { .. })) => (GroupId(0), snat_bucket(key.dst_port)),
             _ => return,
         };
-        let Some(Owner { node: owner, worker }) = view.owner(GroupId(0), bucket) else { return };
+        let Some(Owner { node: owner, worker }) = view.owner(group, bucket) else { return };
         if owner.index() != node || worker.index() != queue {
             hashing.waiting.push_back(Waiting {
                 number: hashing.queued,
@@ -299,7 +307,7 @@ impl World {
             let new = seen.insert((hash, known));
             // Where it isn't sure what the worker knows or what the packet is, nothing is expected, now or later.
             if appliance.unsure || flow.is_none_or(|flow| oracles.disputed(flow)) {
-                seen.insert((hash, life));
+                seen.extend((0..=life).map(|life| (hash, life)));
             } else if new && known != 0 {
                 expected += 1;
             }
@@ -358,6 +366,10 @@ impl World {
             let hashed = worker.counters().hashed.get();
             worker.turn(clock);
             let counters = worker.counters();
+            assert!(
+                !planted::is(Bug::WorkerPanics) || counters.rx.get() < 100,
+                "a panic planted in worker {part}"
+            );
             let (taken, hashed) = (counters.rx.get(), counters.hashed.get() - hashed);
             let expected = Self::had_to_hash(appliance, node, part, taken, &self.oracles);
             if hashed < expected {
@@ -438,7 +450,9 @@ impl World {
             return Ok(());
         }
         self.oracles.hop(frame, Hop::AtServer(host as u8), self.now);
-        self.oracles.at_server(host, arrival, &packet, flow, self.now)?;
+        let from = Eth::new(frame).ok().and_then(|header| node_of(header.src()));
+        let came = Came { from, server: host, arrival };
+        self.oracles.at_server(came, &packet, flow, self.now)?;
         let answer = flow.at_server(&packet.words);
         if let Some(words) = answer {
             self.send_words(words, false, Some((host, packet)));

@@ -1,5 +1,5 @@
-//! One capture through a node on memory ports, as the simulator has it, and through the same node on DPDK's `net_pcap`: the
-//! same frames go out, byte for byte and in the same order.
+//! One capture through a node on memory ports, on which the simulator runs its nodes, too, and through the same node on DPDK's
+//! `net_pcap`: the same frames go out, byte for byte and in the same order.
 
 use super::*;
 use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
@@ -299,7 +299,7 @@ fn on_net_pcap(config: &Config, inputs: &[Vec<Vec<u8>>; 2]) -> Run {
         .zip(inputs)
         .enumerate()
         .map(|(i, (port, frames))| {
-            std::fs::write(file(port, "in"), super::capture(frames)).unwrap();
+            std::fs::write(file(port, "in"), capture::capture(frames)).unwrap();
             let (rx, tx) = (file(port, "in"), file(port, "out"));
             let name = format!("net_pcap{i},rx_pcap={},tx_pcap={}", rx.display(), tx.display());
             DeviceConfig { mtu: config.ports[i].device.mtu, ..device(port, &name) }
@@ -310,25 +310,14 @@ fn on_net_pcap(config: &Config, inputs: &[Vec<Vec<u8>>; 2]) -> Run {
         assert_eq!(device.queues[0].caps().mac, mac, "net_pcap numbers its addresses");
     }
     let drops = live(config, devices, inputs.iter().map(Vec::len).max().unwrap());
-    let written = ["front", "back"].map(|port| frames(&std::fs::read(file(port, "out")).unwrap()));
+    let written = ["front", "back"].map(|port| capture::frames(&std::fs::read(file(port, "out")).unwrap()));
     std::fs::remove_dir_all(&dir).unwrap();
     (written, drops)
 }
 
-/// The frames of a capture file.
-fn frames(file: &[u8]) -> Vec<Vec<u8>> {
-    let (mut rest, mut out) = (&file[24..], Vec::new());
-    while !rest.is_empty() {
-        let len = u32::from_le_bytes(rest[8..12].try_into().unwrap()) as usize;
-        out.push(rest[16..16 + len].to_vec());
-        rest = &rest[16 + len..];
-    }
-    out
-}
-
 #[test]
-fn a_node_on_net_pcap_sends_what_it_sends_in_the_simulator() {
-    child("captures::a_node_on_net_pcap_sends_what_it_sends_in_the_simulator", true, || {
+fn a_node_on_net_pcap_sends_what_it_sends_on_memory_ports() {
+    child("captures::a_node_on_net_pcap_sends_what_it_sends_on_memory_ports", true, || {
         let config = configuration();
         let mut inputs = inputs(&config);
         // What comes before the servers' answers is the same in both runs, so these fit the second one, too.

@@ -41,6 +41,16 @@ fn a_violation_tells_when_which_flow_and_the_packets_way() {
 }
 
 #[test]
+fn a_panic_costs_neither_its_seed_nor_the_others() {
+    let (output, text) = sim(&["--seeds", "1..3", "--plant", "worker-panics"]);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for seed in 1..=3 {
+        assert!(text.contains(&format!("  seed {seed}: violation of Panic at ")), "{text}");
+    }
+    assert!(text.contains("3 seeds failed; the first is\nseed 1: "), "{text}");
+}
+
+#[test]
 fn a_bad_argument_is_an_error_of_its_own() {
     for (arguments, says) in [
         (&["--seed", "x"][..], "invalid value 'x'"),

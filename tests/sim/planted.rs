@@ -1,6 +1,7 @@
 //! Faults planted in the nodes are found, by the oracle that they offend, in few seeds; and those seeds are clean without.
 
 use std::ops::RangeInclusive;
+use steerage::base::Instant;
 use steerage::base::planted::Bug;
 use steerage::sim::{self, Oracle};
 
@@ -39,6 +40,17 @@ fn a_port_whose_low_bits_name_another_bucket() {
 #[test]
 fn a_session_that_expires_in_use() {
     found(Bug::LiveSessionExpires, Oracle::Mapping, &[Oracle::Lost]);
+}
+
+#[test]
+fn a_panic_which_leaves_nothing_behind_in_its_thread() {
+    let outcome = sim::run(3, Some(Bug::WorkerPanics));
+    let violation = outcome.violation.unwrap();
+    assert_eq!(violation.oracle, Oracle::Panic);
+    assert!(violation.what.starts_with("seed 3: a panic planted in worker "), "{violation}");
+    assert!(violation.at > Instant::ZERO && outcome.figures.sent > 0, "{violation}");
+    let after = sim::run(3, None);
+    assert!(after.violation.is_none(), "{after}");
 }
 
 #[test]
