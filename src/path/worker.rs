@@ -478,6 +478,13 @@ impl<P: Port> Core<P> {
                     Err(verdict) => self.egress.drop(frame, verdict),
                 }
             }
+            // Here no session says where the flow went before: a hash that was damaged on its way would send this packet to
+            // another server.
+            Ok(Decision::Stateless(_))
+                if meta.stage != Stage::Receive && view.hash_key.flow(&meta.key) != meta.hash =>
+            {
+                self.egress.drop(frame, Verdict::BackplaneMalformed);
+            }
             Ok(Decision::Stateless(server)) => self.stateless(view, frame, meta, server, now),
             Ok(Decision::Worker(worker)) => {
                 let meta = Meta { stage: meta.stage.max(Stage::Owner), ..*meta };
