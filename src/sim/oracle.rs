@@ -14,8 +14,6 @@
 //!   file, or if a node has whose file and another's give the flow's bucket to different nodes.
 //! - A flow of a local virtual server may come to a second real server, always the same, from nodes that have begun a life
 //!   with other weights of the servers; to either, if the packet was sent before that life.
-//!   Such a packet may come to any real server if it was steered and a wire damaged it: no checksum covers the flow hash in
-//!   the backplane's header, by which the server is chosen.
 //! - Where wires damage frames, a node may learn an Ethernet address from any frame that asks or tells one, or from none.
 //! - A worker need not look for the owners of tuples anew that it got while the oracles weren't sure whose lives it knew, or in
 //!   damaged packets.
@@ -559,10 +557,6 @@ impl Oracles {
                 format!("flow {} comes to server {index} from a node that doesn't serve it", record.flow);
             return Err(self.violation(Oracle::Local, Some(record.number), now, what));
         };
-        // Nothing protects the flow hash in a steered packet's outer headers, and the server is chosen by it.
-        if record.damaged && record.crossings > 0 {
-            return Ok(());
-        }
         // What its last life has sent may be late.
         if self.reweighted[from] && record.sent < self.since[from] {
             return Ok(());
