@@ -48,7 +48,11 @@ fn accepted(config: &Config) {
     if tables > 1 << 20 {
         return;
     }
-    compile::compile(config, Incarnation(1), &caps).unwrap_or_else(|e| panic!("passed its checks, but: {e}"));
+    let view = compile::compile(config, Incarnation(1), &caps)
+        .unwrap_or_else(|e| panic!("passed its checks, but: {e}"));
+    for group in &view.services.groups {
+        assert!(group.placement.iter().all(|(_, owner)| owner.is_some()), "a bucket without an owner");
+    }
     let room = config.tables.sessions.max(config.tables.steering_sessions);
     if room > 4096 || config.workers.count > 4 || config.ports.iter().any(|p| p.device.queues > 4) {
         return;

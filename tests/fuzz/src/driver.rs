@@ -323,7 +323,8 @@ impl Driver {
             Stage::FragmentOwner,
             Stage::Receive,
         ]);
-        let mut payload = vec![0; backplane::HEADER_LEN];
+        let mut payload = Vec::with_capacity(backplane::HEADER_LEN + bytes.len());
+        payload.resize(backplane::HEADER_LEN, 0);
         Header { stage, sender, incarnation, hash, cookie }.write(&mut payload);
         if draw.once_in(32) {
             let (at, value) = (draw.below(backplane::HEADER_LEN), draw.byte());

@@ -55,7 +55,13 @@ impl Packet {
     pub fn ip(&self) -> Vec<u8> {
         let v4 = self.src.is_v4();
         let number = if self.flags.is_some() { protocol::TCP } else { protocol::UDP };
-        let mut transport = vec![0; if self.flags.is_some() { 20 } else { 8 }];
+        let fixed = if v4 { ipv4::MIN_HEADER_LEN } else { ipv6::HEADER_LEN };
+        let l4 = fixed + self.extra.len();
+        let header = if self.flags.is_some() { 20 } else { 8 };
+        // All of it at once: under AddressSanitizer allocations are what takes longest here.
+        let mut out = vec![0; l4 + header + self.payload];
+        out[fixed..l4].copy_from_slice(&self.extra);
+        let transport = &mut out[l4..];
         transport[..2].copy_from_slice(&self.src_port.to_be_bytes());
         transport[2..4].copy_from_slice(&self.dst_port.to_be_bytes());
         let at = match self.flags {
@@ -69,19 +75,16 @@ impl Packet {
                 6
             }
         };
-        transport.resize(transport.len() + self.payload, self.payload as u8);
+        transport[header..].fill(self.payload as u8);
         let pseudo = checksum::pseudo_header(self.src, self.dst, number, transport.len());
-        let sum = !checksum::add(pseudo, checksum::sum(&transport));
+        let sum = !checksum::add(pseudo, checksum::sum(transport));
         // RFC 768: a sum of zero is sent as all ones.
         let sum = if sum == 0 && number == protocol::UDP { 0xffff } else { sum };
         transport[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-        let behind = self.extra.len() + transport.len();
-        let mut out;
         if v4 {
-            out = vec![0; 20];
             let header = ipv4::Header {
                 tos: 0,
-                total_len: (20 + behind) as u16,
+                total_len: out.len() as u16,
                 id: 7,
                 flags_and_offset: if self.dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
                 ttl: self.ttl,
@@ -90,16 +93,13 @@ impl Packet {
                 dst: self.dst,
             };
             header.write(&mut out);
-            out.extend(&self.extra);
             out[0] = 0x40 | (5 + self.extra.len() / 4) as u8;
             ipv4_checksum(&mut out);
         } else {
-            out = vec![0; ipv6::HEADER_LEN];
-            let next = if self.extra.is_empty() { number } else { self.first_extra };
+            let (behind, next) =
+                (out.len() - fixed, if self.extra.is_empty() { number } else { self.first_extra });
             ipv6::write(&mut out, 0, 0, behind as u16, next, self.ttl, self.src, self.dst);
-            out.extend(&self.extra);
         }
-        out.extend(transport);
         out
     }
 
@@ -142,7 +142,9 @@ pub fn ipv4_checksum(packet: &mut [u8]) {
 /// Puts an Ethernet header in front.
 pub fn frame(side: Side, src: Mac, tag: Option<u16>, packet: &[u8]) -> Vec<u8> {
     let v4 = packet.first().is_none_or(|b| b >> 4 == 4);
-    let mut out = vec![0; if tag.is_some() { 18 } else { 14 }];
+    let at = if tag.is_some() { 18 } else { 14 };
+    let mut out = Vec::with_capacity(at + packet.len());
+    out.resize(at, 0);
     eth::write(&mut out, side.mac(), src, tag, if v4 { ethertype::IPV4 } else { ethertype::IPV6 });
     out.extend(packet);
     out

@@ -81,6 +81,7 @@ fn receive(bench: &Bench, side: Side, bytes: &[u8]) {
         }
     } else if parse::front(&mut frame, &link, bench.view.hash_key, &mut meta).is_ok() {
         assert_eq!(meta.stage, Stage::Receive);
+        assert_eq!(meta.hash, bench.view.hash_key.flow(&meta.key), "the hash of its tuple");
         check(&frame, &meta);
     }
 }
@@ -109,7 +110,7 @@ fn check<F: Frame>(frame: &F, meta: &Meta) {
     let head = frame.head();
     assert_eq!(frame.len(), usize::from(meta.len), "cut to its length");
     assert_ne!(meta.interface, InterfaceId(0xee));
-    assert_eq!(meta.local, None, "reading a packet asks no table");
+    assert!(meta.local.is_none(), "reading a packet asks no table");
     let flow = matches!(meta.key.protocol, protocol::TCP | protocol::UDP);
     assert_eq!(meta.kind, if flow { Kind::Flow } else { Kind::Icmp });
     assert!(meta.l4 <= meta.len && usize::from(meta.l4) <= head.len());

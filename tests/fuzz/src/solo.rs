@@ -287,7 +287,8 @@ impl Solo {
 
 /// A UDP datagram from a peer's backplane address to node 1, from the Ethernet header on.
 pub fn backplane_frame(from: NodeId, port: u16, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![0; 42];
+    let mut out = Vec::with_capacity(42 + payload.len());
+    out.resize(42, 0);
     let last = 11u8.wrapping_add(from.0 as u8);
     eth::write(&mut out, Side::Back.mac(), host_mac(last), None, ethertype::IPV4);
     let header = ipv4::Header {

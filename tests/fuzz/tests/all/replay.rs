@@ -15,10 +15,10 @@ pub const TARGETS: [(&str, Target); 4] = [
     ("config", steerage_fuzz::config::one),
 ];
 
-/// The files of a folder, in order; none if there is no folder.
+/// The files of a target's folder, in order.
 fn inputs(kind: &str, target: &str) -> Vec<PathBuf> {
     let folder = home().join(kind).join(target);
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut found: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
     found.sort();
     found
@@ -38,7 +38,9 @@ fn replay(name: &str) {
     let corpus = inputs("corpus", name);
     assert!(corpus.len() >= 20, "the corpus of {name} has only {} inputs", corpus.len());
     assert_eq!(failing(*target, &corpus), Vec::<&PathBuf>::new());
-    assert_eq!(failing(*target, &inputs("regressions", name)), Vec::<&PathBuf>::new());
+    let regressions = inputs("regressions", name);
+    assert!(!regressions.is_empty(), "no regression of {name} is kept");
+    assert_eq!(failing(*target, &regressions), Vec::<&PathBuf>::new());
 }
 
 #[test]

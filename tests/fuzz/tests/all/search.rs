@@ -45,7 +45,6 @@ fn told(output: &Output) -> String {
 fn clean(name: &str, binary: &str, least: u64) {
     let scratch = Scratch::new(name);
     let corpora = ["corpus", "regressions"].map(|kind| home().join(kind).join(name));
-    let corpora: Vec<_> = corpora.into_iter().filter(|folder| folder.exists()).collect();
     let output = search(binary, &scratch.0, SECONDS, &corpora);
     assert!(output.status.success(), "{name}:\n{}", told(&output));
     let text = String::from_utf8_lossy(&output.stderr);
