@@ -326,7 +326,7 @@ impl Asked<'_> {
         let meta = Meta { stage, ..self.meta };
         match steer::by_tuple(&self.in_place_of(owner.node), owner.worker, &meta) {
             Ok(Decision::Open(id) | Decision::Stateless(id)) => {
-                match select::real_server(self.view, id, meta.hash) {
+                match select::real_server(self.view, id, &meta) {
                     Ok(real) => self.fresh(owner.node, real),
                     Err(verdict) => self.drop(verdict),
                 }

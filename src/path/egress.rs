@@ -174,7 +174,7 @@ impl<P: Port> Egress<P> {
             return self.hold(frame, Towards::Address(neighbour.address), now);
         };
         let kind = if is_v4(&frame) { ethertype::IPV4 } else { ethertype::IPV6 };
-        let l2 = eth::HEADER_LEN + if interface.vlan.is_some() { crate::wire::vlan::TAG_LEN } else { 0 };
+        let l2 = interface.link_header_len();
         if !frame.grow_front(l2) {
             return self.drop(frame, Verdict::NoBuffer);
         }

@@ -92,7 +92,7 @@ pub fn discovery<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Fra
     }
     // The solicitation's frame becomes the advertisement, with an Ethernet header in front.
     let len = ipv6::HEADER_LEN + icmp::ND_LEN;
-    let l2 = eth::HEADER_LEN + if interface.vlan.is_some() { crate::wire::vlan::TAG_LEN } else { 0 };
+    let l2 = interface.link_header_len();
     frame.truncate(len);
     let missing = len - frame.len();
     if frame.head().len() != frame.len() || !frame.grow_back(missing) || !frame.grow_front(l2) {

@@ -29,9 +29,14 @@ pub enum Opened {
     Stateless(RealServerId),
 }
 
-/// The real server that the Maglev table names for a flow.
-#[inline]
-pub fn real_server(view: &View, id: VirtualServerId, hash: FlowHash) -> Result<RealServerId, Verdict> {
+/// The real server that the Maglev table names for a packet's flow. What a peer says of the hash is good for a look-up; by
+/// which a flow is balanced, or a session kept, must be right.
+#[inline(always)]
+pub fn real_server(view: &View, id: VirtualServerId, meta: &Meta) -> Result<RealServerId, Verdict> {
+    if meta.stage != Stage::Receive && view.hash_key.flow(&meta.key) != meta.hash {
+        return Err(Verdict::BackplaneMalformed);
+    }
+    let hash = meta.hash;
     view.services.virtual_servers[id.index()].maglev.lookup(hash.slot()).ok_or(Verdict::NoRealServer)
 }
 
@@ -53,11 +58,7 @@ pub fn open(
     meta: &Meta,
     now: Instant,
 ) -> Result<Opened, Verdict> {
-    // What a peer says of the hash is good for a look-up; what is kept under it must be right.
-    if meta.stage != Stage::Receive && view.hash_key.flow(&meta.key) != meta.hash {
-        return Err(Verdict::BackplaneMalformed);
-    }
-    let real = real_server(view, id, meta.hash)?;
+    let real = real_server(view, id, meta)?;
     let server = &view.services.virtual_servers[id.index()];
     let mut session = track::first(meta.key.protocol, meta.tcp_flags);
     (session.real, session.last_seen) = (real, now.tick());

@@ -448,7 +448,7 @@ impl<P: Port> Core<P> {
         server: VirtualServerId,
         now: Instant,
     ) {
-        match select::real_server(view, server, meta.hash) {
+        match select::real_server(view, server, meta) {
             Ok(real) => rewrite::forward(view, &mut self.egress, frame, meta, real, None, now),
             Err(verdict) => self.egress.drop(frame, verdict),
         }
@@ -477,13 +477,6 @@ impl<P: Port> Core<P> {
                     }
                     Err(verdict) => self.egress.drop(frame, verdict),
                 }
-            }
-            // Here no session says where the flow went before: a hash that was damaged on its way would send this packet to
-            // another server.
-            Ok(Decision::Stateless(_))
-                if meta.stage != Stage::Receive && view.hash_key.flow(&meta.key) != meta.hash =>
-            {
-                self.egress.drop(frame, Verdict::BackplaneMalformed);
             }
             Ok(Decision::Stateless(server)) => self.stateless(view, frame, meta, server, now),
             Ok(Decision::Worker(worker)) => {

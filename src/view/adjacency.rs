@@ -105,7 +105,7 @@ impl Adjacency {
             Tunnel::Gue => (ip_len, Behind::Udp, udp::HEADER_LEN),
             Tunnel::Steer(..) => (ip_len, Behind::Steer, udp::HEADER_LEN + backplane::HEADER_LEN),
         };
-        let l2 = eth::HEADER_LEN + if interface.vlan.is_some() { vlan::TAG_LEN } else { 0 };
+        let l2 = interface.link_header_len();
         let len = l2 + outer_len + behind_len;
         let mut template = [0; ROOM];
         let head = &mut template[..len];

@@ -16,7 +16,7 @@ use crate::table::exact::{ExactKey, ExactMap, Filter};
 use crate::table::maglev::Maglev;
 use crate::table::placement::Placement;
 use crate::table::route::RouteTable;
-use crate::wire::protocol;
+use crate::wire::{eth, protocol, vlan};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -178,6 +178,12 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// Bytes of the Ethernet header, tag included, of frames that leave by it.
+    #[inline(always)]
+    pub fn link_header_len(&self) -> usize {
+        eth::HEADER_LEN + if self.vlan.is_some() { vlan::TAG_LEN } else { 0 }
+    }
+
     /// The interface's own address for talking to `peer`: the one whose prefix holds it, else any of its family.
     pub fn source_for(&self, peer: Addr) -> Option<Addr> {
         let of_family = |(a, _): &&(Addr, u8)| a.is_v4() == peer.is_v4();

@@ -70,6 +70,16 @@ fn need(b: &[u8], n: usize) -> Result<(), Malformed> {
     if b.len() < n { Err(Malformed::Truncated) } else { Ok(()) }
 }
 
+/// Replaces the ports, with which TCP's and UDP's headers both begin; returns `delta` with that change.
+#[inline(always)]
+fn translate_ports(header: &mut [u8], mut delta: checksum::Delta, src: u16, dst: u16) -> checksum::Delta {
+    delta.word16(be16(header, 0), src);
+    delta.word16(be16(header, 2), dst);
+    put(header, 0, src.to_be_bytes());
+    put(header, 2, dst.to_be_bytes());
+    delta
+}
+
 /// IP protocol numbers (IANA "Assigned Internet Protocol Numbers").
 pub mod protocol {
     /// IPv4 in IP.

@@ -1,7 +1,7 @@
 //! TCP (RFC 9293 §3.1).
 
 use super::checksum::Delta;
-use super::{Malformed, be16, be32, need, put};
+use super::{Malformed, be16, be32, need, put, translate_ports};
 use std::ops::{Deref, DerefMut};
 
 /// Bytes of a header without options.
@@ -103,11 +103,6 @@ impl<T: DerefMut<Target = [u8]>> Tcp<T> {
 /// Replaces both ports and mends the checksum after a change of `addresses`.
 #[inline(always)]
 pub fn translate(header: &mut [u8; MIN_HEADER_LEN], addresses: Delta, src_port: u16, dst_port: u16) {
-    let mut delta = addresses;
-    delta.word16(be16(header, 0), src_port);
-    delta.word16(be16(header, 2), dst_port);
-    put(header, 0, src_port.to_be_bytes());
-    put(header, 2, dst_port.to_be_bytes());
-    let mended = delta.apply(be16(header, CHECKSUM_AT));
+    let mended = translate_ports(header, addresses, src_port, dst_port).apply(be16(header, CHECKSUM_AT));
     put(header, CHECKSUM_AT, mended.to_be_bytes());
 }

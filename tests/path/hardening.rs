@@ -2,7 +2,7 @@
 
 use crate::packets::{ACK, Packet, RST, SYN, data_frame, ethernet, open, read, tcp, udp};
 use crate::world::{Spec, World, addr, front_mac, host_mac, single};
-use steerage::base::{Addr, FlowHash, HashKey, Incarnation, Mac, NodeId, WorkerId};
+use steerage::base::{Addr, FlowHash, FlowKey, HashKey, Incarnation, Mac, NodeId, WorkerId};
 use steerage::wire::arp::{self, Arp, Operation};
 use steerage::wire::backplane::{self, Header, Stage};
 use steerage::wire::checksum::{self, Delta};
@@ -72,6 +72,29 @@ fn a_wrong_hash_in_a_data_frame_does_no_lasting_harm() {
     assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
     world.run(8000);
     assert_eq!(world.count(1, "sessions"), 0);
+}
+
+/// Where no session says which server a flow has, a damaged hash would choose another one.
+#[test]
+fn a_wrong_hash_in_a_data_frame_balances_nothing() {
+    let cluster = crate::world::standard(None)
+        + &crate::world::virtual_server("anywhere", "10.99.0.20", "udp", "ipip", "all")
+            .replace("group = \"all\"\n", "group = \"all\"\ningress = \"local\"\n");
+    let mut world = World::new(Spec { cluster, ..Spec::default() });
+    let key = HashKey::derive(&(0..16).collect::<Vec<u8>>(), 2);
+    let (sender, incarnation) = (NodeId(1), Incarnation(1));
+    let cookie = backplane::cookie(key, sender, incarnation);
+    let packet = udp("192.168.1.5", 2000, "10.99.0.20", 80);
+    let flow = FlowKey::new(packet.src, packet.dst, packet.src_port, packet.dst_port, 17);
+    let right = key.flow(&flow);
+    let mut header = Header { stage: Stage::Owner, sender, incarnation, hash: FlowHash(right.0 ^ 1), cookie };
+    assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
+    world.run(10);
+    assert_eq!((world.drops(1, "backplane_malformed"), world.take().len()), (1, 0));
+    header.hash = right;
+    assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
+    world.run(10);
+    assert_eq!((world.drops(1, "backplane_malformed"), world.take().len()), (1, 1));
 }
 
 /// SYN and ACK of clients that no server has ever answered (forged sources) are no established connections.
