@@ -86,7 +86,7 @@ fn a_wrong_hash_in_a_data_frame_balances_nothing() {
     let cookie = backplane::cookie(key, sender, incarnation);
     let packet = udp("192.168.1.5", 2000, "10.99.0.20", 80);
     let flow = FlowKey::new(packet.src, packet.dst, packet.src_port, packet.dst_port, 17);
-    let right = key.flow(&flow);
+    let right = HashKey::derive(&(0..16).collect::<Vec<u8>>(), 1).flow(&flow);
     let mut header = Header { stage: Stage::Owner, sender, incarnation, hash: FlowHash(right.0 ^ 1), cookie };
     assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
     world.run(10);
