@@ -1,0 +1,4 @@
+//! What the nodes decide together.
+
+pub mod place;
+pub mod plan;
