@@ -1,4 +1,5 @@
 //! What the nodes decide together.
 
+pub mod lease;
 pub mod place;
 pub mod plan;
