@@ -1,0 +1,3 @@
+//! What the nodes of a cluster agree upon, and how.
+
+pub mod log;
