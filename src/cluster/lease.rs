@@ -4,6 +4,7 @@
 //! acknowledging as soon as an entry that takes the node out is in its log; so when that entry is committed, a majority no
 //! longer renews, and whoever takes over need only wait for [`successor_waits`].
 
+use super::log::ReplicaId;
 use crate::base::Instant;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -18,16 +19,13 @@ pub fn successor_waits(duration: Duration) -> Duration {
     duration * (1000 + DRIFT) / 1000
 }
 
-/// A voter of the log, as it calls itself there.
-pub type Voter = u16;
-
 /// One node's lease.
 #[derive(Clone, Debug)]
 pub struct Lease {
     duration: Duration,
-    voters: Vec<Voter>,
+    voters: Vec<ReplicaId>,
     sent: VecDeque<(u64, Instant)>,
-    acknowledged: BTreeMap<Voter, u64>,
+    acknowledged: BTreeMap<ReplicaId, u64>,
     last: u64,
 }
 
@@ -38,7 +36,7 @@ impl Lease {
     }
 
     /// The voters from now on. What they have acknowledged counts.
-    pub fn set_voters(&mut self, voters: Vec<Voter>) {
+    pub fn set_voters(&mut self, voters: Vec<ReplicaId>) {
         self.acknowledged.retain(|voter, _| voters.contains(voter));
         self.voters = voters;
     }
@@ -60,7 +58,7 @@ impl Lease {
     }
 
     /// A voter has acknowledged a request.
-    pub fn acknowledged(&mut self, voter: Voter, token: u64) {
+    pub fn acknowledged(&mut self, voter: ReplicaId, token: u64) {
         if token <= self.last && self.voters.contains(&voter) {
             let latest = self.acknowledged.entry(voter).or_default();
             *latest = token.max(*latest);
@@ -100,21 +98,21 @@ mod tests {
     fn a_majority_renews_from_the_time_of_sending() {
         let mut lease = Lease::new(350 * MS);
         assert_eq!(lease.until(), None, "no voters, no lease");
-        lease.set_voters(vec![0, 1, 1000]);
+        lease.set_voters([0, 1, 1000].map(ReplicaId).to_vec());
         let first = lease.ask(at(100));
-        lease.acknowledged(0, first);
+        lease.acknowledged(ReplicaId(0), first);
         assert!(!lease.holds(at(101)), "one of three");
-        lease.acknowledged(7, first);
+        lease.acknowledged(ReplicaId(7), first);
         assert!(!lease.holds(at(101)), "a stranger");
-        lease.acknowledged(1000, first);
+        lease.acknowledged(ReplicaId(1000), first);
         assert_eq!(lease.until(), Some(at(450)));
         let second = lease.ask(at(200));
-        lease.acknowledged(1, second);
-        lease.acknowledged(1, first);
+        lease.acknowledged(ReplicaId(1), second);
+        lease.acknowledged(ReplicaId(1), first);
         assert_eq!(lease.until(), Some(at(450)), "the second has one voter, the first all");
-        lease.acknowledged(0, second);
+        lease.acknowledged(ReplicaId(0), second);
         assert_eq!(lease.until(), Some(at(550)));
-        lease.acknowledged(1000, 99);
+        lease.acknowledged(ReplicaId(1000), 99);
         assert_eq!(lease.until(), Some(at(550)), "what was never asked");
         lease.give_up();
         assert!(!lease.holds(at(201)));
@@ -123,13 +121,13 @@ mod tests {
     #[test]
     fn fewer_voters_need_a_majority_of_their_own() {
         let mut lease = Lease::new(350 * MS);
-        lease.set_voters(vec![0, 1, 2, 3, 4]);
+        lease.set_voters([0, 1, 2, 3, 4].map(ReplicaId).to_vec());
         let token = lease.ask(at(0));
-        [0, 1, 2].iter().for_each(|v| lease.acknowledged(*v, token));
+        [0, 1, 2].iter().for_each(|v| lease.acknowledged(ReplicaId(*v), token));
         assert!(lease.holds(at(349)) && !lease.holds(at(350)));
-        lease.set_voters(vec![2, 3, 4]);
+        lease.set_voters([2, 3, 4].map(ReplicaId).to_vec());
         assert!(!lease.holds(at(1)), "of these, one has acknowledged it");
-        lease.set_voters(vec![2]);
+        lease.set_voters(vec![ReplicaId(2)]);
         assert!(lease.holds(at(1)));
     }
 

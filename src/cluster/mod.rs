@@ -1,5 +1,6 @@
-//! What the nodes decide together.
+//! What the nodes of a cluster agree upon, and how.
 
 pub mod lease;
+pub mod log;
 pub mod place;
 pub mod plan;
