@@ -116,10 +116,15 @@ impl Map {
         &mut self.places[bucket.index()]
     }
 
-    /// The epoch of owners that begin now.
-    pub(super) fn next_epoch(&mut self) -> u64 {
-        self.epoch += 1;
-        self.epoch
+    /// The epoch of owners that begin now; it has begun once there are any.
+    pub(super) fn next_epoch(&self) -> u64 {
+        self.epoch + 1
+    }
+
+    pub(super) fn begin(&mut self, epoch: u64, moved: &[Bucket]) {
+        if !moved.is_empty() {
+            self.epoch = epoch;
+        }
     }
 
     /// All, in order.
@@ -165,6 +170,7 @@ impl Map {
                 }
             }
         }
+        self.begin(epoch, &moved);
         moved
     }
 

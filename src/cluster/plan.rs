@@ -7,7 +7,7 @@
 
 use super::place::{Crowd, MAX_REPLICAS, Map, Replica, Share};
 use crate::base::limits::BUCKETS;
-use crate::base::{Bucket, NodeId};
+use crate::base::{Bucket, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
 
 /// One bucket's next step.
@@ -23,7 +23,25 @@ pub enum Step {
     Forget(Bucket, NodeId),
 }
 
+impl Step {
+    /// The node that gets something to do by it.
+    pub fn adds(&self) -> Option<NodeId> {
+        match *self {
+            Self::Learn(_, node) | Self::Complete(_, node) | Self::Own(_, node) => Some(node),
+            Self::Forget(..) => None,
+        }
+    }
+}
+
 impl Map {
+    /// What nodes of this set that learn have to say once they have all.
+    pub fn learners(&self, nodes: NodeSet) -> Vec<Step> {
+        let learners = self.iter().flat_map(|(bucket, place)| {
+            place.replicas.iter().filter(|r| !r.complete).map(move |r| (bucket, r.node))
+        });
+        learners.filter(|(_, node)| nodes.contains(*node)).map(|(b, n)| Step::Complete(b, n)).collect()
+    }
+
     /// Takes steps that were planned on a predecessor of this placement: those that don't apply any more are left out.
     /// Returns the buckets that have another owner now.
     pub fn take(&mut self, steps: &[Step]) -> Vec<Bucket> {
@@ -59,6 +77,7 @@ impl Map {
                 Step::Forget(..) => place.replicas.retain(|r| r.node != node),
             }
         }
+        self.begin(epoch, &moved);
         moved
     }
 }
