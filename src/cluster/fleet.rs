@@ -162,7 +162,7 @@ impl Fleet {
             })
             .map(|(node, m)| (*node, m.incarnation))
             .collect();
-        gone.into_iter().flat_map(|(node, life)| self.offline(node, life, Why::Removed)).collect()
+        gone.into_iter().filter_map(|(node, life)| self.offline(node, life, Why::Removed)).flatten().collect()
     }
 
     /// A node has begun a life. Refused (none) if the namespace doesn't have it, or the life isn't newer than its last.
@@ -173,7 +173,7 @@ impl Fleet {
         }
         let taken = self.offline(node, last, Why::Restarted);
         self.members.insert(node, Member { incarnation, phase: Phase::Joining });
-        Some(taken)
+        Some(taken.unwrap_or_default())
     }
 
     /// A node that joined is ready: from now on it may own buckets. Whether that is news.
@@ -199,11 +199,11 @@ impl Fleet {
         }
     }
 
-    /// A life of a node is over, or must not serve any more: whoever stands by takes its buckets. None are taken if that is
-    /// no news.
-    pub fn offline(&mut self, node: NodeId, incarnation: Incarnation, why: Why) -> TakenOver {
+    /// A life of a node is over, or must not serve any more: whoever stands by takes its buckets. None if that is no
+    /// news.
+    pub fn offline(&mut self, node: NodeId, incarnation: Incarnation, why: Why) -> Option<TakenOver> {
         if !self.change(node, incarnation, |phase| !matches!(phase, Phase::Offline(_)), Phase::Offline(why)) {
-            return Vec::new();
+            return None;
         }
         let mut taken = Vec::new();
         let groups: Vec<_> = self.topology.groups.iter().map(|(id, shape)| (*id, shape.seed)).collect();
@@ -215,17 +215,16 @@ impl Fleet {
                 taken.push((group, moved));
             }
         }
-        taken
+        Some(taken)
     }
 
     /// Steps that were planned on this placement or a predecessor. A step for a node that doesn't serve any more is left out.
-    pub fn take(&mut self, group: GroupId, steps: &[Step]) {
+    /// Whether any is news.
+    pub fn take(&mut self, group: GroupId, steps: &[Step]) -> bool {
         let serving = self.serving();
         let apply: Vec<_> =
             steps.iter().filter(|s| s.adds().is_none_or(|n| serving.contains(n))).copied().collect();
-        if let Some(map) = self.maps.get_mut(&group) {
-            map.take(&apply);
-        }
+        self.maps.get_mut(&group).is_some_and(|map| map.take(&apply))
     }
 
     /// This life of a node has no sessions left in these buckets, which it owned before. Whether that is news.

@@ -140,6 +140,13 @@ pub enum Output {
         /// election timeout. Not a lease: it says what proposals can hope for.
         quorum: bool,
     },
+    /// A voter has acknowledged [`Log::renew`] of this token: when it did, nothing stored there fenced this node.
+    Renewed {
+        /// The voter, this replica itself included.
+        by: ReplicaId,
+        /// The token.
+        token: u64,
+    },
     /// What became of a proposal, or a change of the replicas. Comes exactly once for each ticket, unless the log fails.
     Outcome(Ticket, Outcome),
     /// Enough entries have gathered since the last snapshot: [`Log::snapshot`] should be called soon. Comes once for each.
@@ -169,6 +176,10 @@ pub trait Log {
     /// Gives it the state machine's content after the entry (or snapshot) at `index`, which [`Log::take`] has given. It is
     /// stored, and earlier entries are forgotten once that is durable.
     fn snapshot(&mut self, index: u64, bytes: Vec<u8>);
+
+    /// Asks all voters to renew this node's lease ([`super::lease`]). Each that doesn't fence it by what it has stored at that
+    /// moment answers with [`Output::Renewed`]; a voter that is out of reach doesn't. Nothing is stored or committed by it.
+    fn renew(&mut self, token: u64);
 
     /// The nodes that entries *stored* here fence, committed or not: [`Marks::after`] over all of them in order. An entry's
     /// marks are in it before this replica has acknowledged the entry, and until it is cut off again because a later leader

@@ -5,3 +5,4 @@ pub mod lease;
 pub mod log;
 pub mod place;
 pub mod plan;
+pub mod state;

@@ -121,10 +121,8 @@ impl Map {
         self.epoch + 1
     }
 
-    pub(super) fn begin(&mut self, epoch: u64, moved: &[Bucket]) {
-        if !moved.is_empty() {
-            self.epoch = epoch;
-        }
+    pub(super) fn begin(&mut self, epoch: u64) {
+        self.epoch = epoch;
     }
 
     /// All, in order.
@@ -170,7 +168,9 @@ impl Map {
                 }
             }
         }
-        self.begin(epoch, &moved);
+        if !moved.is_empty() {
+            self.begin(epoch);
+        }
         moved
     }
 

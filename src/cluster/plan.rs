@@ -42,11 +42,11 @@ impl Map {
         learners.filter(|(_, node)| nodes.contains(*node)).map(|(b, n)| Step::Complete(b, n)).collect()
     }
 
-    /// Takes steps that were planned on a predecessor of this placement: those that don't apply any more are left out.
-    /// Returns the buckets that have another owner now.
-    pub fn take(&mut self, steps: &[Step]) -> Vec<Bucket> {
-        let mut moved = Vec::new();
+    /// Takes steps that were planned on a predecessor of this placement: those that don't apply any more are left out. Whether
+    /// any did.
+    pub fn take(&mut self, steps: &[Step]) -> bool {
         let epoch = self.next_epoch();
+        let mut taken = false;
         for step in steps {
             let (Step::Learn(bucket, node)
             | Step::Complete(bucket, node)
@@ -56,29 +56,31 @@ impl Map {
                 continue;
             }
             let place = self.get_mut(bucket);
-            match step {
-                Step::Learn(..) => {
-                    if place.owner != Some(node) && !place.has_replica(node) {
-                        // Without room there would have been no such plan.
-                        let _ = place.replicas.try_push(Replica { node, complete: false });
-                    }
-                }
+            let before = place.replicas.len();
+            taken |= match step {
+                Step::Learn(..) if place.owner == Some(node) || place.has_replica(node) => false,
+                Step::Learn(..) => place.replicas.try_push(Replica { node, complete: false }).is_ok(),
                 Step::Complete(..) => {
-                    place.replicas.iter_mut().filter(|r| r.node == node).for_each(|r| r.complete = true);
+                    let learner = place.replicas.iter_mut().find(|r| r.node == node && !r.complete);
+                    learner.map(|r| r.complete = true).is_some()
                 }
+                Step::Own(..) if place.owner == Some(node) => false,
                 Step::Own(..) => {
-                    let ready =
-                        place.owner.is_none() || place.replicas.contains(&Replica { node, complete: true });
-                    if ready && place.owner != Some(node) {
+                    let heir = Replica { node, complete: true };
+                    let ready = place.owner.is_none() || place.replicas.contains(&heir);
+                    if ready {
                         place.own(node, true, epoch);
-                        moved.push(bucket);
+                        self.begin(epoch);
                     }
+                    ready
                 }
-                Step::Forget(..) => place.replicas.retain(|r| r.node != node),
-            }
+                Step::Forget(..) => {
+                    place.replicas.retain(|r| r.node != node);
+                    place.replicas.len() < before
+                }
+            };
         }
-        self.begin(epoch, &moved);
-        moved
+        taken
     }
 }
 

@@ -58,7 +58,7 @@ fn a_node_owns_nothing_before_it_is_active_and_only_its_life_counts() {
     let taken = fleet.join(NodeId(2), Incarnation(6)).unwrap();
     assert_eq!(taken[0].1.len(), BUCKETS / 3, "what its last life owned is others'");
     assert!(!fleet.maps()[&A].names(NodeId(2)));
-    assert_eq!(fleet.offline(NodeId(2), Incarnation(5), Why::Silent), vec![], "that life was over");
+    assert_eq!(fleet.offline(NodeId(2), Incarnation(5), Why::Silent), None, "that life was over");
     assert_eq!(fleet.member(NodeId(2)).unwrap().phase, Phase::Joining);
 }
 

@@ -163,11 +163,12 @@ fn a_move_is_learnt_completed_owned_and_remembered() {
     );
     map.take(&steps);
     assert!(!next(&map, &both, 2, 1).contains(&Step::Own(bucket, NodeId(1))), "not before it has learnt all");
-    assert_eq!(map.take(&[Step::Own(bucket, NodeId(1))]), [], "nor if someone says so");
+    assert!(!map.take(&[Step::Own(bucket, NodeId(1))]), "nor if someone says so");
     map.take(&[Step::Complete(bucket, NodeId(1))]);
     let steps = next(&map, &both, 2, 1);
     assert!(steps.contains(&Step::Own(bucket, NodeId(1))), "{steps:?}");
-    assert_eq!(map.take(&steps), [bucket]);
+    assert!(map.take(&steps));
+    assert!(!map.take(&steps), "that was it");
     let place = map.get(bucket);
     assert_eq!((place.owner, place.previous), (Some(NodeId(1)), Some(NodeId(0))));
     assert!(place.epoch > map.get(Bucket(9)).epoch);
