@@ -1,6 +1,8 @@
 //! What the nodes of a cluster agree upon, and how.
 
+pub mod council;
 pub mod fleet;
+pub mod lead;
 pub mod lease;
 pub mod log;
 pub mod place;
