@@ -7,6 +7,7 @@ use crate::base::hash::mix;
 use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Copies of each bucket's state, the owner's counted.
 pub const COPIES: usize = 2;
@@ -91,7 +92,7 @@ pub struct GroupShape {
 pub struct Fleet {
     topology: Topology,
     members: BTreeMap<NodeId, Member>,
-    maps: BTreeMap<GroupId, Map>,
+    maps: BTreeMap<GroupId, Arc<Map>>,
 }
 
 /// Buckets whose owner died, and which another has now: a lease of the dead one may cover them for a while.
@@ -124,7 +125,7 @@ impl Fleet {
     }
 
     /// The placement of each group.
-    pub fn maps(&self) -> &BTreeMap<GroupId, Map> {
+    pub fn maps(&self) -> &BTreeMap<GroupId, Arc<Map>> {
         &self.maps
     }
 
@@ -210,7 +211,7 @@ impl Fleet {
         for (group, seed) in groups {
             let others = self.shares(group);
             let Some(map) = self.maps.get_mut(&group) else { continue };
-            let moved = map.fail(seed, node, &others);
+            let moved = Arc::make_mut(map).fail(seed, node, &others);
             if !moved.is_empty() {
                 taken.push((group, moved));
             }
@@ -224,13 +225,16 @@ impl Fleet {
         let serving = self.serving();
         let apply: Vec<_> =
             steps.iter().filter(|s| s.adds().is_none_or(|n| serving.contains(n))).copied().collect();
-        self.maps.get_mut(&group).is_some_and(|map| map.take(&apply))
+        self.maps.get_mut(&group).is_some_and(|map| Arc::make_mut(map).take(&apply))
     }
 
     /// This life of a node has no sessions left in these buckets, which it owned before. Whether that is news.
     pub fn drained(&mut self, group: GroupId, node: NodeId, life: Incarnation, buckets: &[Bucket]) -> bool {
         self.serves(node, life)
-            && self.maps.get_mut(&group).is_some_and(|map| !map.forget_previous(node, buckets).is_empty())
+            && self
+                .maps
+                .get_mut(&group)
+                .is_some_and(|map| !Arc::make_mut(map).forget_previous(node, buckets).is_empty())
     }
 
     /// The node that answers ARP and neighbour discovery for an address of a group: the serving member with the highest random

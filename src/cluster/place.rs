@@ -188,6 +188,16 @@ impl Map {
     }
 }
 
+/// Who serves a bucket as `me` has to see it, and who served it before, where `published` is in force and `latest` is decided:
+/// what is going to be another's isn't this node's any more, so that the next one has it alone once that is in force.
+pub fn seen_by(me: NodeId, published: &Place, latest: &Place) -> (Option<NodeId>, Option<NodeId>) {
+    if published.owner == Some(me) && latest.owner != Some(me) {
+        (latest.owner, Some(me))
+    } else {
+        (published.owner, published.previous)
+    }
+}
+
 /// The member with the highest random weight for a bucket (Thaler and Ravishankar, 1998).
 fn by_hash(seed: u64, bucket: usize, members: &[Share]) -> Option<NodeId> {
     let weight = |s: &&Share| mix(seed ^ mix((bucket as u64) << 16 | u64::from(s.node.0)));

@@ -28,7 +28,7 @@ pub enum Entry {
     Steps(GroupId, Vec<Step>),
     /// A life of a node has no sessions left in buckets of a group that it owned before.
     Drained(GroupId, NodeId, Incarnation, Vec<Bucket>),
-    /// All that serve have prepared this version.
+    /// All that serve have prepared this version. Without effect if there is a later one by now, which they haven't.
     InForce(u64),
 }
 
@@ -63,6 +63,8 @@ pub struct State {
     version: u64,
     in_force: u64,
     fleet: Fleet,
+    /// The nodes by the version in force, if that isn't the latest.
+    published: Option<Fleet>,
 }
 
 impl State {
@@ -70,7 +72,7 @@ impl State {
     pub fn new(topology: super::fleet::Topology) -> Self {
         let mut fleet = Fleet::default();
         fleet.set_topology(topology);
-        Self { index: 0, version: 1, in_force: 1, fleet }
+        Self { index: 0, version: 1, in_force: 1, fleet, published: None }
     }
 
     /// The last entry that it holds.
@@ -83,14 +85,19 @@ impl State {
         self.version
     }
 
-    /// The version that is to be published, or a later one.
+    /// The version that is to be published.
     pub fn in_force(&self) -> u64 {
         self.in_force
     }
 
-    /// The nodes.
+    /// The nodes, by what is decided.
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    /// The nodes, by what is in force.
+    pub fn published(&self) -> &Fleet {
+        self.published.as_ref().unwrap_or(&self.fleet)
     }
 
     /// Takes the next entry.
@@ -98,6 +105,7 @@ impl State {
         debug_assert!(index > self.index, "entry {index} behind {}", self.index);
         self.index = index;
         let mut taken_over = None;
+        let before = self.fleet.clone();
         let changed = match entry {
             Entry::Join(node, life) => {
                 taken_over = self.fleet.join(*node, *life);
@@ -112,11 +120,16 @@ impl State {
             Entry::Steps(group, steps) => self.fleet.take(*group, steps),
             Entry::Drained(group, node, life, buckets) => self.fleet.drained(*group, *node, *life, buckets),
             Entry::InForce(version) => {
-                self.in_force = self.in_force.max((*version).min(self.version));
+                if *version == self.version {
+                    (self.in_force, self.published) = (self.version, None);
+                }
                 false
             }
         };
-        self.version += u64::from(changed);
+        if changed {
+            self.version += 1;
+            self.published.get_or_insert(before);
+        }
         Applied { changed, taken_over: taken_over.unwrap_or_default() }
     }
 
