@@ -14,6 +14,28 @@ pub enum Bug {
     LiveSessionExpires,
     /// NAT leaves the transport checksum as it was.
     ChecksumStale,
+    /// A node serves without asking for its lease.
+    LeaseUnchecked,
+    /// A lease is counted from the answer to a request for it, not from when that was sent.
+    LeaseFromAnswer,
+    /// A voter renews the lease of a node that an entry in its log takes out (planted in the model of the log).
+    FenceIgnored,
+    /// Who takes over from the dead does not wait for their lease to end.
+    NoQuarantine,
+    /// A node serves what it is about to give away until others have the View by which it is theirs.
+    NothingCeded,
+    /// The leader does not wait until all have prepared a View.
+    InForceEarly,
+    /// A node becomes the owner of a bucket that it still learns.
+    IncompleteOwns,
+    /// One node leaves out every fiftieth entry.
+    EntrySkipped,
+    /// Of a snapshot that is installed one half is kept from before.
+    SnapshotTorn,
+    /// A write is acknowledged before it is committed (planted in the model of the log).
+    AcknowledgedEarly,
+    /// What an ended life of a node has prepared counts for the next.
+    OldLifeSpeaks,
     /// A worker panics once it has received a hundred frames in front (planted in the simulator's turn, not in the path).
     WorkerPanics,
 }
@@ -29,12 +51,23 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 6] = [
+        pub const ALL: [Self; 17] = [
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
             Self::WrongPortClass,
             Self::LiveSessionExpires,
             Self::ChecksumStale,
+            Self::LeaseUnchecked,
+            Self::LeaseFromAnswer,
+            Self::FenceIgnored,
+            Self::NoQuarantine,
+            Self::NothingCeded,
+            Self::InForceEarly,
+            Self::IncompleteOwns,
+            Self::EntrySkipped,
+            Self::SnapshotTorn,
+            Self::AcknowledgedEarly,
+            Self::OldLifeSpeaks,
             Self::WorkerPanics,
         ];
 
@@ -46,6 +79,17 @@ mod switch {
                 Self::WrongPortClass => "wrong-port-class",
                 Self::LiveSessionExpires => "live-session-expires",
                 Self::ChecksumStale => "checksum-stale",
+                Self::LeaseUnchecked => "lease-unchecked",
+                Self::LeaseFromAnswer => "lease-from-answer",
+                Self::FenceIgnored => "fence-ignored",
+                Self::NoQuarantine => "no-quarantine",
+                Self::NothingCeded => "nothing-ceded",
+                Self::InForceEarly => "in-force-early",
+                Self::IncompleteOwns => "incomplete-owns",
+                Self::EntrySkipped => "entry-skipped",
+                Self::SnapshotTorn => "snapshot-torn",
+                Self::AcknowledgedEarly => "acknowledged-early",
+                Self::OldLifeSpeaks => "old-life-speaks",
                 Self::WorkerPanics => "worker-panics",
             }
         }

@@ -7,6 +7,7 @@ use super::lead::{Lead, Patience, Seen};
 use super::lease::{Lease, successor_waits};
 use super::log::{Log, Marks, Outcome, Output, ReplicaId, Ticket};
 use super::state::{Entry, State};
+use crate::base::planted::{self, Bug};
 use crate::base::{Incarnation, Instant, NodeId, NodeSet};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -118,6 +119,9 @@ impl<L: Log> Council<L> {
 
     /// When the right to serve state ends; none if there is none. The clock is to be read again before it is used.
     pub fn lease(&self) -> Option<Instant> {
+        if planted::is(Bug::LeaseUnchecked) {
+            return Some(Instant(u64::MAX));
+        }
         self.lease.until().filter(|_| self.state.fleet().serves(self.me, self.incarnation))
     }
 
@@ -171,7 +175,9 @@ impl<L: Log> Council<L> {
         stuck: Option<u16>,
         now: Instant,
     ) {
-        if self.seen.get(&node).is_some_and(|s| s.incarnation > incarnation) {
+        if self.seen.get(&node).is_some_and(|s| s.incarnation > incarnation)
+            && !planted::is(Bug::OldLifeSpeaks)
+        {
             return;
         }
         let differs = self.digests.iter().any(|(i, digest)| *i == report.index && *digest != report.digest);
@@ -229,10 +235,13 @@ impl<L: Log> Council<L> {
             Output::Entry { index, bytes } => match Entry::decode(&bytes) {
                 Ok(entry) => {
                     let in_force = self.state.in_force();
+                    if planted::is(Bug::EntrySkipped) && self.me.0 == 1 && index % 50 == 0 {
+                        return;
+                    }
                     let applied = self.state.apply(index, &entry);
                     news.changed |= applied.changed;
                     news.in_force |= self.state.in_force() != in_force;
-                    if !applied.taken_over.is_empty() {
+                    if !applied.taken_over.is_empty() && !planted::is(Bug::NoQuarantine) {
                         let until = now + successor_waits(self.times.lease);
                         let (all, latest) = news.taken_over.get_or_insert((TakenOver::new(), until));
                         all.extend(applied.taken_over);
@@ -244,7 +253,7 @@ impl<L: Log> Council<L> {
             },
             Output::Install { index, bytes } => match State::decode(&bytes) {
                 Ok(state) => {
-                    self.state = state;
+                    self.state = if planted::is(Bug::SnapshotTorn) { state.torn(&self.state) } else { state };
                     (news.changed, news.in_force) = (true, true);
                     news.installed = Some(now + successor_waits(self.times.lease));
                     self.digests.clear();

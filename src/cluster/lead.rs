@@ -7,6 +7,7 @@
 use super::fleet::{COPIES, Phase, Why};
 use super::plan;
 use super::state::{Entry, State};
+use crate::base::planted::{self, Bug};
 use crate::base::{Incarnation, Instant, NodeId, NodeSet};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -54,12 +55,14 @@ pub struct Lead {
     proposed: Vec<(Entry, Instant)>,
     /// The version that waits to be prepared, and since when.
     waiting: (u64, Instant),
+    /// The version by which all placements were found at rest.
+    rests: u64,
 }
 
 impl Lead {
     /// Of a node that doesn't lead yet.
     pub fn new(patience: Patience) -> Self {
-        Self { patience, since: None, proposed: Vec::new(), waiting: (0, Instant::ZERO) }
+        Self { patience, since: None, proposed: Vec::new(), waiting: (0, Instant::ZERO), rests: 0 }
     }
 
     /// Whether this node leads from now on.
@@ -67,7 +70,7 @@ impl Lead {
         if leads != self.since.is_some() {
             self.since = leads.then_some(now);
             self.proposed.clear();
-            self.waiting = (0, now);
+            (self.waiting, self.rests) = ((0, now), 0);
         }
     }
 
@@ -80,7 +83,7 @@ impl Lead {
         let mut wanted = self.lives(state, seen, since, now);
         wanted.extend(self.in_force(state, seen, now));
         // Placements move on from what is in force: a node learns and owns by Views that it runs.
-        if wanted.is_empty() && state.in_force() == state.version() {
+        if wanted.is_empty() && state.in_force() == state.version() && self.rests != state.version() {
             wanted.extend(self.placements(state, seen, since, now));
         }
         self.proposed.retain(|(entry, at)| now.since(*at) < AGAIN && wanted.contains(entry));
@@ -149,7 +152,7 @@ impl Lead {
                 behind.push(Entry::Offline(node, life, Why::Unprepared(state.version())));
             }
         }
-        match behind.is_empty() {
+        match behind.is_empty() || planted::is(Bug::InForceEarly) {
             true => vec![Entry::InForce(state.version())],
             false if late => behind,
             false => Vec::new(),
@@ -158,7 +161,7 @@ impl Lead {
 
     /// What is next on each placement's way to rest.
     fn placements(
-        &self,
+        &mut self,
         state: &State,
         seen: &BTreeMap<NodeId, Seen>,
         since: Instant,
@@ -176,13 +179,19 @@ impl Lead {
         if first && !expected && now.since(since) < self.patience.suspicion * 2 {
             return Vec::new();
         }
+        let mut learning = false;
         let each = fleet.maps().iter().filter_map(|(group, map)| {
+            learning |= !map.learners(fleet.serving()).is_empty();
             let mut steps = map.learners(settled);
             if steps.is_empty() {
                 steps = plan::next(map, &fleet.shares(*group), COPIES, MOVES);
             }
             (!steps.is_empty()).then_some(Entry::Steps(*group, steps))
         });
-        each.collect()
+        let wanted: Vec<_> = each.collect();
+        if wanted.is_empty() && !learning {
+            self.rests = state.version();
+        }
+        wanted
     }
 }

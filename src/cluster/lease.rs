@@ -6,6 +6,7 @@
 
 use super::log::ReplicaId;
 use crate::base::Instant;
+use crate::base::planted::{self, Bug};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -75,7 +76,9 @@ impl Lease {
         // The newest request that this many voters, or more, have acknowledged: each answer vouches for all before it.
         let token = *tokens.get(self.voters.len() / 2)?;
         let (_, sent) = self.sent.iter().find(|(t, _)| *t >= token).filter(|(t, _)| *t == token)?;
-        Some(*sent + self.duration)
+        let counted =
+            if planted::is(Bug::LeaseFromAnswer) { self.sent.back().map(|(_, at)| at) } else { Some(sent) };
+        counted.map(|at| *at + self.duration)
     }
 
     /// Whether it holds.

@@ -7,6 +7,7 @@
 
 use super::place::{Crowd, MAX_REPLICAS, Map, Replica, Share};
 use crate::base::limits::BUCKETS;
+use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +68,9 @@ impl Map {
                 Step::Own(..) if place.owner == Some(node) => false,
                 Step::Own(..) => {
                     let heir = Replica { node, complete: true };
-                    let ready = place.owner.is_none() || place.replicas.contains(&heir);
+                    let ready = place.owner.is_none()
+                        || place.replicas.contains(&heir)
+                        || planted::is(Bug::IncompleteOwns) && place.has_replica(node);
                     if ready {
                         place.own(node, true, epoch);
                         self.begin(epoch);
@@ -221,7 +224,7 @@ impl Plan<'_> {
                 }
                 under_way += 1;
                 self.moves(bucket, to);
-                if complete {
+                if complete || planted::is(Bug::IncompleteOwns) {
                     self.steps.push(Step::Own(bucket, self.shares[to].node));
                 }
             }

@@ -146,6 +146,11 @@ impl State {
         postcard::from_bytes(bytes)
     }
 
+    /// For [`crate::base::planted::Bug::SnapshotTorn`]: this state with the nodes of another.
+    pub(super) fn torn(self, other: &Self) -> Self {
+        Self { fleet: other.fleet.clone(), ..self }
+    }
+
     /// The same on all nodes that hold the same entries.
     pub fn digest(&self) -> u64 {
         // Serialisation has one form for one state: all maps are ordered.

@@ -6,9 +6,11 @@
 //! with entries that some have stored, proposals end in doubt, and replicas that were away are given a snapshot.
 
 use crate::base::hash::mix;
+use crate::base::planted::{self, Bug};
 use crate::base::rng::Rng;
 use crate::base::{Instant, NodeSet};
 use crate::cluster::log::{Log, Marks, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
+use crate::cluster::state::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -74,11 +76,11 @@ pub struct Model {
 }
 
 impl Model {
-    /// A log of these voters, none of which lives yet.
-    pub fn new(seed: u64, voters: impl IntoIterator<Item = ReplicaId>) -> Self {
-        let seat = |id| (id, Seat { votes: true, ..Seat::default() });
+    /// A log of these replicas, of which the first `voters` vote. None of them lives yet.
+    pub fn new(seed: u64, replicas: impl IntoIterator<Item = ReplicaId>, voters: usize) -> Self {
+        let seat = |(i, id)| (id, Seat { votes: i < voters, ..Seat::default() });
         Self {
-            seats: voters.into_iter().map(seat).collect(),
+            seats: replicas.into_iter().enumerate().map(seat).collect(),
             cut: Vec::new(),
             rng: Rng::new(mix(seed ^ 0x6c6f_6700)),
             term: 0,
@@ -94,6 +96,15 @@ impl Model {
     /// Entries that are committed, all leaders' own among them.
     pub fn committed(&self) -> usize {
         self.committed
+    }
+
+    /// Whether that entry is committed, at `index` or before it.
+    pub fn holds(&self, index: u64, entry: &Entry) -> bool {
+        let wanted = entry.encode().ok();
+        let longest = self.seats.values().map(|s| &s.items).max_by_key(|items| items.len());
+        let items = longest.map(Vec::as_slice).unwrap_or_default();
+        let committed = items.iter().take(self.committed.min(index as usize));
+        wanted.is_some() && committed.into_iter().any(|item| item.bytes == wanted)
     }
 
     /// Who leads.
@@ -219,6 +230,10 @@ impl Model {
             let heard = self.leader.filter(|leader| self.hears(from, *leader));
             let term = self.term;
             match heard.and_then(|leader| self.seats.get_mut(&leader)) {
+                Some(_) if planted::is(Bug::AcknowledgedEarly) && self.rng.below(4) == 0 => {
+                    let index = self.seats.values().map(|s| s.items.len()).max().unwrap_or(0) as u64 + 1;
+                    self.tell(from, life, Output::Outcome(ticket, Outcome::Committed(index)));
+                }
                 Some(seat) => seat.items.push(Arc::new(Item {
                     term,
                     bytes: Some(proposal.bytes),
@@ -289,7 +304,7 @@ impl Model {
             for voter in self.voters() {
                 let lags = self.seats[&voter].lags_until > made;
                 let fenced = from.node().is_some_and(|node| self.fenced(voter).contains(node));
-                if self.hears(from, voter) && !lags && !fenced {
+                if self.hears(from, voter) && !lags && (!fenced || planted::is(Bug::FenceIgnored)) {
                     self.tell(from, life, Output::Renewed { by: voter, token });
                 }
             }

@@ -5,6 +5,7 @@
 //! to replay a seed.
 
 mod cluster;
+pub mod council;
 mod host;
 mod load;
 pub mod log;

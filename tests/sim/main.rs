@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod command;
+mod council;
 mod planted;
 mod wires;
 mod worlds;
