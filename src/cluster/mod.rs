@@ -1,6 +1,7 @@
-//! What the nodes of a cluster agree upon, and how.
+//! What the nodes of a cluster agree upon, and how: values without clocks, threads or sockets.
 
 pub mod lease;
 pub mod log;
+pub mod namespace;
 pub mod place;
 pub mod plan;
