@@ -1,5 +1,6 @@
 //! What the nodes of a cluster agree upon, and how: values without clocks, threads or sockets.
 
+pub mod health;
 pub mod lease;
 pub mod log;
 pub mod namespace;
