@@ -124,8 +124,7 @@ impl Prober {
         let due = now + self.part(target.spec.interval.min(SPREAD));
         let check = Check::new(&target.spec);
         self.due.insert((due, server));
-        self.watched
-            .insert(server, Watched { target, check, due: Some(due), flying: None, reported: None });
+        self.watched.insert(server, Watched { target, check, due: Some(due), flying: None, reported: None });
     }
 
     /// Checks a real server no more.
@@ -207,7 +206,9 @@ impl Prober {
 
     fn land(&mut self, now: Instant, attempt: Attempt, outcome: Option<Outcome>) {
         let Some(server) = self.flying.remove(&attempt) else { return };
-        let Some(interval) = self.watched.get(&server).map(|watched| watched.target.spec.interval) else { return };
+        let Some(interval) = self.watched.get(&server).map(|watched| watched.target.spec.interval) else {
+            return;
+        };
         let jittered = interval - interval / JITTER + self.part(interval / JITTER * 2);
         let Some(watched) = self.watched.get_mut(&server) else { return };
         let spec = &watched.target.spec;
@@ -255,7 +256,8 @@ impl Prober {
     /// Whether each real server is either due or in flight, once, and nothing is kept of others.
     pub(super) fn is_whole(&self) -> bool {
         let due = self.watched.iter().filter_map(|(server, w)| w.due.map(|due| (due, *server)));
-        let flying = self.watched.iter().filter_map(|(server, w)| w.flying.map(|(attempt, _)| (attempt, *server)));
+        let flying =
+            self.watched.iter().filter_map(|(server, w)| w.flying.map(|(attempt, _)| (attempt, *server)));
         self.watched.values().all(|w| w.due.is_some() != w.flying.is_some())
             && due.collect::<BTreeSet<_>>() == self.due
             && flying.collect::<BTreeMap<_, _>>() == self.flying

@@ -1,9 +1,9 @@
 //! One GET request over HTTP/1.1 (RFC 9112), in the clear or over TLS.
 
+use super::MAX_ANSWER;
 use super::failure::{Deadline, Failure, chain};
 use super::plain::{connect, holds};
 use super::tls::Tls;
-use super::MAX_ANSWER;
 use crate::cluster::namespace::HealthSpec;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -34,7 +34,8 @@ pub(super) async fn encrypted(
     let client = tls.client(spec.verify)?;
     let name = server_name(to, spec)?;
     let stream = connect(to, deadline).await?;
-    let secured = deadline.for_step("no TLS handshake", TlsConnector::from(client).connect(name, stream)).await?;
+    let secured =
+        deadline.for_step("no TLS handshake", TlsConnector::from(client).connect(name, stream)).await?;
     let stream = secured.map_err(|error| match Failure::of(&error) {
         Failure::Bad(why) => Failure::Bad(format!("the TLS handshake failed: {why}")),
         own => own,

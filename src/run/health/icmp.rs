@@ -61,9 +61,7 @@ fn open(to: IpAddr) -> Result<(Socket, bool), Failure> {
             }
         },
     };
-    let ready = socket
-        .set_nonblocking(true)
-        .and_then(|()| socket.connect(&SocketAddr::new(to, 0).into()));
+    let ready = socket.set_nonblocking(true).and_then(|()| socket.connect(&SocketAddr::new(to, 0).into()));
     ready.map_err(|error| Failure::of(&error))?;
     Ok((socket, raw))
 }

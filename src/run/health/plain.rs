@@ -20,8 +20,7 @@ pub(super) async fn tcp(to: SocketAddr, deadline: Deadline) -> Result<(), Failur
 
 /// Sends a datagram and looks at what comes back.
 pub(super) async fn udp(to: SocketAddr, spec: &HealthSpec, deadline: Deadline) -> Result<(), Failure> {
-    let any: IpAddr =
-        if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let exchange = async {
         let socket = UdpSocket::bind((any, 0)).await?;
         // Only what comes from there is received, and what a router or the host says of the datagram is an error.
@@ -32,8 +31,10 @@ pub(super) async fn udp(to: SocketAddr, spec: &HealthSpec, deadline: Deadline) -
         answer.truncate(length);
         Ok(answer)
     };
-    let answer =
-        deadline.for_step("no answer", exchange).await?.map_err(|error: std::io::Error| Failure::of(&error))?;
+    let answer = deadline
+        .for_step("no answer", exchange)
+        .await?
+        .map_err(|error: std::io::Error| Failure::of(&error))?;
     match &spec.expect {
         Some(text) if !holds(&answer, text.as_bytes()) => {
             Err(Failure::Bad(format!("the answer, of {} bytes, doesn't hold {text:?}", answer.len())))

@@ -6,9 +6,7 @@ use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// How a client speaks, by whether it looks at certificates.
 pub(super) struct Tls {
@@ -42,8 +40,7 @@ impl Tls {
         let anyone = Arc::new(Anyone(Arc::clone(&self.provider)));
         let versions = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()?;
-        let mut config =
-            versions.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth();
+        let mut config = versions.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth();
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
     }
