@@ -302,11 +302,13 @@ fn probe(asked: ProbeOnce) -> Result<String, String> {
         (Ok(address), _) if icmp => SocketAddr::new(address, 0),
         (_, Ok(to)) if !icmp && to.port() > 0 => to,
         _ => {
-            let needed = if icmp { "an address" } else { "an address and a port, such as 10.0.0.1:80 or [::1]:80" };
+            let needed =
+                if icmp { "an address" } else { "an address and a port, such as 10.0.0.1:80 or [::1]:80" };
             wrong_usage("probe", &format!("--target: {:?} is not {needed}", asked.target))
         }
     };
-    let outcome = run::health::once(to, &spec).map_err(|error| format!("no probe can be made here: {error}"))?;
+    let outcome =
+        run::health::once(to, &spec).map_err(|error| format!("no probe can be made here: {error}"))?;
     let what = format!("{} {}", spec.probe.word(), asked.target);
     match outcome {
         Outcome::Good(took) => Ok(format!("{what}: good in {:.3} ms\n", took.as_secs_f64() * 1e3)),

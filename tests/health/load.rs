@@ -62,7 +62,7 @@ fn a_thousand_targets_a_second_on_one_thread() {
             timeout: Duration::from_secs(1),
             ..HealthSpec::new(probe)
         };
-        if probe == Probe::Http {
+        if matches!(probe, Probe::Http | Probe::Https) {
             check.path = Some("/well".into());
             check.expect_body = Some("well".into());
         }

@@ -191,6 +191,11 @@ impl Misbehaving {
     pub fn dripping(start: &'static str, again: &'static str, pause: Duration) -> Self {
         Self::start(move |mut stream| {
             let _ = stream.read(&mut [0; 4096]);
+            if again.is_empty() {
+                // Writing nothing never fails.
+                let _ = stream.read_to_end(&mut Vec::new());
+                return;
+            }
             let mut next = stream.write_all(start.as_bytes());
             while next.is_ok() {
                 std::thread::sleep(pause);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tls::Tls;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Bytes of an answer that are read; what comes behind them is not looked at.
 pub const MAX_ANSWER: usize = 64 * 1024;
@@ -45,8 +45,9 @@ pub struct Answer {
 
 /// The thread that probes. Dropping it stops the thread; probes that are on their way are cut off.
 pub struct Probes {
-    orders: Option<mpsc::Sender<Order>>,
+    orders: mpsc::Sender<Order>,
     answers: Receiver<Answer>,
+    stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -60,16 +61,20 @@ impl Probes {
         let (orders, taken) = mpsc::channel(ORDERS);
         // Room for all that may be in flight or waiting, so that it is full only if answers aren't taken for long.
         let (given, answers) = crossbeam_channel::bounded(MAX_IN_FLIGHT + ORDERS);
+        let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("probes".into()).spawn(move || {
-            runtime.block_on(serve(taken, given));
+            // The runtime takes what it is doing with it when it is dropped.
+            runtime.spawn(serve(taken, given));
+            // An error says that the other end is gone, which means the same.
+            let _ = runtime.block_on(stopped);
         })?;
-        Ok(Self { orders: Some(orders), answers, thread: Some(thread) })
+        Ok(Self { orders, answers, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Has one probe made; false if too many are waiting.
     pub fn begin(&self, attempt: Attempt, target: &Target) -> bool {
         let order = Order { attempt, to: target.destination(), spec: Arc::clone(&target.spec) };
-        self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok())
+        self.orders.try_send(order).is_ok()
     }
 
     /// The next answer, if there is one.
@@ -80,7 +85,9 @@ impl Probes {
 
 impl Drop for Probes {
     fn drop(&mut self) {
-        self.orders = None;
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
