@@ -119,7 +119,7 @@ impl Nginx {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let nginx = Self {
-            child: child.expect("nginx is installed"),
+            child: child.unwrap(),
             http: address(http),
             https: address(https),
             tls12: address(tls12),
