@@ -7,7 +7,7 @@ STEERAGE_PACKAGES=(
     clang libclang-dev libdpdk-dev libbpf-dev linux-libc-dev
     iproute2 ethtool procps util-linux kmod nginx-light wrk python3
 )
-STEERAGE_TEST_PACKAGES=(python3-pytest python3-scapy tshark git)
+STEERAGE_TEST_PACKAGES=(python3-pytest python3-scapy tshark git nftables)
 
 # Installs the Debian packages given that are missing.
 steerage_packages() {

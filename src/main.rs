@@ -3,10 +3,16 @@
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+use steerage::cluster::namespace::health::DEFAULT_INTERVAL;
+use steerage::cluster::namespace::text::parse_duration;
+use steerage::cluster::namespace::{HealthSpec, Probe};
 use steerage::manage::config::{self, Config};
 use steerage::manage::explain::{self, Request, Tuple};
+use steerage::manage::health::Outcome;
 use steerage::run::{self, Exit, client, show};
 use tracing_subscriber::EnvFilter;
 
@@ -53,6 +59,49 @@ enum Verb {
         steerage explain udp '[2001:db8::7]:5353' '[2001:db8:1::53]:53' --receiver n2\n  \
         steerage explain tcp 198.51.100.7:40000 10.0.0.1:80 -c /etc/steerage/node.toml")]
     Explain(Explain),
+    /// Probe a real server once, as a health check does, and print what it comes to and the time it took.
+    ///
+    /// The probe leaves through this machine's kernel. Exit codes: 0 good; 1 bad, or it could not be made.
+    #[command(after_help = "Examples:\n  \
+        steerage probe --type tcp --target 10.0.0.1:80\n  \
+        steerage probe --type https --target '[2001:db8::1]:443' --host www.example.com --path /health --verify\n  \
+        steerage probe --type udp --target 10.0.0.1:7 --send ping --expect ping\n  \
+        steerage probe --type icmp --target 10.0.0.1")]
+    Probe(ProbeOnce),
+}
+
+#[derive(Args)]
+struct ProbeOnce {
+    /// What the probe does: `tcp`, `http`, `https`, `udp`, `icmp`
+    #[arg(long = "type", value_name = "TYPE", value_parser = probe_type)]
+    probe: Probe,
+    /// Address and port; for `icmp` the address alone
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    target: String,
+    /// How long it may take as a whole
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1s")]
+    timeout: Duration,
+    /// The path asked for, with its query [default: /]
+    #[arg(long)]
+    path: Option<String>,
+    /// The `Host` header and TLS's server name [default: the address]
+    #[arg(long)]
+    host: Option<String>,
+    /// The certificate has to be valid for the host
+    #[arg(long)]
+    verify: bool,
+    /// The status codes that are good [default: 200 to 399]
+    #[arg(long, value_name = "CODE,…", value_delimiter = ',')]
+    expect_status: Vec<u16>,
+    /// A text that the body has to hold
+    #[arg(long, value_name = "TEXT")]
+    expect_body: Option<String>,
+    /// The datagram
+    #[arg(long, value_name = "TEXT")]
+    send: Option<String>,
+    /// A text that the answering datagram has to hold
+    #[arg(long, value_name = "TEXT")]
+    expect: Option<String>,
 }
 
 #[derive(Args)]
@@ -103,6 +152,7 @@ fn main() -> ExitCode {
         Verb::Check { file } => end(check(&file)),
         Verb::Stats(stats) => end(show_stats(&stats)),
         Verb::Explain(asked) => end(explain(&asked)),
+        Verb::Probe(asked) => end(probe(asked)),
     }
 }
 
@@ -179,14 +229,14 @@ fn ask(socket: &Path, target: &str) -> Result<(String, serde_json::Value), Strin
     match answer.status {
         200 => Ok((answer.body, value)),
         // The question is wrong in a way that only the node could see.
-        400 => wrong_usage(why),
+        400 => wrong_usage("explain", why),
         status => Err(format!("{}: the node answers with {status}: {why}", socket.display())),
     }
 }
 
 fn explain(asked: &Explain) -> Result<String, String> {
     let tuple = Tuple::parse(&asked.protocol, &asked.source, &asked.destination);
-    let tuple = tuple.unwrap_or_else(|error| wrong_usage(&error.to_string()));
+    let tuple = tuple.unwrap_or_else(|error| wrong_usage("explain", &error.to_string()));
     let (body, value) = match &asked.config {
         Some(file) => {
             // The files may well be those of another machine, with other cores.
@@ -198,7 +248,7 @@ fn explain(asked: &Explain) -> Result<String, String> {
                     let value = serde_json::to_value(said).map_err(|error| error.to_string())?;
                     (value.to_string(), value)
                 }
-                Err(error) if error.is_wrong_question() => wrong_usage(&error.to_string()),
+                Err(error) if error.is_wrong_question() => wrong_usage("explain", &error.to_string()),
                 Err(error) => return Err(format!("{}: {error}", file.display())),
             }
         }
@@ -221,11 +271,57 @@ fn explain(asked: &Explain) -> Result<String, String> {
     Ok(if asked.json { body + "\n" } else { run::explain::lines(&value) })
 }
 
-/// Ends the program as clap does when arguments of `explain` are wrong: message, usage, exit code 2.
-fn wrong_usage(why: &str) -> ! {
+fn probe_type(word: &str) -> Result<Probe, String> {
+    const TYPES: [Probe; 5] = [Probe::Tcp, Probe::Http, Probe::Https, Probe::Udp, Probe::Icmp];
+    let found = TYPES.into_iter().find(|probe| probe.word() == word);
+    found.ok_or_else(|| format!("there are {}", words(TYPES.iter().map(|probe| probe.word()))))
+}
+
+fn duration(word: &str) -> Result<Duration, String> {
+    parse_duration(word).map_err(|reason| reason.to_string())
+}
+
+fn probe(asked: ProbeOnce) -> Result<String, String> {
+    let spec = HealthSpec {
+        interval: asked.timeout.max(DEFAULT_INTERVAL),
+        timeout: asked.timeout,
+        path: asked.path,
+        host: asked.host,
+        verify: asked.verify,
+        expect_status: asked.expect_status,
+        expect_body: asked.expect_body,
+        send: asked.send,
+        expect: asked.expect,
+        ..HealthSpec::new(asked.probe)
+    };
+    if let Some((field, why)) = spec.faults().first() {
+        wrong_usage("probe", &format!("--{}: {why}", field.replace('_', "-")));
+    }
+    let icmp = spec.probe == Probe::Icmp;
+    let to = match (asked.target.parse::<IpAddr>(), asked.target.parse::<SocketAddr>()) {
+        (Ok(address), _) if icmp => SocketAddr::new(address, 0),
+        (_, Ok(to)) if !icmp && to.port() > 0 => to,
+        _ => {
+            let needed =
+                if icmp { "an address" } else { "an address and a port, such as 10.0.0.1:80 or [::1]:80" };
+            wrong_usage("probe", &format!("--target: {:?} is not {needed}", asked.target))
+        }
+    };
+    let outcome =
+        run::health::once(to, &spec).map_err(|error| format!("no probe can be made here: {error}"))?;
+    let what = format!("{} {}", spec.probe.word(), asked.target);
+    match outcome {
+        Outcome::Good(took) => Ok(format!("{what}: good in {:.3} ms\n", took.as_secs_f64() * 1e3)),
+        Outcome::Bad(why) => Err(format!("{what}: bad: {why}")),
+        Outcome::Unable(why) => Err(format!("{what}: no probe can be made here: {why}")),
+    }
+}
+
+/// Ends the program as clap does when arguments of `verb` are wrong: message, usage, exit code 2.
+fn wrong_usage(verb: &str, why: &str) -> ! {
     let mut command = Command::command();
     command.build();
-    let verb = command.get_subcommands_mut().find(|verb| verb.get_name() == "explain");
+    let verb = command.get_subcommands_mut().find(|known| known.get_name() == verb);
     match verb {
         Some(verb) => verb.error(ErrorKind::ValueValidation, why).exit(),
         None => Command::command().error(ErrorKind::ValueValidation, why).exit(),

@@ -4,6 +4,7 @@ pub mod announce;
 pub mod compile;
 pub mod config;
 pub mod explain;
+pub mod health;
 pub mod manager;
 pub mod metrics;
 pub mod neighbour;

@@ -9,6 +9,7 @@ pub mod crew;
 pub mod devices;
 pub mod explain;
 pub mod gate;
+pub mod health;
 pub mod idle;
 pub mod show;
 pub mod socket;

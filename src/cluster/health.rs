@@ -1,0 +1,147 @@
+//! The health of real servers as the cluster has committed it.
+//!
+//! Nodes probe and report; the log's leader judges the reports and proposes [`Change`]s; what is committed is the same on
+//! every node, and Views are compiled from it.
+
+use crate::base::RealServerId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Steps in which a real server that has come up gets its whole share of new flows.
+pub const STEPS: u8 = 5;
+
+/// Bytes of a reason that are kept.
+pub const MAX_REASON: usize = 160;
+
+/// What is known of a real server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Health {
+    /// Nobody has judged it yet.
+    #[default]
+    Unknown,
+    /// It serves, with this many of [`STEPS`] parts of its share.
+    Up(u8),
+    /// It doesn't.
+    Down,
+}
+
+impl Health {
+    /// Up with its whole share.
+    pub const FULL: Self = Self::Up(STEPS);
+
+    /// Whether it serves, with whatever share.
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Up(_))
+    }
+}
+
+/// A real server's committed health.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// What it is.
+    pub health: Health,
+    /// Why, for people; at most [`MAX_REASON`] bytes.
+    pub reason: String,
+}
+
+/// What a leader proposes for one real server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Whose.
+    pub server: RealServerId,
+    /// What it has to be when the change is applied. Else the change is void: it was proposed twice, or by a leader that
+    /// knew less.
+    pub from: Health,
+    /// What it is from then on.
+    pub to: Standing,
+}
+
+/// The committed health of all real servers that were ever judged. A deterministic value: equal changes in equal order
+/// make equal content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standings(BTreeMap<RealServerId, Standing>);
+
+impl Standings {
+    /// Applies one change; false if it is void. Whether there is such a real server is the caller's business.
+    pub fn apply(&mut self, change: &Change) -> bool {
+        let sound = match change.to.health {
+            Health::Up(step) => (1..=STEPS).contains(&step),
+            Health::Unknown | Health::Down => true,
+        };
+        let applies = sound && self.health(change.server) == change.from && change.to.health != change.from;
+        if applies {
+            let reason = shortened(&change.to.reason).to_owned();
+            self.0.insert(change.server, Standing { health: change.to.health, reason });
+        }
+        applies
+    }
+
+    /// Forgets a real server that is no more, or that is no longer checked; false if nothing was known of it.
+    pub fn forget(&mut self, server: RealServerId) -> bool {
+        self.0.remove(&server).is_some()
+    }
+
+    /// A real server's health.
+    pub fn health(&self, server: RealServerId) -> Health {
+        self.0.get(&server).map_or(Health::Unknown, |standing| standing.health)
+    }
+
+    /// A real server's health and the reason for it, if it was ever judged.
+    pub fn get(&self, server: RealServerId) -> Option<&Standing> {
+        self.0.get(&server)
+    }
+
+    /// All that were judged, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (RealServerId, &Standing)> {
+        self.0.iter().map(|(server, standing)| (*server, standing))
+    }
+}
+
+/// The beginning of a reason, of at most [`MAX_REASON`] bytes and whole characters.
+pub fn shortened(reason: &str) -> &str {
+    let end = (0..=reason.len().min(MAX_REASON)).rev().find(|end| reason.is_char_boundary(*end));
+    &reason[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(server: u32, from: Health, to: Health) -> Change {
+        Change { server: RealServerId(server), from, to: Standing { health: to, reason: "because".into() } }
+    }
+
+    #[test]
+    fn a_change_applies_once_and_to_what_it_was_made_for() {
+        let mut standings = Standings::default();
+        let server = RealServerId(7);
+        assert_eq!(standings.health(server), Health::Unknown);
+        let up = change(7, Health::Unknown, Health::Up(1));
+        assert!(standings.apply(&up));
+        assert!(!standings.apply(&up), "proposed twice");
+        assert!(!standings.apply(&change(7, Health::Down, Health::FULL)), "by one that knew less");
+        for unsound in [Health::Up(0), Health::Up(STEPS + 1), Health::Up(1)] {
+            assert!(!standings.apply(&change(7, Health::Up(1), unsound)), "{unsound:?}");
+        }
+        assert_eq!(standings.health(server), Health::Up(1));
+        assert!(standings.apply(&change(7, Health::Up(1), Health::Down)));
+        assert_eq!(standings.get(server).map(|s| s.reason.as_str()), Some("because"));
+        let bytes = postcard::to_allocvec(&standings).unwrap();
+        assert_eq!(postcard::from_bytes::<Standings>(&bytes).unwrap(), standings);
+        assert!(standings.forget(server) && !standings.forget(server));
+        assert_eq!(standings, Standings::default());
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let mut standings = Standings::default();
+        let mut long = change(1, Health::Unknown, Health::Down);
+        long.to.reason = "é".repeat(MAX_REASON);
+        long.to.reason.insert(0, 'x');
+        standings.apply(&long);
+        let kept = &standings.get(RealServerId(1)).unwrap().reason;
+        assert_eq!(kept.len(), MAX_REASON - 1);
+        assert_eq!(shortened("short"), "short");
+        assert_eq!(shortened(""), "");
+    }
+}
