@@ -1,7 +1,8 @@
 //! From files to a checked configuration.
 
 use super::error::{Place, Problem, Sink};
-use super::schema::{self, nearest};
+use super::schema;
+use crate::cluster::namespace::text::nearest;
 use super::section::{Doc, Section, Source};
 use super::{Config, Errors, check, cluster_file, node_file, value};
 use std::io;

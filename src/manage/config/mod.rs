@@ -7,7 +7,6 @@ mod cluster_file;
 mod error;
 mod load;
 mod node_file;
-mod prefix;
 mod schema;
 mod section;
 #[cfg(test)]

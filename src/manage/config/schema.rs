@@ -1,5 +1,7 @@
 //! Every key there is, by file: what unknown keys are told from, and what the documentation is held against.
 
+use crate::cluster::namespace::text::nearest;
+
 /// One key of a table.
 pub(super) struct Key {
     pub name: &'static str,
@@ -136,46 +138,9 @@ pub(super) fn suggest(keys: &[Key], name: &str) -> Option<String> {
     })
 }
 
-/// The candidate with the smallest edit distance to `name`, if it is near enough to be meant.
-pub(super) fn nearest<'a>(candidates: impl Iterator<Item = &'a str>, name: &str) -> Option<&'a str> {
-    // A third of the letters wrong is still a typo; more is another word. Very long names are no typos of anything.
-    let bound = name.len() / 3;
-    let near = candidates.filter(|c| c.len().abs_diff(name.len()) <= bound);
-    let best = near.map(|c| (distance(c.as_bytes(), name.as_bytes()), c)).min()?;
-    (best.0 <= bound).then_some(best.1)
-}
-
-/// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours, each costs one.
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut rows = [vec![0; b.len() + 1], (0..=b.len()).collect(), vec![0; b.len() + 1]];
-    for i in 1..=a.len() {
-        let [before, last, row] = &mut rows;
-        row[0] = i;
-        for j in 1..=b.len() {
-            let substituted = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = substituted.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        rows.rotate_left(1);
-    }
-    rows[1][b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distances() {
-        for (a, b, d) in
-            [("", "", 0), ("", "ab", 2), ("count", "cuont", 1), ("idle", "idel", 1), ("mtu", "mut", 1)]
-        {
-            assert_eq!(distance(a.as_bytes(), b.as_bytes()), d, "{a} {b}");
-        }
-        assert_eq!(distance(b"kitten", b"sitting"), 3);
-    }
 
     #[test]
     fn suggestions() {

@@ -2,7 +2,7 @@
 
 use super::super::cluster_file::{ALL, ClusterFile};
 use super::super::error::{At, Place, Problem, Sink};
-use super::super::prefix::{Prefix, contains, host_len, not_on_link};
+use crate::cluster::namespace::prefix::{Prefix, contains, host_len, not_on_link};
 use super::super::{GroupConfig, NodeConfig, SnatConfig};
 use super::{Claims, Names, Unique, on_backplane, subnet, twice};
 use crate::base::{GroupId, NodeId};

@@ -2,7 +2,7 @@
 
 use super::super::error::{At, Place, Problem, Sink};
 use super::super::node_file::{NodeFile, Port};
-use super::super::prefix::{Prefix, contains, overlap};
+use crate::cluster::namespace::prefix::{Prefix, contains, overlap};
 use super::super::{InterfaceConfig, PortConfig, PortRole, RouteConfig, WorkerConfig};
 use super::{Claims, Names, Net, Unique, subnet, twice};
 use crate::base::limits::HEADROOM;

@@ -3,7 +3,7 @@
 use super::super::cluster_file::{ClusterFile, RealServer, VirtualServer};
 use super::super::error::{At, Problem, Sink};
 use super::super::node_file::Port;
-use super::super::prefix::{Prefix, contains};
+use crate::cluster::namespace::prefix::{Prefix, contains};
 use super::super::{InterfaceConfig, RealServerConfig, SnatConfig, TableConfig, VirtualServerConfig};
 use super::cluster::Groups;
 use super::machine::MIN_V6_MTU;
