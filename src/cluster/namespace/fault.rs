@@ -58,6 +58,8 @@ pub struct Finding {
     pub fault: Fault,
     /// What is missing.
     pub lacks: Option<Lack>,
+    /// Of a field that is a list, the element that is meant.
+    pub element: Option<String>,
 }
 
 /// What is missing.
@@ -74,7 +76,7 @@ pub enum Lack {
 impl Finding {
     pub(super) fn new(key: &Key, message: impl Into<String>) -> Self {
         let fault = Fault { key: key.clone(), field: None, message: message.into(), hint: None, other: None };
-        Self { fault, lacks: None }
+        Self { fault, lacks: None, element: None }
     }
 
     pub(super) fn because(key: &Key, field: &str, reason: Reason) -> Self {
@@ -102,6 +104,11 @@ impl Finding {
     /// The same stands in another one, which came first.
     pub(super) fn first_in(mut self, key: &Key, field: &str) -> Self {
         self.fault.other = Some(Other { key: key.clone(), field: field.to_owned(), first: true });
+        self
+    }
+
+    pub(super) fn element(mut self, element: &str) -> Self {
+        self.element = Some(element.to_owned());
         self
     }
 

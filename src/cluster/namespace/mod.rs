@@ -243,6 +243,11 @@ impl Namespace {
         fits.then(|| (prefix::network((first.backplane, len)), len))
     }
 
+    /// Life of an idle established flow, if the virtual server or its profile says.
+    pub fn idle_of(&self, server: &VirtualServerSpec) -> Option<std::time::Duration> {
+        server.idle.or_else(|| self.profile_of(server)?.idle)
+    }
+
     /// Time over which a virtual server's real server that comes up gets its share.
     pub fn slow_start_of(&self, server: &VirtualServerSpec) -> Option<std::time::Duration> {
         server.slow_start.or_else(|| self.profile_of(server)?.slow_start)

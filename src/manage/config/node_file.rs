@@ -5,8 +5,8 @@ use super::section::Section;
 use super::value::{boolean, duration, host, integer, interface_address, name, prefix, size, text, word};
 use super::{DpdkConfig, Idle, PortRole, TableConfig};
 use crate::base::Addr;
-use crate::cluster::namespace::prefix::Prefix;
 use crate::base::limits::{BURST, MAX_FLOWS, MAX_INTERFACES, MAX_PORTS, MAX_ROUTES, MAX_WORKERS};
+use crate::cluster::namespace::prefix::Prefix;
 use crate::io::LEAST_BUFFER_BYTES;
 use std::path::PathBuf;
 

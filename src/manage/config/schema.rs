@@ -46,7 +46,7 @@ const PORT: &[Key] = &[
     v("tx_descriptors"),
     v("promiscuous"),
 ];
-const REAL_SERVER: &[Key] = &[v("name"), v("address"), v("port"), v("weight")];
+const REAL_SERVER: &[Key] = &[v("name"), v("address"), v("port"), v("weight"), v("health")];
 
 /// A profile: the tuning that a node file overrides.
 pub(super) const PROFILE: &[Key] = &[
@@ -87,9 +87,24 @@ pub(super) const CLUSTER: &[Key] = &[
             v("maglev_slots"),
         ],
     ),
-    array("node", &[v("name"), v("backplane"), v("workers"), v("weight")]),
-    array("group", &[v("name"), v("members")]),
+    array("node", &[v("name"), v("backplane"), v("workers"), v("weight"), v("management")]),
+    array("group", &[v("name"), v("members"), v("backups")]),
     array("snat", &[v("address"), v("group"), v("node")]),
+    array("vip", &[v("address"), v("group"), v("preferred")]),
+    array("profile", &[v("name"), v("idle"), v("slow_start"), v("health")]),
+    array(
+        "limit",
+        &[
+            v("name"),
+            v("virtual_server"),
+            v("per"),
+            v("connections"),
+            v("connections_per_second"),
+            v("packets_per_second"),
+            v("bits_per_second"),
+            v("unknown"),
+        ],
+    ),
     array(
         "virtual_server",
         &[
@@ -100,7 +115,10 @@ pub(super) const CLUSTER: &[Key] = &[
             v("group"),
             v("forward"),
             v("ingress"),
+            v("profile"),
             v("idle"),
+            v("slow_start"),
+            v("health"),
             array("real_server", REAL_SERVER),
         ],
     ),
@@ -130,10 +148,9 @@ pub(super) fn suggest(keys: &[Key], name: &str) -> Option<String> {
         return Some(format!("did you mean `{near}`?"));
     }
     [(NODE, "node"), (CLUSTER, "cluster")].into_iter().find_map(|(file, called)| {
-        let place = home(file, name, "").or_else(|| {
-            let is_header = find(file, name).is_some_and(|k| !matches!(k.kind, Kind::Value));
-            is_header.then(|| "its top level".to_owned())
-        })?;
+        // A table is meant rather than a key of its name.
+        let is_header = find(file, name).is_some_and(|k| !matches!(k.kind, Kind::Value));
+        let place = if is_header { Some("its top level".to_owned()) } else { home(file, name, "") }?;
         Some(format!("`{name}` belongs in the {called} file, in {place}"))
     })
 }

@@ -4,6 +4,9 @@ use super::error::Problem;
 use crate::base::Addr;
 use crate::cluster::namespace::prefix::{Prefix, host_len, network, not_a_host, not_on_link};
 use crate::cluster::namespace::text::{DURATION_HINT, check_name, nearest, parse_address, parse_duration};
+use crate::cluster::namespace::{HealthSpec, Name};
+use serde::Deserialize;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use toml::de::DeValue;
@@ -35,6 +38,44 @@ pub(super) fn name(value: &DeValue<'_>) -> Result<String, Problem> {
     let name = text(value)?;
     check_name(&name)?;
     Ok(name)
+}
+
+/// The name of an object of the cluster.
+pub(super) fn object_name(value: &DeValue<'_>) -> Result<Name, Problem> {
+    Name::new(&text(value)?)
+}
+
+/// An address and a port.
+pub(super) fn socket(value: &DeValue<'_>) -> Result<SocketAddr, Problem> {
+    let text = text(value)?;
+    text.parse().map_err(|_| {
+        let hint = "write it as \"192.0.2.1:7000\" or \"[2001:db8::1]:7000\"";
+        Problem::new(format!("{text:?} is no address with a port")).hint(hint)
+    })
+}
+
+/// A health check: a table, whose keys its type knows.
+pub(super) fn health(value: &DeValue<'_>) -> Result<HealthSpec, Problem> {
+    if value.as_table().is_none() {
+        return Err(wrong_type("a table", value).hint("write { type = \"tcp\" }, for instance"));
+    }
+    HealthSpec::deserialize(json(value)).map_err(|error| Problem::new(error.to_string()))
+}
+
+/// The same value in the form that the admin API has it.
+fn json(value: &DeValue<'_>) -> serde_json::Value {
+    match value {
+        DeValue::String(text) => serde_json::Value::String(text.to_string()),
+        DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix()).ok().into(),
+        DeValue::Float(digits) => digits.as_str().parse::<f64>().ok().into(),
+        DeValue::Boolean(value) => (*value).into(),
+        DeValue::Datetime(time) => time.to_string().into(),
+        DeValue::Array(all) => all.iter().map(|one| json(one.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let fields = table.iter().map(|(key, value)| (key.get_ref().to_string(), json(value.get_ref())));
+            serde_json::Value::Object(fields.collect())
+        }
+    }
 }
 
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Problem> {

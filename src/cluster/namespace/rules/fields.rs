@@ -75,7 +75,8 @@ impl Fields<'_> {
         let mut seen = BTreeSet::new();
         for name in names {
             if !seen.insert(name) {
-                self.fault(field, format!("node {:?} stands twice", name.as_str()));
+                let finding = Finding::new(self.key, format!("node {:?} stands twice", name.as_str()));
+                self.found.push(finding.field(field).element(name.as_str()));
             }
         }
     }
@@ -111,7 +112,7 @@ pub(super) fn check(key: &Key, object: &Object, found: &mut Vec<Finding>) {
         Key::Snat(address) | Key::Vip(address) => fields.host("address", *address),
         Key::Group(name) if *name == *ALL => {
             let message = format!("the group {ALL:?} exists by itself and has every node");
-            fields.found.push(Finding::new(key, message).hint("leave it out"));
+            fields.found.push(Finding::new(key, message).field("name").hint("leave it out"));
         }
         _ => {}
     }
@@ -142,7 +143,8 @@ pub(super) fn check(key: &Key, object: &Object, found: &mut Vec<Finding>) {
             fields.nodes("members", &spec.members);
             fields.nodes("backups", &spec.backups);
             for name in spec.backups.iter().filter(|name| spec.members.contains(name)) {
-                fields.fault("backups", format!("node {:?} is a member already", name.as_str()));
+                let finding = Finding::new(key, format!("node {:?} is a member already", name.as_str()));
+                fields.found.push(finding.field("backups").element(name.as_str()));
             }
         }
         Object::Snat(_) | Object::Vip(_) => {}

@@ -13,6 +13,7 @@ use super::{Entry, Namespace};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use fields::{MAX_SLOTS, WEIGHTS, WORKERS};
+pub use servers::family;
 
 /// What a change has touched, and what was there before.
 pub(super) type Touched<'a> = BTreeMap<&'a Key, Option<&'a Entry>>;
@@ -51,7 +52,8 @@ fn resolve(space: &Namespace, key: &Key, entry: &Entry, found: &mut Vec<Finding>
     }
     for (field, target) in entry.object.references() {
         if space.get(&target).is_none() {
-            found.push(Finding::because(key, field, missing(space, &target)).lacking(Lack::Object(target)));
+            let finding = Finding::because(key, field, missing(space, &target)).element(&target.called());
+            found.push(finding.lacking(Lack::Object(target)));
         }
     }
 }

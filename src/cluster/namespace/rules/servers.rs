@@ -27,7 +27,7 @@ pub(super) fn check(space: &Namespace, touched: &Touched<'_>, found: &mut Vec<Fi
             forwarding(space, &key, server, found);
         }
         size(space, touched, &key, name, found);
-        real_servers(space, &key, name, server, found);
+        real_servers(space, name, server, found);
     }
 }
 
@@ -49,7 +49,11 @@ fn service(
     if let Some(first) = first.min_by_key(|other| id(other)) {
         let protocol = if udp { "udp" } else { "tcp" };
         let message = format!("{} port {} {protocol} stands twice", server.address, server.port);
-        found.push(Finding::new(key, message).first_in(&Key::VirtualServer(first.clone()), "address"));
+        found.push(
+            Finding::new(key, message)
+                .field("address")
+                .first_in(&Key::VirtualServer(first.clone()), "address"),
+        );
     }
 }
 
@@ -93,13 +97,7 @@ fn size(space: &Namespace, touched: &Touched<'_>, key: &Key, name: &Name, found:
 }
 
 /// The real servers of one virtual server.
-fn real_servers(
-    space: &Namespace,
-    parent: &Key,
-    name: &Name,
-    server: &VirtualServerSpec,
-    found: &mut Vec<Finding>,
-) {
+fn real_servers(space: &Namespace, name: &Name, server: &VirtualServerSpec, found: &mut Vec<Finding>) {
     let mut targets: BTreeMap<(Addr, u16), Key> = BTreeMap::new();
     let mut all: Vec<_> = space.real_servers(name).collect();
     all.sort_unstable_by_key(|(id, ..)| *id);
@@ -112,7 +110,7 @@ fn real_servers(
             }
             std::collections::btree_map::Entry::Vacant(vacant) => _ = vacant.insert(key()),
         }
-        found.extend(suits(server, real, &key).map(|finding| finding.lacking(Lack::Object(parent.clone()))));
+        found.extend(suits(server, real, &key));
     }
 }
 

@@ -43,7 +43,7 @@ refuses! {
     member_and_backup: ["group/far", r#"{"members": ["n2", "n2"], "backups": ["n2"]}"#]
         => "group/far: members: node \"n2\" stands twice", "group/far: backups: node \"n2\" is a member already";
     group_of_all: ["group/all", r#"{"members": ["n1"]}"#]
-        => "group/all: the group \"all\" exists by itself and has every node (leave it out)";
+        => "group/all: name: the group \"all\" exists by itself and has every node (leave it out)";
     snat_of_no_member: ["snat/10.10.0.102", r#"{"node": "n3", "group": "edge"}"#]
         => "snat/10.10.0.102: node: node \"n3\" is no member of group \"edge\" (a member advertises the address)";
     snat_of_no_member_any_more: ["group/edge", r#"{"members": ["n1"]}"#]
@@ -78,7 +78,7 @@ refuses! {
     too_few_slots: ["cluster", r#"{"maglev_slots": 3}"#]
         => "cluster: maglev_slots: 3 is too few: virtual_server \"web\" has 2 real servers, which need more than 4";
     service_twice: ["virtual_server/dns", r#"{"address": "203.0.113.1", "port": 80, "forward": "dsr-l2"}"#]
-        => "virtual_server/dns: 203.0.113.1 port 80 tcp stands twice, first in virtual_server/web";
+        => "virtual_server/dns: address: 203.0.113.1 port 80 tcp stands twice, first in virtual_server/web";
     vip_is_a_server: ["virtual_server/dns", r#"{"address": "10.10.0.22", "port": 53, "forward": "dsr-l2"}"#]
         => "virtual_server/dns: address: 10.10.0.22 is the address of real_server \"s2\" of \"web\" (virtual_server/web/real_server/s2)";
     vip_is_a_snat: ["vip/10.10.0.101", "{}"]
