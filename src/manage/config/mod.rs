@@ -207,7 +207,7 @@ pub struct GroupConfig {
     pub name: String,
     /// Its nodes, ascending.
     pub members: Vec<NodeId>,
-    /// Nodes that serve while no member lives, the first that lives alone.
+    /// Nodes that serve while no member lives.
     pub backups: Vec<NodeId>,
 }
 
