@@ -1,7 +1,8 @@
 //! Steerage: a clustered layer-4 load-balancing appliance.
 //!
 //! The crate is built in floors; a module may name only those below it (ARCHITECTURE.md lists them and
-//! `tests/tidy.rs` checks it): `base`, `wire`, `table`, `view`, `path`, `io`, `manage`, `node`, `run`, and `sim` beside `run`.
+//! `tests/tidy.rs` checks it): `base`, `wire`, `table`, `view`, `path`, `cluster`, `io`,
+//! `manage`, `node`, `run`, and `sim` beside `run`.
 
 pub mod base;
 pub mod cluster;

@@ -350,7 +350,11 @@ fn devices_that_cannot_be_opened_leave_no_socket_behind() {
 #[test]
 fn sighup_stops_a_node_as_sigterm_does() {
     let scratch = Scratch::new("hangup");
-    let node = Node::start(&scratch);
+    // Whatever the tests themselves were started by.
+    let mut fresh = Command::new("env");
+    fresh.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_steerage"), "run", "-c"]);
+    fresh.env_remove("STEERAGE_LOG").stdin(Stdio::null());
+    let node = Node::start_by(fresh, &scratch);
     node.signal("HUP");
     let ended = node.end();
     assert_eq!(ended.status.code(), Some(0), "{}", said(&ended));

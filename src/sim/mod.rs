@@ -7,6 +7,7 @@
 mod cluster;
 mod host;
 mod load;
+pub mod log;
 mod oracle;
 mod packet;
 mod plan;

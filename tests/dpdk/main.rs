@@ -283,11 +283,18 @@ fn interfaces_of_the_kernel_receive_multicast_and_tell_their_link() {
             (IFF_ALLMULTI, IFF_ALLMULTI)
         );
         for (i, peer) in ["right", "another"].iter().enumerate() {
-            assert!(devices[i].monitor.stats().link_up, "{peer}");
+            // The kernel tells the other end's carrier a moment later.
+            let mut becomes = |up| {
+                (0..200).any(|_| {
+                    std::thread::sleep(Duration::from_millis(10));
+                    devices[i].monitor.stats().link_up == up
+                })
+            };
+            assert!(becomes(true), "{peer}");
             run("ip", &format!("link set {peer} down"));
-            assert!(!devices[i].monitor.stats().link_up, "{peer} is down");
+            assert!(becomes(false), "{peer} is down");
             run("ip", &format!("link set {peer} up"));
-            assert!(devices[i].monitor.stats().link_up, "{peer} is up again");
+            assert!(becomes(true), "{peer} is up again");
         }
         drop(devices);
         assert_eq!(flags("left") & IFF_ALLMULTI, 0, "nothing is left behind");

@@ -51,7 +51,7 @@ const RUN_ONLY: [&[&str]; 13] = [
 ];
 
 /// Floors whose decisions have to replay: no map with an order of its own.
-const REPLAYED: [&str; 5] = ["base", "wire", "table", "view", "path"];
+const REPLAYED: [&str; 6] = ["base", "wire", "table", "view", "path", "cluster"];
 
 /// Floors on which packets pass.
 const NEVER_PANIC: [&str; 4] = ["wire", "table", "view", "path"];

@@ -70,7 +70,7 @@ pub struct NodeSpec {
 pub struct GroupSpec {
     /// Its nodes.
     pub members: Vec<Name>,
-    /// Nodes that serve while no member lives,
+    /// Nodes that serve while no member lives.
     #[serde(default)]
     pub backups: Vec<Name>,
 }

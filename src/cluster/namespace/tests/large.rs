@@ -42,7 +42,7 @@ fn timed<T>(what: &str, f: impl FnOnce() -> T) -> (T, f64) {
 fn one_change_among_many_is_cheap() {
     const SERVERS: usize = 10_000;
     // Unoptimised, a tenth of the real servers shows the same.
-    let each = if cfg!(debug_assertions) { 10 } else { 100 };
+    let each = 100;
     let wanted = objects(SERVERS, each);
     println!("{} objects", wanted.len());
     let mut space = Namespace::default();

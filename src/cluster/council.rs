@@ -1,0 +1,291 @@
+//! A node's part in deciding: it follows the log, keeps the state, holds a lease, and leads when it is its turn.
+//!
+//! A value that is turned by the manager, which in return makes Views of what is decided. It knows nothing of Views itself.
+
+use super::fleet::{Phase, TakenOver, Why};
+use super::lead::{Lead, Patience, Seen};
+use super::lease::{Lease, successor_waits};
+use super::log::{Log, Marks, Outcome, Output, ReplicaId, Ticket};
+use super::state::{Entry, State};
+use crate::base::{Incarnation, Instant, NodeId, NodeSet};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Times of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Between two requests to renew the lease.
+    pub renewal: Duration,
+    /// What a renewal is good for.
+    pub lease: Duration,
+    /// The leader's.
+    pub patience: Patience,
+}
+
+/// What a node says of itself in a heartbeat, besides that it lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The last entry that it holds.
+    pub index: u64,
+    /// The digest of its state there.
+    pub digest: u64,
+    /// The version that it has prepared.
+    pub prepared: u64,
+    /// The version that its workers run.
+    pub adopted: u64,
+    /// It can serve.
+    pub ready: bool,
+}
+
+/// What a turn has brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// There is a new version to prepare.
+    pub changed: bool,
+    /// Another version is in force.
+    pub in_force: bool,
+    /// Buckets that were taken from the dead: until then their former owner's lease may cover them.
+    pub taken_over: Option<(TakenOver, Instant)>,
+    /// All that was known was replaced: whatever this node owns now may be covered by another's lease until then.
+    pub installed: Option<Instant>,
+}
+
+/// Digests of late entries that are remembered, to be compared with others'.
+const DIGESTS: usize = 256;
+
+/// See the module's text.
+pub struct Council<L> {
+    me: NodeId,
+    incarnation: Incarnation,
+    times: Times,
+    log: L,
+    state: State,
+    lease: Lease,
+    lead: Lead,
+    seen: BTreeMap<NodeId, Seen>,
+    digests: VecDeque<(u64, u64)>,
+    report: Report,
+    renewal_due: Instant,
+    leader: Option<ReplicaId>,
+    quorum: bool,
+    outcomes: VecDeque<(Ticket, Outcome)>,
+    failed: Option<Why>,
+}
+
+impl<L: Log> Council<L> {
+    /// A node that begins a life with this state; what the log holds comes on top of it.
+    pub fn new(
+        me: NodeId,
+        incarnation: Incarnation,
+        times: Times,
+        log: L,
+        state: State,
+        now: Instant,
+    ) -> Self {
+        Self {
+            me,
+            incarnation,
+            times,
+            log,
+            lease: Lease::new(times.lease),
+            lead: Lead::new(times.patience),
+            seen: BTreeMap::new(),
+            digests: VecDeque::from([(state.index(), state.digest())]),
+            report: Report { index: state.index(), digest: state.digest(), ..Report::default() },
+            state,
+            renewal_due: now,
+            leader: None,
+            quorum: false,
+            outcomes: VecDeque::new(),
+            failed: None,
+        }
+    }
+
+    /// What is decided.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Who leads the log, as far as is known here.
+    pub fn leader(&self) -> Option<ReplicaId> {
+        self.leader
+    }
+
+    /// Whether a majority of the voters was within reach a moment ago.
+    pub fn quorum(&self) -> bool {
+        self.quorum
+    }
+
+    /// When the right to serve state ends; none if there is none. The clock is to be read again before it is used.
+    pub fn lease(&self) -> Option<Instant> {
+        self.lease.until().filter(|_| self.state.fleet().serves(self.me, self.incarnation))
+    }
+
+    /// Whether this life was taken out, and why: all that it holds is void, and another life is to begin.
+    pub fn ended(&self) -> Option<&Why> {
+        if let Some(why) = &self.failed {
+            return Some(why);
+        }
+        let member = self.state.fleet().member(self.me)?;
+        match &member.phase {
+            Phase::Offline(why) if member.incarnation == self.incarnation => Some(why),
+            _ if member.incarnation > self.incarnation => Some(&Why::Restarted),
+            _ => None,
+        }
+    }
+
+    /// Begins another life, with nothing left of the last one.
+    pub fn begin(&mut self, incarnation: Incarnation) {
+        self.incarnation = incarnation;
+        self.lease.give_up();
+        self.failed = None;
+        self.report.ready = false;
+    }
+
+    /// What this node tells in its heartbeats.
+    pub fn report(&self) -> Report {
+        self.report
+    }
+
+    /// The manager has prepared a View of all up to this version; `ready` if the node could serve by it.
+    pub fn prepared(&mut self, version: u64, ready: bool) {
+        (self.report.prepared, self.report.ready) = (version, ready);
+    }
+
+    /// The workers run this version.
+    pub fn adopted(&mut self, version: u64) {
+        self.report.adopted = version;
+    }
+
+    /// This node can't go on.
+    pub fn fail(&mut self, why: Why) {
+        self.failed = Some(why);
+    }
+
+    /// A peer's authentic heartbeat, or this node's own; `stuck`: a worker whose turns stand still.
+    pub fn heard(
+        &mut self,
+        node: NodeId,
+        incarnation: Incarnation,
+        report: &Report,
+        stuck: Option<u16>,
+        now: Instant,
+    ) {
+        if self.seen.get(&node).is_some_and(|s| s.incarnation > incarnation) {
+            return;
+        }
+        let differs = self.digests.iter().any(|(i, digest)| *i == report.index && *digest != report.digest);
+        let fault = stuck.map(Why::Stuck).or_else(|| differs.then_some(Why::Digest));
+        let seen = Seen {
+            incarnation,
+            heard: now,
+            ready: report.ready,
+            prepared: report.prepared,
+            adopted: report.adopted,
+            fault,
+        };
+        self.seen.insert(node, seen);
+    }
+
+    /// Proposes an entry; what became of it is told by [`Self::outcome`].
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn propose(&mut self, entry: &Entry) -> Result<Ticket, postcard::Error> {
+        let bytes = entry.encode()?;
+        Ok(self.log.propose(bytes, marks(entry)))
+    }
+
+    /// What became of a proposal.
+    pub fn outcome(&mut self) -> Option<(Ticket, Outcome)> {
+        self.outcomes.pop_front()
+    }
+
+    /// Takes what the log has, renews the lease, and sees to the cluster if it leads.
+    pub fn turn(&mut self, now: Instant) -> News {
+        let mut news = News::default();
+        while let Some(output) = self.log.take() {
+            self.take(output, &mut news, now);
+        }
+        if now >= self.renewal_due {
+            self.renewal_due = now + self.times.renewal;
+            let token = self.lease.ask(now);
+            self.log.renew(token);
+        }
+        let own = self.report;
+        if self.failed.is_none() {
+            self.heard(self.me, self.incarnation, &own, None, now);
+        }
+        self.lead.leads(self.leader == Some(self.me.into()) && self.quorum, now);
+        for entry in self.lead.turn(&self.state, &self.seen, now) {
+            // What becomes of it shows in the state.
+            let _ = self.propose(&entry);
+        }
+        news
+    }
+
+    fn take(&mut self, output: Output, news: &mut News, now: Instant) {
+        match output {
+            Output::Entry { index, bytes } => match Entry::decode(&bytes) {
+                Ok(entry) => {
+                    let in_force = self.state.in_force();
+                    let applied = self.state.apply(index, &entry);
+                    news.changed |= applied.changed;
+                    news.in_force |= self.state.in_force() != in_force;
+                    if !applied.taken_over.is_empty() {
+                        let until = now + successor_waits(self.times.lease);
+                        let (all, latest) = news.taken_over.get_or_insert((TakenOver::new(), until));
+                        all.extend(applied.taken_over);
+                        *latest = until;
+                    }
+                    self.note_digest();
+                }
+                Err(error) => self.failed = Some(Why::Apply(format!("entry {index}: {error}"))),
+            },
+            Output::Install { index, bytes } => match State::decode(&bytes) {
+                Ok(state) => {
+                    self.state = state;
+                    (news.changed, news.in_force) = (true, true);
+                    news.installed = Some(now + successor_waits(self.times.lease));
+                    self.digests.clear();
+                    self.note_digest();
+                }
+                Err(error) => self.failed = Some(Why::Apply(format!("the snapshot at {index}: {error}"))),
+            },
+            Output::Replicas(replicas) => {
+                self.lease.set_voters(replicas.iter().filter(|r| r.votes).map(|r| r.id).collect());
+            }
+            Output::Role { leader, quorum, .. } => (self.leader, self.quorum) = (leader, quorum),
+            Output::Renewed { by, token } => self.lease.acknowledged(by, token),
+            Output::Outcome(ticket, outcome) => self.outcomes.push_back((ticket, outcome)),
+            Output::WantSnapshot => match self.state.encode() {
+                Ok(bytes) => self.log.snapshot(self.state.index(), bytes),
+                Err(error) => self.failed = Some(Why::Apply(format!("a snapshot: {error}"))),
+            },
+            Output::Failed(reason) => {
+                (self.leader, self.quorum) = (None, false);
+                self.failed = Some(Why::Apply(format!("the log has stopped: {reason}")));
+            }
+        }
+    }
+
+    fn note_digest(&mut self) {
+        let (index, digest) = (self.state.index(), self.state.digest());
+        if self.digests.len() == DIGESTS {
+            self.digests.pop_front();
+        }
+        self.digests.push_back((index, digest));
+        (self.report.index, self.report.digest) = (index, digest);
+    }
+}
+
+/// What an entry means to the leases of nodes.
+fn marks(entry: &Entry) -> Marks {
+    match entry {
+        Entry::Offline(node, ..) => Marks { fences: NodeSet::of(*node), readmits: NodeSet::EMPTY },
+        Entry::Activate(node, _) => Marks { fences: NodeSet::EMPTY, readmits: NodeSet::of(*node) },
+        // A life that is over must not be renewed either, until the next one serves.
+        Entry::Join(node, _) => Marks { fences: NodeSet::of(*node), readmits: NodeSet::EMPTY },
+        _ => Marks::NONE,
+    }
+}

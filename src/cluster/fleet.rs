@@ -1,0 +1,251 @@
+//! The nodes as the cluster has decided about them: which life of each is in, what it may do, and which buckets it owns
+//! (MECHANISMS §0, §6). A deterministic part of the replicated state: every method is the effect of one log entry.
+
+use super::place::{Map, Share};
+use super::plan::Step;
+use crate::base::hash::mix;
+use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Copies of each bucket's state, the owner's counted.
+pub const COPIES: usize = 2;
+
+/// What a node may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// It lives and takes up the state; it owns nothing.
+    Joining,
+    /// It serves.
+    Active,
+    /// It serves what it owns, and its buckets move away.
+    Draining,
+    /// It serves nothing, for this reason. Only another life of it may join.
+    Offline(Why),
+}
+
+impl Phase {
+    /// Whether such a node takes part: prepares Views, may own buckets.
+    pub fn serves(&self) -> bool {
+        matches!(self, Self::Active | Self::Draining)
+    }
+}
+
+/// Why a node was taken out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Why {
+    /// Nothing was heard of it for the suspicion time.
+    #[error("it was silent")]
+    Silent,
+    /// It began another life without a word.
+    #[error("it was started anew")]
+    Restarted,
+    /// A worker's turns stand still.
+    #[error("worker {0} is stuck")]
+    Stuck(u16),
+    /// It could not apply an entry, or make a View of it.
+    #[error("it could not apply the state: {0}")]
+    Apply(String),
+    /// Its state differs from the others' at the same entry.
+    #[error("its state differs from the others'")]
+    Digest,
+    /// It did not prepare a View in time.
+    #[error("it did not prepare View {0} in time")]
+    Unprepared(u64),
+    /// It isn't in the namespace any more.
+    #[error("it was removed")]
+    Removed,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its latest life that joined.
+    pub incarnation: Incarnation,
+    /// What that life may do.
+    pub phase: Phase,
+}
+
+/// What the namespace says of nodes and groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    /// Weight of each node.
+    pub nodes: BTreeMap<NodeId, u32>,
+    /// Each group.
+    pub groups: BTreeMap<GroupId, GroupShape>,
+}
+
+/// A group as far as placement goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupShape {
+    /// Tells groups apart: nodes own different buckets in each.
+    pub seed: u64,
+    /// Who serves it.
+    pub members: NodeSet,
+    /// Who serves it while no member does.
+    pub backups: NodeSet,
+}
+
+/// See the module's text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fleet {
+    topology: Topology,
+    members: BTreeMap<NodeId, Member>,
+    maps: BTreeMap<GroupId, Arc<Map>>,
+}
+
+/// Buckets whose owner died, and which another has now: a lease of the dead one may cover them for a while.
+pub type TakenOver = Vec<(GroupId, Vec<Bucket>)>;
+
+impl Fleet {
+    /// All nodes that ever joined, by id.
+    pub fn members(&self) -> &BTreeMap<NodeId, Member> {
+        &self.members
+    }
+
+    /// What is decided about a node; none before it joined.
+    pub fn member(&self, node: NodeId) -> Option<&Member> {
+        self.members.get(&node)
+    }
+
+    /// Whether a node serves, in this life.
+    pub fn serves(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.member(node).is_some_and(|m| m.incarnation == incarnation && m.phase.serves())
+    }
+
+    /// The nodes that take part now.
+    pub fn serving(&self) -> NodeSet {
+        self.members.iter().filter(|(_, m)| m.phase.serves()).map(|(node, _)| *node).collect()
+    }
+
+    /// What the namespace says.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The placement of each group.
+    pub fn maps(&self) -> &BTreeMap<GroupId, Arc<Map>> {
+        &self.maps
+    }
+
+    /// The nodes that may own buckets of a group now: members that serve, or if there is none, backups.
+    pub fn shares(&self, group: GroupId) -> Vec<Share> {
+        let Some(shape) = self.topology.groups.get(&group) else { return Vec::new() };
+        let of = |set: NodeSet| -> Vec<Share> {
+            let serving = set.iter().filter_map(|node| self.member(node).map(|m| (node, &m.phase)));
+            let weight = |node| self.topology.nodes.get(&node).copied().unwrap_or(0);
+            serving
+                .filter(|(_, phase)| phase.serves())
+                .map(|(node, phase)| Share {
+                    node,
+                    weight: if *phase == Phase::Active { weight(node) } else { 0 },
+                })
+                .collect()
+        };
+        let members = of(shape.members);
+        if members.is_empty() { of(shape.backups) } else { members }
+    }
+
+    /// The namespace says something new of nodes and groups. A group that is gone takes its placement along, a node that is
+    /// gone its part in all.
+    pub fn set_topology(&mut self, topology: Topology) -> TakenOver {
+        self.topology = topology;
+        self.maps.retain(|group, _| self.topology.groups.contains_key(group));
+        for group in self.topology.groups.keys() {
+            self.maps.entry(*group).or_default();
+        }
+        let gone: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(node, m)| {
+                !self.topology.nodes.contains_key(node) && m.phase != Phase::Offline(Why::Removed)
+            })
+            .map(|(node, m)| (*node, m.incarnation))
+            .collect();
+        gone.into_iter().filter_map(|(node, life)| self.offline(node, life, Why::Removed)).flatten().collect()
+    }
+
+    /// A node has begun a life. Refused (none) if the namespace doesn't have it, or the life isn't newer than its last.
+    pub fn join(&mut self, node: NodeId, incarnation: Incarnation) -> Option<TakenOver> {
+        let last = self.member(node).map_or(Incarnation(0), |m| m.incarnation);
+        if !self.topology.nodes.contains_key(&node) || incarnation <= last {
+            return None;
+        }
+        let taken = self.offline(node, last, Why::Restarted);
+        self.members.insert(node, Member { incarnation, phase: Phase::Joining });
+        Some(taken.unwrap_or_default())
+    }
+
+    /// A node that joined is ready: from now on it may own buckets. Whether that is news.
+    pub fn activate(&mut self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.change(node, incarnation, |phase| *phase == Phase::Joining, Phase::Active)
+    }
+
+    /// A node is to own no more, or may own again. Whether that is news.
+    pub fn drain(&mut self, node: NodeId, drain: bool) -> bool {
+        let Some(life) = self.member(node).map(|m| m.incarnation) else { return false };
+        let (from, to) =
+            if drain { (Phase::Active, Phase::Draining) } else { (Phase::Draining, Phase::Active) };
+        self.change(node, life, |phase| *phase == from, to)
+    }
+
+    fn change(&mut self, node: NodeId, life: Incarnation, from: impl Fn(&Phase) -> bool, to: Phase) -> bool {
+        match self.members.get_mut(&node) {
+            Some(member) if member.incarnation == life && from(&member.phase) => {
+                member.phase = to;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A life of a node is over, or must not serve any more: whoever stands by takes its buckets. None if that is no
+    /// news.
+    pub fn offline(&mut self, node: NodeId, incarnation: Incarnation, why: Why) -> Option<TakenOver> {
+        if !self.change(node, incarnation, |phase| !matches!(phase, Phase::Offline(_)), Phase::Offline(why)) {
+            return None;
+        }
+        let mut taken = Vec::new();
+        let groups: Vec<_> = self.topology.groups.iter().map(|(id, shape)| (*id, shape.seed)).collect();
+        for (group, seed) in groups {
+            let others = self.shares(group);
+            let Some(map) = self.maps.get_mut(&group) else { continue };
+            let moved = Arc::make_mut(map).fail(seed, node, &others);
+            if !moved.is_empty() {
+                taken.push((group, moved));
+            }
+        }
+        Some(taken)
+    }
+
+    /// Steps that were planned on this placement or a predecessor. A step for a node that doesn't serve any more is left out.
+    /// Whether any is news.
+    pub fn take(&mut self, group: GroupId, steps: &[Step]) -> bool {
+        let serving = self.serving();
+        let apply: Vec<_> =
+            steps.iter().filter(|s| s.adds().is_none_or(|n| serving.contains(n))).copied().collect();
+        self.maps.get_mut(&group).is_some_and(|map| Arc::make_mut(map).take(&apply))
+    }
+
+    /// This life of a node has no sessions left in these buckets, which it owned before. Whether that is news.
+    pub fn drained(&mut self, group: GroupId, node: NodeId, life: Incarnation, buckets: &[Bucket]) -> bool {
+        self.serves(node, life)
+            && self
+                .maps
+                .get_mut(&group)
+                .is_some_and(|map| !Arc::make_mut(map).forget_previous(node, buckets).is_empty())
+    }
+
+    /// The node that answers ARP and neighbour discovery for an address of a group: the serving member with the highest random
+    /// weight, `preferred` before all others.
+    pub fn advertiser(&self, group: GroupId, address: u64, preferred: Option<NodeId>) -> Option<NodeId> {
+        let shares = self.shares(group);
+        let able = shares.iter().filter(|s| s.weight > 0).map(|s| s.node);
+        let rank = |node: &NodeId| (preferred == Some(*node), mix(address ^ mix(u64::from(node.0) + 1)));
+        able.max_by_key(rank).or_else(|| shares.iter().map(|s| s.node).max_by_key(rank))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! What the leader of the log sees to: that lives of nodes are let in and taken out, that Views come into force, and that
+//! placements come to rest (MECHANISMS §0).
+//!
+//! It proposes; the entries decide. So that two who both think that they lead do no harm, every entry is good or without
+//! effect whoever proposes it, and in whatever order.
+
+use super::fleet::{COPIES, Phase, Why};
+use super::plan;
+use super::state::{Entry, State};
+use crate::base::{Incarnation, Instant, NodeId, NodeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Buckets of a group that are under way to another node at a time.
+const MOVES: usize = 512;
+/// After this long a proposal whose effect isn't seen is made again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Times that the leader goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Silence after which a node is taken out.
+    pub suspicion: Duration,
+    /// How long a worker's turns may stand still.
+    pub stuck: Duration,
+    /// How long a node may take to prepare a View.
+    pub prepare: Duration,
+}
+
+/// What the leader knows of a node by its heartbeats (its own life included).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its latest life that was heard.
+    pub incarnation: Incarnation,
+    /// When that was.
+    pub heard: Instant,
+    /// It says that it can serve.
+    pub ready: bool,
+    /// The version that it has prepared.
+    pub prepared: u64,
+    /// The version that its workers run.
+    pub adopted: u64,
+    /// What is wrong with it, if it says so, or its heartbeats do.
+    pub fault: Option<Why>,
+}
+
+/// See the module's text.
+#[derive(Clone, Debug)]
+pub struct Lead {
+    patience: Patience,
+    /// Since when this node leads.
+    since: Option<Instant>,
+    /// What was proposed, and when.
+    proposed: Vec<(Entry, Instant)>,
+    /// The version that waits to be prepared, and since when.
+    waiting: (u64, Instant),
+}
+
+impl Lead {
+    /// Of a node that doesn't lead yet.
+    pub fn new(patience: Patience) -> Self {
+        Self { patience, since: None, proposed: Vec::new(), waiting: (0, Instant::ZERO) }
+    }
+
+    /// Whether this node leads from now on.
+    pub fn leads(&mut self, leads: bool, now: Instant) {
+        if leads != self.since.is_some() {
+            self.since = leads.then_some(now);
+            self.proposed.clear();
+            self.waiting = (0, now);
+        }
+    }
+
+    /// The entries that are to be proposed now; none while another leads.
+    pub fn turn(&mut self, state: &State, seen: &BTreeMap<NodeId, Seen>, now: Instant) -> Vec<Entry> {
+        let Some(since) = self.since else { return Vec::new() };
+        if self.waiting.0 != state.version() {
+            self.waiting = (state.version(), now);
+        }
+        let mut wanted = self.lives(state, seen, since, now);
+        wanted.extend(self.in_force(state, seen, now));
+        // Placements move on from what is in force: a node learns and owns by Views that it runs.
+        if wanted.is_empty() && state.in_force() == state.version() {
+            wanted.extend(self.placements(state, seen, since, now));
+        }
+        self.proposed.retain(|(entry, at)| now.since(*at) < AGAIN && wanted.contains(entry));
+        wanted.retain(|entry| !self.proposed.iter().any(|(known, _)| known == entry));
+        self.proposed.extend(wanted.iter().map(|entry| (entry.clone(), now)));
+        wanted
+    }
+
+    /// Lives that begin, are ready, or are over.
+    fn lives(
+        &self,
+        state: &State,
+        seen: &BTreeMap<NodeId, Seen>,
+        since: Instant,
+        now: Instant,
+    ) -> Vec<Entry> {
+        let fleet = state.fleet();
+        let mut wanted = Vec::new();
+        for (node, member) in fleet.members() {
+            let life = member.incarnation;
+            if matches!(member.phase, Phase::Offline(_)) {
+                continue;
+            }
+            let seen = seen.get(node).filter(|s| s.incarnation == life);
+            // Who begins to lead has to listen for a while first.
+            let heard = seen.map_or(since, |s| s.heard.max(since));
+            let why = if now.since(heard) > self.patience.suspicion {
+                Some(Why::Silent)
+            } else {
+                seen.and_then(|s| s.fault.clone())
+            };
+            match (why, seen) {
+                (Some(why), _) => wanted.push(Entry::Offline(*node, life, why)),
+                (None, Some(seen))
+                    if member.phase == Phase::Joining && seen.ready && seen.prepared >= state.in_force() =>
+                {
+                    wanted.push(Entry::Activate(*node, life));
+                }
+                _ => {}
+            }
+        }
+        for (node, seen) in seen {
+            let last = fleet.member(*node).map_or(Incarnation(0), |m| m.incarnation);
+            let fresh = now.since(seen.heard) <= self.patience.suspicion;
+            if fresh && seen.incarnation > last && fleet.topology().nodes.contains_key(node) {
+                wanted.push(Entry::Join(*node, seen.incarnation));
+            }
+        }
+        wanted
+    }
+
+    /// A version that all who serve have prepared comes into force; who takes too long is taken out.
+    fn in_force(&self, state: &State, seen: &BTreeMap<NodeId, Seen>, now: Instant) -> Vec<Entry> {
+        if state.in_force() >= state.version() {
+            return Vec::new();
+        }
+        let late = now.since(self.waiting.1) > self.patience.prepare;
+        let mut behind = Vec::new();
+        for node in state.fleet().serving().iter() {
+            let Some(life) = state.fleet().member(node).map(|m| m.incarnation) else { continue };
+            let ready = seen
+                .get(&node)
+                .filter(|s| s.incarnation == life)
+                .is_some_and(|s| s.prepared >= state.version());
+            if !ready {
+                behind.push(Entry::Offline(node, life, Why::Unprepared(state.version())));
+            }
+        }
+        match behind.is_empty() {
+            true => vec![Entry::InForce(state.version())],
+            false if late => behind,
+            false => Vec::new(),
+        }
+    }
+
+    /// What is next on each placement's way to rest.
+    fn placements(
+        &self,
+        state: &State,
+        seen: &BTreeMap<NodeId, Seen>,
+        since: Instant,
+        now: Instant,
+    ) -> Vec<Entry> {
+        let fleet = state.fleet();
+        let settled: NodeSet = fleet
+            .serving()
+            .iter()
+            .filter(|node| seen.get(node).is_some_and(|s| s.adopted >= state.in_force()))
+            .collect();
+        // The first nodes of a cluster come up one after the other; what the first took, the others would have to be given.
+        let first = fleet.maps().values().all(|map| map.iter().all(|(_, place)| place.owner.is_none()));
+        let expected = fleet.topology().nodes.keys().all(|node| fleet.serving().contains(*node));
+        if first && !expected && now.since(since) < self.patience.suspicion * 2 {
+            return Vec::new();
+        }
+        let each = fleet.maps().iter().filter_map(|(group, map)| {
+            let mut steps = map.learners(settled);
+            if steps.is_empty() {
+                steps = plan::next(map, &fleet.shares(*group), COPIES, MOVES);
+            }
+            (!steps.is_empty()).then_some(Entry::Steps(*group, steps))
+        });
+        each.collect()
+    }
+}

@@ -1,0 +1,264 @@
+//! The committed placement of one group: who owns each bucket, who stands by, and who owned it before (MECHANISMS §0).
+//!
+//! A placement is computed from its predecessor. When a node fails, those who stand by for its buckets are promoted and
+//! nothing else moves; all other moves are [`super::plan`]'s, one bucket at a time: learn, complete, own.
+
+use crate::base::hash::mix;
+use crate::base::limits::{BUCKETS, MAX_NODES};
+use crate::base::rng::Rng;
+use crate::base::{Bucket, NodeId};
+use arrayvec::ArrayVec;
+use serde::{Deserialize, Serialize};
+
+/// Copies of a bucket's state besides the owner's, at most: what stands by, and one that learns to take its place.
+pub const MAX_REPLICAS: usize = 3;
+
+/// A node that has, or is about to have, a copy of a bucket's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// The node.
+    pub node: NodeId,
+    /// It has all of it.
+    pub complete: bool,
+}
+
+/// One bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Who serves it; none while the group has no node.
+    pub owner: Option<NodeId>,
+    /// When the owner took it, counted in the placement's changes: higher with each change of the owner.
+    pub epoch: u64,
+    /// Who stands by, the next owner first.
+    pub replicas: ArrayVec<Replica, MAX_REPLICAS>,
+    /// Who owned it before and may still have its sessions.
+    pub previous: Option<NodeId>,
+}
+
+impl Place {
+    /// Whether `node` stands by.
+    pub fn has_replica(&self, node: NodeId) -> bool {
+        self.replicas.iter().any(|r| r.node == node)
+    }
+
+    /// Makes `node` the owner. What it replaces is the previous owner, and stands by from now on, if `alive`.
+    pub(super) fn own(&mut self, node: NodeId, alive: bool, epoch: u64) {
+        self.replicas.retain(|r| r.node != node);
+        self.previous = None;
+        if let Some(old) = self.owner.filter(|_| alive) {
+            self.previous = Some(old);
+            self.replicas.truncate(MAX_REPLICAS - 1);
+            self.replicas.insert(0, Replica { node: old, complete: true });
+        }
+        (self.owner, self.epoch) = (Some(node), epoch);
+    }
+}
+
+/// A node that may own buckets of a group, and its share relative to the others'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The node.
+    pub node: NodeId,
+    /// Zero: it gives away what it has.
+    pub weight: u32,
+}
+
+/// The placement of one group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Map {
+    places: Vec<Place>,
+    /// The latest epoch of any bucket.
+    epoch: u64,
+}
+
+impl Default for Map {
+    fn default() -> Self {
+        Self { places: vec![Place::default(); BUCKETS], epoch: 0 }
+    }
+}
+
+impl Map {
+    /// The first placement of a group over nodes of which each is given once: exact shares, rounded by the method of largest
+    /// remainders, of buckets that `seed` (which tells groups apart) chooses; each with `copies` - 1 that stand by, spread so
+    /// that the buckets of a node that fails spread over all others. Nothing has happened yet, so all are complete.
+    pub fn initial(seed: u64, shares: &[Share], copies: usize) -> Self {
+        let mut shares = shares.to_vec();
+        shares.sort_unstable_by_key(|s| s.node);
+        let mut map = Self::default();
+        let quotas = quotas(&shares, |share| mix(seed ^ mix(u64::from(share.node.0))));
+        let mut owners = quotas.iter().zip(&shares).flat_map(|(n, s)| std::iter::repeat_n(s.node, *n));
+        for place in &mut map.places {
+            place.owner = owners.next();
+        }
+        // Fisher and Yates' shuffle (Knuth, TAOCP vol. 2, algorithm P).
+        let mut rng = Rng::new(seed);
+        for last in (1..BUCKETS).rev() {
+            map.places.swap(last, rng.below(last as u64 + 1) as usize);
+        }
+        let mut crowd = Crowd::of(&map);
+        for bucket in 0..BUCKETS {
+            while map.places[bucket].replicas.len() + 1 < copies.min(MAX_REPLICAS)
+                && let Some(node) = crowd.stand_by(&map.places[bucket], &shares)
+            {
+                crowd.add(map.places[bucket].owner, node);
+                map.places[bucket].replicas.push(Replica { node, complete: true });
+            }
+        }
+        map
+    }
+
+    /// A bucket.
+    pub fn get(&self, bucket: Bucket) -> &Place {
+        &self.places[bucket.index()]
+    }
+
+    pub(super) fn get_mut(&mut self, bucket: Bucket) -> &mut Place {
+        &mut self.places[bucket.index()]
+    }
+
+    /// The epoch of owners that begin now; it has begun once there are any.
+    pub(super) fn next_epoch(&self) -> u64 {
+        self.epoch + 1
+    }
+
+    pub(super) fn begin(&mut self, epoch: u64) {
+        self.epoch = epoch;
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Bucket, &Place)> {
+        self.places.iter().enumerate().map(|(i, place)| (Bucket(i as u16), place))
+    }
+
+    /// The buckets that `node` owns.
+    pub fn count(&self, node: NodeId) -> usize {
+        self.places.iter().filter(|p| p.owner == Some(node)).count()
+    }
+
+    /// Whether `node` has anything to do with any bucket.
+    pub fn names(&self, node: NodeId) -> bool {
+        self.places.iter().any(|p| p.owner == Some(node) || p.previous == Some(node) || p.has_replica(node))
+    }
+
+    /// `dead` has failed: whoever stands by for a bucket of it, complete before incomplete, owns that; where nobody does, a
+    /// member of `others` by the bucket's hash, or nobody if there is none. Nothing else moves. Returns the buckets that have
+    /// another owner now.
+    pub fn fail(&mut self, seed: u64, dead: NodeId, others: &[Share]) -> Vec<Bucket> {
+        let mut moved = Vec::new();
+        let epoch = self.next_epoch();
+        for (i, place) in self.places.iter_mut().enumerate() {
+            place.replicas.retain(|r| r.node != dead);
+            if place.previous == Some(dead) {
+                place.previous = None;
+            }
+            if place.owner != Some(dead) {
+                continue;
+            }
+            moved.push(Bucket(i as u16));
+            let heir = place.replicas.iter().find(|r| r.complete).or(place.replicas.first()).map(|r| r.node);
+            match heir.or_else(|| by_hash(seed, i, others)) {
+                Some(node) => {
+                    let previous = place.previous.filter(|p| *p != node);
+                    place.own(node, false, epoch);
+                    // Who had it before the dead one may still hold sessions of it.
+                    place.previous = previous;
+                }
+                None => {
+                    (place.owner, place.epoch) = (None, epoch);
+                }
+            }
+        }
+        if !moved.is_empty() {
+            self.begin(epoch);
+        }
+        moved
+    }
+
+    /// `node` has no sessions left of these buckets that it owned before. Returns those of which that is news.
+    pub fn forget_previous(&mut self, node: NodeId, buckets: &[Bucket]) -> Vec<Bucket> {
+        let mut news = Vec::new();
+        for bucket in buckets {
+            let Some(place) = self.places.get_mut(bucket.index()) else { continue };
+            if place.previous == Some(node) {
+                place.previous = None;
+                news.push(*bucket);
+            }
+        }
+        news
+    }
+}
+
+/// Who serves a bucket as `me` has to see it, and who served it before, where `published` is in force and `latest` is decided:
+/// what is going to be another's isn't this node's any more, so that the next one has it alone once that is in force.
+pub fn seen_by(me: NodeId, published: &Place, latest: &Place) -> (Option<NodeId>, Option<NodeId>) {
+    if published.owner == Some(me) && latest.owner != Some(me) {
+        (latest.owner, Some(me))
+    } else {
+        (published.owner, published.previous)
+    }
+}
+
+/// The member with the highest random weight for a bucket (Thaler and Ravishankar, 1998).
+fn by_hash(seed: u64, bucket: usize, members: &[Share]) -> Option<NodeId> {
+    let weight = |s: &&Share| mix(seed ^ mix((bucket as u64) << 16 | u64::from(s.node.0)));
+    let willing = members.iter().filter(|s| s.weight > 0);
+    willing.max_by_key(weight).or_else(|| members.iter().max_by_key(weight)).map(|s| s.node)
+}
+
+/// Each member's whole number of buckets, together all if there is any weight. Ties of remainders go by `rank`.
+fn quotas(shares: &[Share], rank: impl Fn(&Share) -> u64) -> Vec<usize> {
+    let total: u64 = shares.iter().map(|s| u64::from(s.weight)).sum();
+    if total == 0 {
+        return vec![0; shares.len()];
+    }
+    let part = |s: &Share| BUCKETS as u64 * u64::from(s.weight);
+    let mut quotas: Vec<_> = shares.iter().map(|s| (part(s) / total) as usize).collect();
+    let left = BUCKETS - quotas.iter().sum::<usize>();
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    order.sort_unstable_by_key(|&i| (std::cmp::Reverse(part(&shares[i]) % total), rank(&shares[i]), i));
+    for i in order.into_iter().take(left) {
+        quotas[i] += 1;
+    }
+    quotas
+}
+
+/// How many buckets of each owner each node stands by for.
+pub(super) struct Crowd {
+    pairs: Vec<[u32; MAX_NODES]>,
+    all: [u32; MAX_NODES],
+}
+
+impl Crowd {
+    /// Those of a placement.
+    pub(super) fn of(map: &Map) -> Self {
+        let mut crowd = Self { pairs: vec![[0; MAX_NODES]; MAX_NODES], all: [0; MAX_NODES] };
+        for place in &map.places {
+            for replica in &place.replicas {
+                crowd.add(place.owner, replica.node);
+            }
+        }
+        crowd
+    }
+
+    pub(super) fn add(&mut self, owner: Option<NodeId>, node: NodeId) {
+        if let Some(owner) = owner {
+            self.pairs[owner.index()][node.index()] += 1;
+        }
+        self.all[node.index()] += 1;
+    }
+
+    /// Who should stand by for a bucket besides those that do; none if there is nobody else.
+    pub(super) fn stand_by(&self, place: &Place, shares: &[Share]) -> Option<NodeId> {
+        let owner = place.owner?;
+        let free = shares.iter().filter(|s| s.weight > 0 && s.node != owner && !place.has_replica(s.node));
+        // Least crowded for its weight; cross-multiplied, so that it is exact.
+        free.min_by(|a, b| {
+            let load = |x: &Share, y: &Share| {
+                let pair = u64::from(self.pairs[owner.index()][x.node.index()]);
+                (pair * u64::from(y.weight), u64::from(self.all[x.node.index()]) * u64::from(y.weight))
+            };
+            load(a, b).cmp(&load(b, a)).then(a.node.cmp(&b.node))
+        })
+        .map(|s| s.node)
+    }
+}

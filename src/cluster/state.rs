@@ -1,0 +1,155 @@
+//! The replicated state: what the committed entries of the log add up to, the same on every node (MECHANISMS §0, §6).
+//!
+//! What decides about packets takes effect in two steps. An entry that changes any of it makes a new *version*, for which every
+//! node that serves prepares a View; [`Entry::InForce`] follows once all have, and they publish it. A version is never taken
+//! back: what keeps it from being prepared is a node, and that is taken out.
+
+use super::fleet::{Fleet, TakenOver, Why};
+use super::plan::Step;
+use crate::base::hash::siphash13_bytes;
+use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// Digests guard against faults, not against forgery.
+const DIGEST_KEY: HashKey = HashKey([0; 2]);
+
+/// An entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// A node has begun a life.
+    Join(NodeId, Incarnation),
+    /// A node that joined is ready to serve.
+    Activate(NodeId, Incarnation),
+    /// A node is to give away what it owns, or no more.
+    Drain(NodeId, bool),
+    /// A life of a node must not serve any more.
+    Offline(NodeId, Incarnation, Why),
+    /// A group's placement moves on.
+    Steps(GroupId, Vec<Step>),
+    /// A life of a node has no sessions left in buckets of a group that it owned before.
+    Drained(GroupId, NodeId, Incarnation, Vec<Bucket>),
+    /// All that serve have prepared this version. Without effect if there is a later one by now, which they haven't.
+    InForce(u64),
+}
+
+impl Entry {
+    /// As the log stores it.
+    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(self)
+    }
+
+    /// The reverse.
+    ///
+    /// # Errors
+    /// If these bytes are none of this version's entries.
+    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(bytes)
+    }
+}
+
+/// What an entry has done besides changing the state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// There is a new version to be prepared.
+    pub changed: bool,
+    /// Buckets that were taken from a node whose lease may last for a while.
+    pub taken_over: TakenOver,
+}
+
+/// See the module's text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    index: u64,
+    version: u64,
+    in_force: u64,
+    fleet: Fleet,
+    /// The nodes by the version in force, if that isn't the latest.
+    published: Option<Fleet>,
+}
+
+impl State {
+    /// The state in front of the first entry, with what the nodes' own files say.
+    pub fn new(topology: super::fleet::Topology) -> Self {
+        let mut fleet = Fleet::default();
+        fleet.set_topology(topology);
+        Self { index: 0, version: 1, in_force: 1, fleet, published: None }
+    }
+
+    /// The last entry that it holds.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Higher with each entry that changes what decides about packets.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The version that is to be published.
+    pub fn in_force(&self) -> u64 {
+        self.in_force
+    }
+
+    /// The nodes, by what is decided.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The nodes, by what is in force.
+    pub fn published(&self) -> &Fleet {
+        self.published.as_ref().unwrap_or(&self.fleet)
+    }
+
+    /// Takes the next entry.
+    pub fn apply(&mut self, index: u64, entry: &Entry) -> Applied {
+        debug_assert!(index > self.index, "entry {index} behind {}", self.index);
+        self.index = index;
+        let mut taken_over = None;
+        let before = self.fleet.clone();
+        let changed = match entry {
+            Entry::Join(node, life) => {
+                taken_over = self.fleet.join(*node, *life);
+                taken_over.is_some()
+            }
+            Entry::Activate(node, life) => self.fleet.activate(*node, *life),
+            Entry::Drain(node, drain) => self.fleet.drain(*node, *drain),
+            Entry::Offline(node, life, why) => {
+                taken_over = self.fleet.offline(*node, *life, why.clone());
+                taken_over.is_some()
+            }
+            Entry::Steps(group, steps) => self.fleet.take(*group, steps),
+            Entry::Drained(group, node, life, buckets) => self.fleet.drained(*group, *node, *life, buckets),
+            Entry::InForce(version) => {
+                if *version == self.version {
+                    (self.in_force, self.published) = (self.version, None);
+                }
+                false
+            }
+        };
+        if changed {
+            self.version += 1;
+            self.published.get_or_insert(before);
+        }
+        Applied { changed, taken_over: taken_over.unwrap_or_default() }
+    }
+
+    /// For a snapshot.
+    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(self)
+    }
+
+    /// The reverse.
+    ///
+    /// # Errors
+    /// If these bytes are no snapshot of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(bytes)
+    }
+
+    /// The same on all nodes that hold the same entries.
+    pub fn digest(&self) -> u64 {
+        // Serialisation has one form for one state: all maps are ordered.
+        let bytes = self.encode().unwrap_or_default();
+        siphash13_bytes(DIGEST_KEY, &bytes)
+    }
+}
