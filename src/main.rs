@@ -190,8 +190,8 @@ fn summary(config: &Config) -> String {
         format!("on cores {}", words(config.workers.cores.iter()))
     };
     let ports = config.ports.iter().map(|p| format!("{} ({})", p.device.name, p.device.device));
-    let servers = config.virtual_servers.iter().map(|v| v.name.as_str());
-    let real: usize = config.virtual_servers.iter().map(|v| v.real_servers.len()).sum();
+    let servers = config.virtual_servers.iter().map(|(_, v)| v.name.as_str());
+    let real: usize = config.virtual_servers.iter().map(|(_, v)| v.real_servers.len()).sum();
     format!(
         "  node             {} ({} of {} in the cluster)\n  workers          {}, {cores}\n  \
          ports            {}\n  virtual servers  {} with {real} real servers: {}\n  admin socket     {}\n",

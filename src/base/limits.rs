@@ -45,6 +45,11 @@ pub const SWEEP_SLICE: usize = 64;
 /// Bytes that Steerage may put in front of a packet: Ethernet, VLAN, IPv6, UDP, backplane header.
 pub const HEADROOM: usize = 128;
 
+/// Whether `n` is a prime, as the slots of a Maglev table have to be. By trial division: they are bounded to some millions.
+pub fn is_prime(n: usize) -> bool {
+    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
+}
+
 const _: () = assert!(BUCKETS == 1 << 12);
 const _: () = assert!(BURST.is_power_of_two() && RING_FRAMES.is_power_of_two() && RING_FRAMES >= BURST);
 const _: () = assert!(MAX_NODES <= 64, "sets of nodes are 64-bit masks");

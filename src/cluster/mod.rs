@@ -1,4 +1,5 @@
 //! What the nodes of a cluster agree upon, and how: values without clocks, threads or sockets.
+//! What the nodes of a cluster agree upon, and how.
 
 pub mod council;
 pub mod fleet;

@@ -1,10 +1,10 @@
 //! From configuration to View. Every node compiles the same inputs, so that all decide alike.
 
-use super::config::{Config, PortRole};
+use super::config::{Config, NodeConfig, PortRole, VirtualServerConfig};
 use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::limits::MAX_NODES;
 use crate::base::{
-    Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, RealServerId, SnatId, Tick, VirtualServerId,
+    Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, SnatId, Tick, VirtualServerId,
 };
 use crate::path::port::PortCaps;
 use crate::table::exact::{ExactMap, Filter};
@@ -12,10 +12,11 @@ use crate::table::maglev::{Maglev, Member};
 use crate::table::placement::Placement;
 use crate::table::route::RouteTable;
 use crate::view::{
-    Group, Hop, HopId, Ingress, Interface, Node, Owned, RealServer, Route, Service, Services, Snat, Timeouts,
-    View, VirtualServer, prefix_holds,
+    Forward, Group, Hop, HopId, Ingress, Interface, Node, Owned, Protocol, RealServer, Route, Service,
+    Services, Snat, Timeouts, View, VirtualServer, prefix_holds,
 };
 use crate::wire::backplane;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,12 +46,15 @@ pub enum CompileError {
 
 /// A digest of all that the nodes of a cluster must agree on, under their key.
 pub fn digest(config: &Config) -> u64 {
-    let Config { cluster, snats, .. } = config;
-    let mut virtual_servers = config.virtual_servers.clone();
-    // How long an idle flow lives may be left to each node's own file.
-    virtual_servers.iter_mut().for_each(|v| v.idle = Duration::ZERO);
+    let Config { cluster, snats, vips, .. } = config;
     // The derived text names every field, so none can be forgotten.
-    siphash13_bytes(cluster.hash_key, format!("{cluster:?} {snats:?} {virtual_servers:?}").as_bytes())
+    let mut text = format!("{cluster:?} {snats:?} {vips:?}");
+    for (id, server) in config.virtual_servers.iter() {
+        // How long an idle flow lives may be left to each node's own file.
+        let server = VirtualServerConfig { idle: Duration::ZERO, ..VirtualServerConfig::clone(server) };
+        text += &format!(" {id} {server:?}");
+    }
+    siphash13_bytes(cluster.hash_key, text.as_bytes())
 }
 
 /// Next hops while they are collected: each neighbour once.
@@ -89,7 +93,7 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
         .map(|(i, x)| (u32::from(x.port.0) << 16 | u32::from(x.vlan.unwrap_or(0)), InterfaceId(i as u8)))
         .collect();
     interface_of.sort_unstable();
-    let service = config.virtual_servers.iter().enumerate().map(|(i, v)| {
+    let service = config.virtual_servers.iter().map(|(i, v)| {
         let service = Service { address: v.address, port: v.port, protocol: v.protocol.number() };
         (service, VirtualServerId(i as u32))
     });
@@ -104,11 +108,10 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
         })),
         virtual_servers,
         real_servers,
-        snats: config
-            .snats
-            .iter()
-            .map(|s| Snat { address: s.address, group: s.group, node: s.node })
-            .collect(),
+        snats: config.snats.filled(
+            |_, s| Snat { address: s.address, group: s.group, node: s.node },
+            |_| Snat { address: Addr::UNSPECIFIED, group: GroupId(0), node: NodeId(0) },
+        ),
         groups,
         interfaces,
         interface_of,
@@ -198,16 +201,12 @@ fn network(address: Addr, len: u8) -> Addr {
 }
 
 fn groups(config: &Config) -> Vec<Group> {
-    config
-        .cluster
-        .groups
-        .iter()
-        .enumerate()
-        .map(|(id, group)| {
+    config.cluster.groups.filled(
+        |id, group| {
             let seed = siphash13_bytes(config.cluster.hash_key, group.name.as_bytes());
             let weights: Vec<_> =
                 group.members.iter().map(|m| (*m, config.cluster.nodes[m.index()].weight)).collect();
-            let snats = config.snats.iter().enumerate().filter(|(_, s)| s.group == GroupId(id as u16));
+            let snats = config.snats.iter().filter(|(_, s)| s.group == GroupId(id as u16));
             // Those that this node advertises first: their replies come straight home (MECHANISMS §4 point 5).
             let (own, others): (Vec<_>, Vec<_>) = snats.partition(|(_, s)| s.node == config.me);
             Group {
@@ -217,8 +216,15 @@ fn groups(config: &Config) -> Vec<Group> {
                 own_snats: own.len(),
                 snats: own.into_iter().chain(others).map(|(i, _)| SnatId(i as u16)).collect(),
             }
-        })
-        .collect()
+        },
+        |_| Group {
+            name: String::new(),
+            members: 0,
+            placement: Placement::initial(0, &[]),
+            own_snats: 0,
+            snats: Vec::new(),
+        },
+    )
 }
 
 fn servers(
@@ -227,9 +233,21 @@ fn servers(
     routes: &RouteTable<Route>,
     hops: &mut Hops,
 ) -> Result<(Vec<VirtualServer>, Vec<RealServer>), CompileError> {
-    let mut real_servers = Vec::new();
-    let mut virtual_servers = Vec::new();
-    for (id, server) in config.virtual_servers.iter().enumerate() {
+    // What was removed has no way to it: packets of sessions that still name it are dropped.
+    let gone = RealServer {
+        virtual_server: VirtualServerId(0),
+        name: String::new(),
+        address: Addr::UNSPECIFIED,
+        port: 0,
+        protocol: Protocol::Tcp.number(),
+        hop: None,
+        tunnel_source: Addr::UNSPECIFIED,
+    };
+    let mut real_servers = vec![gone; config.real_server_ids];
+    let maglev =
+        |members: &[Member]| Maglev::build(config.cluster.hash_key, members, config.cluster.maglev_slots);
+    let mut tables = BTreeMap::new();
+    for (id, server) in config.virtual_servers.iter() {
         let mut members = Vec::new();
         let serves = config.cluster.groups[server.group.index()].members.contains(&config.me);
         for real in &server.real_servers {
@@ -242,11 +260,11 @@ fn servers(
                 }
             };
             members.push(Member {
-                id: RealServerId(real_servers.len() as u32),
+                id: real.id,
                 name_hash: siphash13_bytes(config.cluster.hash_key, real.name.as_bytes()),
                 weight: real.weight,
             });
-            real_servers.push(RealServer {
+            real_servers[real.id.index()] = RealServer {
                 virtual_server: VirtualServerId(id as u32),
                 name: real.name.clone(),
                 address: real.address,
@@ -254,9 +272,12 @@ fn servers(
                 protocol: server.protocol.number(),
                 hop,
                 tunnel_source,
-            });
+            };
         }
-        virtual_servers.push(VirtualServer {
+        tables.insert(id, maglev(&members));
+    }
+    let virtual_servers = config.virtual_servers.filled(
+        |id, server| VirtualServer {
             name: server.name.clone(),
             address: server.address,
             port: server.port,
@@ -265,9 +286,20 @@ fn servers(
             forward: server.forward,
             ingress: server.ingress,
             idle_ticks: Tick::covering(server.idle),
-            maglev: Maglev::build(config.cluster.hash_key, &members, config.cluster.maglev_slots),
-        });
-    }
+            maglev: tables.remove(&id).unwrap_or_else(|| maglev(&[])),
+        },
+        |_| VirtualServer {
+            name: String::new(),
+            address: Addr::UNSPECIFIED,
+            port: 0,
+            protocol: Protocol::Tcp,
+            group: GroupId(0),
+            forward: Forward::DsrL2,
+            ingress: Ingress::Local,
+            idle_ticks: 1,
+            maglev: maglev(&[]),
+        },
+    );
     Ok((virtual_servers, real_servers))
 }
 
@@ -292,7 +324,7 @@ fn nodes(
     hops: &mut Hops,
 ) -> Vec<Node> {
     let me = config.me;
-    let each = config.cluster.nodes.iter().enumerate().map(|(i, node)| {
+    let node = |i: usize, node: &NodeConfig| {
         let id = NodeId(i as u16);
         let incarnation = if id == me { incarnation } else { Incarnation(0) };
         Node {
@@ -304,8 +336,16 @@ fn nodes(
             workers: node.workers,
             up: id == me,
         }
-    });
-    each.collect()
+    };
+    config.cluster.nodes.filled(node, |_| Node {
+        name: String::new(),
+        incarnation: Incarnation(0),
+        cookie: 0,
+        backplane: Addr::UNSPECIFIED,
+        hop: None,
+        workers: 1,
+        up: false,
+    })
 }
 
 /// The member of a group that answers ARP and ND for a VIP: highest random weight, so that VIPs spread over the members.
@@ -321,13 +361,16 @@ fn owned(config: &Config, interfaces: &[Interface], groups: &[Group]) -> ExactMa
     let snats = config
         .snats
         .iter()
-        .enumerate()
         .map(|(i, s)| (s.address, Owned::Snat { id: SnatId(i as u16), advertised: s.node == config.me }));
-    // A VIP may stand in several groups, by port; the first virtual server that names it decides who advertises it.
-    let vips = config.virtual_servers.iter().map(|v| {
-        (v.address, Owned::Vip { advertised: advertiser(config, v.group, v.address) == Some(config.me) })
+    // A VIP may stand in several groups, by port; unless it is said who advertises it, the first virtual server that names
+    // it decides.
+    let vips = config.virtual_servers.iter().map(|(_, v)| {
+        let vip = config.vips.get(&v.address);
+        let group = vip.map_or(v.group, |vip| vip.group);
+        let node = vip.and_then(|vip| vip.preferred).or_else(|| advertiser(config, group, v.address));
+        (v.address, Owned::Vip { advertised: node == Some(config.me) })
     });
-    let nodes = config.cluster.nodes.iter().map(|n| (n.backplane, Owned::Backplane));
+    let nodes = config.cluster.nodes.iter().map(|(_, n)| (n.backplane, Owned::Backplane));
     ExactMap::build(own.chain(nodes).chain(snats).chain(vips))
 }
 

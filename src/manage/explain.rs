@@ -146,10 +146,10 @@ pub fn explain(
 }
 
 fn node_named(view: &View, name: &str) -> Result<NodeId, ExplainError> {
-    let at = view.nodes.iter().position(|node| node.name == name);
+    let at = view.nodes.iter().position(|node| node.name == name && !name.is_empty());
     at.map(|i| NodeId(i as u16)).ok_or_else(|| ExplainError::NoSuchNode {
         name: name.to_owned(),
-        nodes: view.nodes.iter().map(|node| node.name.clone()).collect(),
+        nodes: view.nodes.iter().map(|node| node.name.clone()).filter(|name| !name.is_empty()).collect(),
     })
 }
 
@@ -437,13 +437,11 @@ impl Asked<'_> {
         let services = &self.view.services;
         let real = &services.real_servers[id.index()];
         let maglev = &services.virtual_servers[real.virtual_server.index()].maglev;
-        let before = services.real_servers[..id.index()].iter();
-        let place = before.filter(|r| r.virtual_server == real.virtual_server).count();
         let config = self.config.virtual_servers.get(real.virtual_server.index());
         self.said.real_server = Some(RealServerSaid {
             name: real.name.clone(),
             address: socket(real.address, real.port),
-            weight: config.and_then(|v| v.real_servers.get(place)).map_or(0, |r| r.weight),
+            weight: config.and_then(|v| v.real_servers.iter().find(|r| r.id == id)).map_or(0, |r| r.weight),
             slot: maglev.slot(hash.slot()),
             slots: maglev.slots(),
             own_slots: maglev.iter().filter(|of| *of == id).count(),

@@ -87,7 +87,7 @@ impl Manager {
         let digest = compile::digest(&config);
         let (neighbours, announcements) =
             (Neighbours::new(&view.hops, now), Announcements::new(&view.services, now));
-        let peers = Peers::new(config.me, config.cluster.nodes.len(), config.cluster.suspicion);
+        let peers = Peers::new(config.me, config.cluster.nodes.slots(), config.cluster.suspicion);
         Self {
             config,
             incarnation,
@@ -207,7 +207,8 @@ impl Manager {
         };
         let mut bytes = [0; crate::wire::control::MAX_LEN];
         let len = beat.write(&mut bytes, self.config.cluster.auth_key);
-        for node in (0..self.config.cluster.nodes.len() as u16).map(NodeId).filter(|n| *n != self.config.me) {
+        let nodes = self.config.cluster.nodes.iter().map(|(id, _)| NodeId(id as u16));
+        for node in nodes.filter(|n| *n != self.config.me) {
             let message = bytes[..len].iter().copied().collect();
             if self.workers[0].commands.try_send(Command::Control { node, message }).is_err() {
                 self.commands_lost += 1;
@@ -320,7 +321,9 @@ impl Manager {
             }
         });
         let mut all: Vec<_> = each.collect();
-        for (i, real) in services.real_servers.iter().enumerate() {
+        // What was removed has no name.
+        let there = services.real_servers.iter().enumerate().filter(|(_, real)| !real.name.is_empty());
+        for (i, real) in there {
             let server = &mut all[real.virtual_server.index()];
             let mut traffic = Traffic::default();
             for worker in &self.workers {
@@ -334,6 +337,7 @@ impl Manager {
                 traffic,
             });
         }
+        all.retain(|server| !server.name.is_empty());
         all
     }
 
@@ -345,7 +349,7 @@ impl Manager {
             .iter()
             .enumerate()
             .map(|(i, n)| (NodeId(i as u16), n))
-            .filter(|(id, _)| *id != view.me);
+            .filter(|(id, node)| *id != view.me && !node.name.is_empty());
         others
             .map(|(id, node)| {
                 let peer = self.peers.get(id);

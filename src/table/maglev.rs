@@ -12,6 +12,7 @@
 
 use super::index;
 use crate::base::hash::{reduce, siphash13};
+use crate::base::limits::is_prime;
 use crate::base::{HashKey, RealServerId};
 
 /// A real server as [`Maglev::build`] sees it.
@@ -29,11 +30,6 @@ pub struct Member {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Maglev {
     table: Box<[RealServerId]>,
-}
-
-/// Whether `n` is a prime.
-pub fn is_prime(n: usize) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
 }
 
 /// A walk through all slots in the order of one server's permutation.

@@ -17,11 +17,11 @@ use crate::table::maglev::Maglev;
 use crate::table::placement::Placement;
 use crate::table::route::RouteTable;
 use crate::wire::{eth, protocol, vlan};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Transport protocols that virtual servers are made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// RFC 9293.
@@ -41,7 +41,7 @@ impl Protocol {
 }
 
 /// How a packet reaches the real server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Forward {
     /// Full NAT: both addresses and both ports rewritten; replies come back through the cluster.
@@ -55,7 +55,7 @@ pub enum Forward {
 }
 
 /// Who handles a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ingress {
     /// The node and core that own the flow's bucket.

@@ -1,6 +1,8 @@
 //! Values as people write them, in files and in JSON; binary formats have the value itself.
 
+use crate::base::Addr;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Why a value is refused, and what to do about it where that isn't obvious.
@@ -36,7 +38,7 @@ impl fmt::Display for Reason {
 }
 
 /// The longest duration that makes sense anywhere: beyond it somebody mistook the unit.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// What to say to somebody who wrote a duration that is none.
 pub const DURATION_HINT: &str =
@@ -64,7 +66,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Reason> {
     let number = digits.parse::<u64>().unwrap_or(u64::MAX);
     match Duration::from_micros(number.saturating_mul(*micros)) {
         Duration::ZERO => Err(Reason::new("must be above zero")),
-        d if d > LONGEST => Err(Reason::new(format!("{text:?} is out of range: at most \"366d\""))),
+        d if d > MAX_DURATION => Err(Reason::new(format!("{text:?} is out of range: at most \"366d\""))),
         d => Ok(d),
     }
 }
@@ -74,6 +76,53 @@ pub fn show_duration(duration: Duration) -> String {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let (unit, each) = UNITS.iter().find(|(_, each)| micros.is_multiple_of(*each)).unwrap_or(&UNITS[5]);
     format!("{}{unit}", micros / each)
+}
+
+/// Whether `name` can stand in a path, a metric's label and a command line without quoting.
+pub fn check_name(name: &str) -> Result<(), Reason> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) || name.starts_with(['.', '-']) {
+        let reason = Reason::new(format!("{name:?} is no name"));
+        return Err(reason.hint(
+            "a name has 1 to 64 letters, digits, `-`, `_` or `.`, and starts with none of `-` and `.`",
+        ));
+    }
+    Ok(())
+}
+
+/// An address of either family, each in its own form.
+pub fn parse_address(text: &str) -> Result<Addr, Reason> {
+    let bad = || Reason::new(format!("{text:?} is no IPv4 or IPv6 address"));
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
+            Err(Reason::new(format!("{text:?} is an IPv4-mapped IPv6 address"))
+                .hint("write the IPv4 address"))
+        }
+        Ok(ip) => Ok(ip.into()),
+        Err(_) if text.contains('/') => Err(bad().hint("no prefix length stands here")),
+        Err(_) => Err(bad()),
+    }
+}
+
+/// Addresses for `#[serde(with)]`: text for people, the 16 bytes otherwise.
+pub mod address {
+    use super::{Addr, parse_address};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// Writes one.
+    pub fn serialize<S: Serializer>(address: &Addr, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.collect_str(address) } else { address.0.serialize(to) }
+    }
+
+    /// Reads one.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Addr, D::Error> {
+        if from.is_human_readable() {
+            parse_address(&String::deserialize(from)?).map_err(D::Error::custom)
+        } else {
+            <[u8; 16]>::deserialize(from).map(Addr)
+        }
+    }
 }
 
 /// Durations for `#[serde(with)]`: text for people, microseconds otherwise.
@@ -121,9 +170,46 @@ pub mod duration {
     }
 }
 
+/// The candidate with the smallest edit distance to `name`, if it is near enough to be meant.
+pub fn nearest<'a>(candidates: impl Iterator<Item = &'a str>, name: &str) -> Option<&'a str> {
+    // A third of the letters wrong is still a typo; more is another word. Very long names are no typos of anything.
+    let bound = name.len() / 3;
+    let near = candidates.filter(|c| c.len().abs_diff(name.len()) <= bound);
+    let best = near.map(|c| (distance(c.as_bytes(), name.as_bytes()), c)).min()?;
+    (best.0 <= bound).then_some(best.1)
+}
+
+/// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours, each costs one.
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let mut rows = [vec![0; b.len() + 1], (0..=b.len()).collect(), vec![0; b.len() + 1]];
+    for i in 1..=a.len() {
+        let [before, last, row] = &mut rows;
+        row[0] = i;
+        for j in 1..=b.len() {
+            let substituted = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = substituted.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        rows.rotate_left(1);
+    }
+    rows[1][b.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, d) in
+            [("", "", 0), ("", "ab", 2), ("count", "cuont", 1), ("idle", "idel", 1), ("mtu", "mut", 1)]
+        {
+            assert_eq!(distance(a.as_bytes(), b.as_bytes()), d, "{a} {b}");
+        }
+        assert_eq!(distance(b"kitten", b"sitting"), 3);
+    }
 
     #[test]
     fn durations_read_as_written() {

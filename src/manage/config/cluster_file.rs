@@ -1,113 +1,137 @@
-//! The cluster file: each key read by itself; what hangs together is checked elsewhere.
+//! The cluster file: each key read by itself, into the objects that the cluster's namespace holds. What hangs together is
+//! checked by the namespace's own rules.
 
-use super::error::{At, Problem};
+use super::error::{At, Place, Problem};
 use super::node_file::{Item, bounded};
 use super::section::Section;
-use super::value::{self, duration, host, integer, name, size, text, word};
+use super::value::{self, duration, health, host, integer, object_name as name, socket, text, word};
 use crate::base::Addr;
-use crate::base::limits::{
-    MAGLEV_SLOTS, MAX_GROUPS, MAX_NODES, MAX_REAL_SERVERS, MAX_SNATS, MAX_VIRTUAL_SERVERS, MAX_WORKERS,
+use crate::base::limits::{MAX_GROUPS, MAX_NODES, MAX_REAL_SERVERS, MAX_SNATS, MAX_VIRTUAL_SERVERS};
+use crate::cluster::namespace::object::{Per, Unknown};
+use crate::cluster::namespace::rules::{MAX_SLOTS, WEIGHTS, WORKERS};
+use crate::cluster::namespace::{
+    ClusterSpec, GroupSpec, Key, Kind, LimitSpec, Name, NodeSpec, Object, ProfileSpec, RealServerSpec,
+    SnatSpec, VipSpec, VirtualServerSpec,
 };
 use crate::view::{Forward, Ingress, Protocol};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use toml::de::DeValue;
 
-/// The group that every node is in.
-pub(super) const ALL: &str = "all";
-/// The largest weight: sums of weights must stay far from overflow.
-const MAX_WEIGHT: u32 = 10_000;
-/// A table of this many slots is 16 MB for each virtual server.
-const MAX_SLOTS: u32 = 1 << 22;
-
-/// A cluster file; `None` is what was bad or missing, and said so.
-pub(super) struct ClusterFile {
-    pub secret: Option<Vec<u8>>,
-    pub data_port: Option<At<u16>>,
-    pub control_port: Option<At<u16>>,
-    pub heartbeat: Option<At<Duration>>,
-    pub suspicion: Option<At<Duration>>,
-    pub backplane_prefix: Option<Option<At<u8>>>,
-    pub maglev_slots: Option<At<usize>>,
-    /// `None`: the list itself is broken.
-    pub nodes: Option<Vec<Member>>,
-    pub groups: Option<Vec<Group>>,
-    pub snats: Option<Vec<Snat>>,
-    pub virtual_servers: Option<Vec<VirtualServer>>,
-}
-
-pub(super) struct Member {
+/// An object of the file, and where it stands.
+pub(super) struct Placed {
+    pub key: Key,
+    /// `None`: something of it is bad or missing, and that was said.
+    pub object: Option<Object>,
     pub item: Item,
-    pub name: Option<At<String>>,
-    pub backplane: Option<At<Addr>>,
-    pub workers: Option<At<u16>>,
-    pub weight: Option<At<u32>>,
+    /// Where its fields stand.
+    fields: BTreeMap<String, Place>,
 }
 
-pub(super) struct Group {
-    pub item: Item,
-    pub name: Option<At<String>>,
-    pub members: Option<At<Vec<At<String>>>>,
-}
+impl Placed {
+    /// Where a field stands; one that was left out, and a part of one, where what holds it does.
+    pub fn place(&self, field: &str) -> Place {
+        let whole = field.split('.').next().unwrap_or(field);
+        self.own_place(whole).unwrap_or(self.item.place)
+    }
 
-pub(super) struct Snat {
-    pub item: Item,
-    pub address: Option<At<Addr>>,
-    pub group: Option<At<String>>,
-    pub node: Option<At<String>>,
-}
-
-pub(super) struct VirtualServer {
-    pub item: Item,
-    pub name: Option<At<String>>,
-    pub address: Option<At<Addr>>,
-    pub port: Option<At<u16>>,
-    pub protocol: Option<At<Protocol>>,
-    pub group: Option<At<String>>,
-    pub forward: Option<At<Forward>>,
-    pub ingress: Option<At<Ingress>>,
-    pub idle: Option<Option<At<Duration>>>,
-    pub real_servers: Option<Vec<RealServer>>,
-}
-
-pub(super) struct RealServer {
-    pub item: Item,
-    pub name: Option<At<String>>,
-    pub address: Option<At<Addr>>,
-    pub port: Option<Option<At<u16>>>,
-    pub weight: Option<At<u32>>,
-}
-
-/// Reads `root`, the cluster file's top level. `path` is the file's own: a key file's is relative to it.
-pub(super) fn read(
-    root: &Section<'_>,
-    path: &Path,
-    reader: &dyn Fn(&Path) -> io::Result<String>,
-) -> ClusterFile {
-    let cluster = root.table("cluster");
-    ClusterFile {
-        secret: read_secret(&cluster, path, reader),
-        data_port: cluster.or("data_port", integer(1..=u16::MAX), 6600),
-        control_port: cluster.or("control_port", integer(1..=u16::MAX), 6599),
-        heartbeat: cluster.or("heartbeat", duration, Duration::from_millis(50)),
-        suspicion: cluster.or("suspicion", duration, Duration::from_millis(400)),
-        backplane_prefix: cluster.optional("backplane_prefix", integer(1..=128)),
-        maglev_slots: cluster.or("maglev_slots", size(3..=MAX_SLOTS), MAGLEV_SLOTS),
-        nodes: bounded(root, "node", MAX_NODES).map(|all| all.iter().map(read_member).collect()),
-        groups: bounded(root, "group", MAX_GROUPS - 1).map(|all| all.iter().map(read_group).collect()),
-        snats: bounded(root, "snat", MAX_SNATS).map(|all| all.iter().map(read_snat).collect()),
-        virtual_servers: bounded(root, "virtual_server", MAX_VIRTUAL_SERVERS)
-            .map(|all| all.iter().map(read_virtual_server).collect()),
+    /// Where a field stands, or an element of one that is a list, called by both.
+    pub fn own_place(&self, field: &str) -> Option<Place> {
+        self.fields.get(field).copied()
     }
 }
 
-fn read_secret(
-    cluster: &Section<'_>,
+/// A cluster file.
+#[derive(Default)]
+pub(super) struct ClusterFile {
+    /// In the file's order, each key once.
+    pub objects: Vec<Placed>,
+    /// Place in `objects`.
+    index: BTreeMap<Key, usize>,
+    /// Kinds of object of which one may not have been understood so far as to know its key.
+    pub unsure: BTreeSet<Kind>,
+}
+
+impl ClusterFile {
+    pub fn find(&self, key: &Key) -> Option<&Placed> {
+        self.index.get(key).map(|at| &self.objects[*at])
+    }
+
+    /// Takes up an object; one whose key stands twice is reported, and the first counts.
+    fn add(&mut self, fields: Fields<'_, '_>, key: Key, key_place: Place, object: Option<Object>) {
+        let (item, sink) = (Item::of(fields.section), fields.section.sink);
+        if let Some(first) = self.find(&key) {
+            let named = if matches!(key.kind(), Kind::Snat | Kind::Vip) { "address" } else { "name" };
+            let message = format!("the {named} stands twice, first at {}", sink.show(first.place(named)));
+            sink.error(key_place, item.path, Problem::new(message));
+            return;
+        }
+        self.index.insert(key.clone(), self.objects.len());
+        self.objects.push(Placed { key, object, item, fields: fields.places });
+    }
+}
+
+/// Reads one table and notes where its fields stand.
+struct Fields<'s, 'a> {
+    section: &'s Section<'a>,
+    places: BTreeMap<String, Place>,
+}
+
+impl<'s, 'a> Fields<'s, 'a> {
+    fn of(section: &'s Section<'a>) -> Self {
+        Self { section, places: BTreeMap::new() }
+    }
+
+    fn note<T>(&mut self, key: &str, read: At<T>) -> T {
+        self.places.insert(key.to_owned(), read.place);
+        read.value
+    }
+
+    fn required<T>(&mut self, key: &str, read: impl FnOnce(&DeValue<'_>) -> Result<T, Problem>) -> Option<T> {
+        let read = self.section.required(key, read)?;
+        Some(self.note(key, read))
+    }
+
+    fn optional<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&DeValue<'_>) -> Result<T, Problem>,
+    ) -> Option<Option<T>> {
+        let read = self.section.optional(key, read)?;
+        Some(read.map(|read| self.note(key, read)))
+    }
+
+    fn or<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&DeValue<'_>) -> Result<T, Problem>,
+        default: T,
+    ) -> Option<T> {
+        Some(self.optional(key, read)?.unwrap_or(default))
+    }
+
+    /// Names; none if the key is left out.
+    fn names(&mut self, key: &str) -> Option<Vec<Name>> {
+        let Some(all) = self.section.list(key, name)? else { return Some(Vec::new()) };
+        self.places.insert(key.to_owned(), all.place);
+        for one in &all.value {
+            // The last of a name is the one to complain about if it stands twice or doesn't exist.
+            self.places.insert(format!("{key} {}", one.value), one.place);
+        }
+        Some(all.value.into_iter().map(|one| one.value).collect())
+    }
+}
+
+/// The secret, from the file itself or the one that it names. `path` is the cluster file's own: a key file's is relative to it.
+pub(super) fn read_secret(
+    root: &Section<'_>,
     path: &Path,
     reader: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Option<Vec<u8>> {
-    let read_key = |v: &toml::de::DeValue<'_>| value::key(&text(v)?);
-    let read_file = |v: &toml::de::DeValue<'_>| {
+    let cluster = root.table("cluster");
+    let read_key = |v: &DeValue<'_>| value::key(&text(v)?);
+    let read_file = |v: &DeValue<'_>| {
         let file = path.parent().unwrap_or(Path::new("")).join(PathBuf::from(text(v)?));
         let text = reader(&file).map_err(|e| Problem::new(format!("can't read {}: {e}", file.display())))?;
         value::key(text.trim())
@@ -128,74 +152,226 @@ fn read_secret(
     }
 }
 
-fn read_member(node: &Section<'_>) -> Member {
-    Member {
-        item: Item::of(node),
-        name: node.required("name", name),
-        backplane: node.required("backplane", host),
-        workers: node.required("workers", integer(1..=MAX_WORKERS as u16)),
-        weight: node.or("weight", integer(0..=MAX_WEIGHT), 1),
+/// Reads `root`, the cluster file's top level, but for the secret.
+pub(super) fn read(root: &Section<'_>) -> ClusterFile {
+    let mut file = ClusterFile::default();
+    let cluster = root.table("cluster");
+    let mut fields = Fields::of(&cluster);
+    let object = read_cluster(&mut fields).map(Object::Cluster);
+    file.add(fields, Key::Cluster, cluster.place, object);
+    // Named things first: what names them comes behind, as ids are given in this order within each kind anyway.
+    named(&mut file, root, Kind::Node, MAX_NODES, Key::Node, |f| read_node(f).map(Object::Node));
+    named(&mut file, root, Kind::Group, MAX_GROUPS - 1, Key::Group, |f| read_group(f).map(Object::Group));
+    addressed(&mut file, root, Kind::Snat, MAX_SNATS, Key::Snat, |f| read_snat(f).map(Object::Snat));
+    addressed(&mut file, root, Kind::Vip, MAX_VIRTUAL_SERVERS, Key::Vip, |f| read_vip(f).map(Object::Vip));
+    named(&mut file, root, Kind::Profile, MAX_VIRTUAL_SERVERS, Key::Profile, |f| {
+        read_profile(f).map(Object::Profile)
+    });
+    read_virtual_servers(&mut file, root);
+    named(&mut file, root, Kind::Limit, MAX_VIRTUAL_SERVERS, Key::Limit, |f| {
+        read_limit(f).map(|spec| Object::Limit(Box::new(spec)))
+    });
+    file
+}
+
+/// The elements of a list whose keys are names.
+fn named(
+    file: &mut ClusterFile,
+    root: &Section<'_>,
+    kind: Kind,
+    most: usize,
+    key: impl Fn(Name) -> Key,
+    read: impl Fn(&mut Fields<'_, '_>) -> Option<Object>,
+) {
+    let Some(all) = bounded(root, kind.word(), most) else {
+        file.unsure.insert(kind);
+        return;
+    };
+    for section in &all {
+        let mut fields = Fields::of(section);
+        let called = fields.required("name", name);
+        let object = read(&mut fields);
+        match called {
+            Some(called) => {
+                let place = fields.places["name"];
+                file.add(fields, key(called), place, object);
+            }
+            None => _ = file.unsure.insert(kind),
+        }
     }
 }
 
-fn read_group(group: &Section<'_>) -> Group {
-    let members = group.list("members", name);
-    if let Some(none_or_empty) = &members
-        && none_or_empty.as_ref().is_none_or(|all| all.value.is_empty())
-    {
-        let place = none_or_empty.as_ref().map_or(group.place, |all| all.place);
-        group.sink.error(place, group.path.as_str(), Problem::new("has no member"));
-    }
-    Group { item: Item::of(group), name: group.required("name", name), members: members.flatten() }
-}
-
-fn read_snat(snat: &Section<'_>) -> Snat {
-    Snat {
-        item: Item::of(snat),
-        address: snat.required("address", host),
-        group: snat.or("group", name, ALL.to_owned()),
-        node: snat.required("node", name),
-    }
-}
-
-fn read_virtual_server(server: &Section<'_>) -> VirtualServer {
-    VirtualServer {
-        item: Item::of(server),
-        name: server.required("name", name),
-        address: server.required("address", host),
-        port: server.required("port", integer(1..=u16::MAX)),
-        protocol: server.or(
-            "protocol",
-            word(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]),
-            Protocol::Tcp,
-        ),
-        group: server.or("group", name, ALL.to_owned()),
-        forward: server.required(
-            "forward",
-            word(&[
-                ("nat", Forward::Nat),
-                ("dsr-l2", Forward::DsrL2),
-                ("ipip", Forward::Ipip),
-                ("gue", Forward::Gue),
-            ]),
-        ),
-        ingress: server.or(
-            "ingress",
-            word(&[("steered", Ingress::Steered), ("local", Ingress::Local)]),
-            Ingress::Steered,
-        ),
-        idle: server.optional("idle", duration),
-        real_servers: bounded(server, "real_server", MAX_REAL_SERVERS)
-            .map(|all| all.iter().map(read_real_server).collect()),
+/// The elements of a list whose keys are addresses.
+fn addressed(
+    file: &mut ClusterFile,
+    root: &Section<'_>,
+    kind: Kind,
+    most: usize,
+    key: impl Fn(Addr) -> Key,
+    read: impl Fn(&mut Fields<'_, '_>) -> Option<Object>,
+) {
+    let Some(all) = bounded(root, kind.word(), most) else {
+        file.unsure.insert(kind);
+        return;
+    };
+    for section in &all {
+        let mut fields = Fields::of(section);
+        let address = fields.required("address", host);
+        let object = read(&mut fields);
+        match address {
+            Some(address) => {
+                let place = fields.places["address"];
+                file.add(fields, key(address), place, object);
+            }
+            None => _ = file.unsure.insert(kind),
+        }
     }
 }
 
-fn read_real_server(real: &Section<'_>) -> RealServer {
-    RealServer {
-        item: Item::of(real),
-        name: real.required("name", name),
-        address: real.required("address", host),
-        port: real.optional("port", integer(1..=u16::MAX)),
-        weight: real.or("weight", integer(0..=MAX_WEIGHT), 1),
+fn read_cluster(fields: &mut Fields<'_, '_>) -> Option<ClusterSpec> {
+    let usual = ClusterSpec::default();
+    let data_port = fields.or("data_port", integer(1..=u16::MAX), usual.data_port);
+    let control_port = fields.or("control_port", integer(1..=u16::MAX), usual.control_port);
+    let heartbeat = fields.or("heartbeat", duration, usual.heartbeat);
+    let suspicion = fields.or("suspicion", duration, usual.suspicion);
+    let backplane_prefix = fields.optional("backplane_prefix", integer(1..=128));
+    let maglev_slots = fields.or("maglev_slots", integer(3..=MAX_SLOTS), usual.maglev_slots);
+    Some(ClusterSpec {
+        data_port: data_port?,
+        control_port: control_port?,
+        heartbeat: heartbeat?,
+        suspicion: suspicion?,
+        backplane_prefix: backplane_prefix?,
+        maglev_slots: maglev_slots?,
+    })
+}
+
+fn read_node(fields: &mut Fields<'_, '_>) -> Option<NodeSpec> {
+    let backplane = fields.required("backplane", host);
+    let workers = fields.required("workers", integer(WORKERS));
+    let weight = fields.or("weight", integer(WEIGHTS), 1);
+    let management = fields.optional("management", socket);
+    Some(NodeSpec { backplane: backplane?, workers: workers?, weight: weight?, management: management? })
+}
+
+fn read_group(fields: &mut Fields<'_, '_>) -> Option<GroupSpec> {
+    let members = fields.names("members");
+    let backups = fields.names("backups");
+    Some(GroupSpec { members: members?, backups: backups? })
+}
+
+fn read_snat(fields: &mut Fields<'_, '_>) -> Option<SnatSpec> {
+    let group = fields.or("group", name, Name::all());
+    let node = fields.required("node", name);
+    Some(SnatSpec { group: group?, node: node? })
+}
+
+fn read_vip(fields: &mut Fields<'_, '_>) -> Option<VipSpec> {
+    let group = fields.or("group", name, Name::all());
+    let preferred = fields.optional("preferred", name);
+    Some(VipSpec { group: group?, preferred: preferred? })
+}
+
+fn read_profile(fields: &mut Fields<'_, '_>) -> Option<ProfileSpec> {
+    let idle = fields.optional("idle", duration);
+    let slow_start = fields.optional("slow_start", duration);
+    let health = fields.optional("health", health);
+    Some(ProfileSpec { idle: idle?, slow_start: slow_start?, health: health?.map(Box::new) })
+}
+
+fn read_limit(fields: &mut Fields<'_, '_>) -> Option<LimitSpec> {
+    const PER: &[(&str, Per)] = &[("virtual_server", Per::VirtualServer), ("client", Per::Client)];
+    let bound = || integer(1..=1u64 << 53);
+    let virtual_server = fields.optional("virtual_server", name);
+    let per = fields.or("per", word(PER), Per::VirtualServer);
+    let connections = fields.optional("connections", bound());
+    let connections_per_second = fields.optional("connections_per_second", bound());
+    let packets_per_second = fields.optional("packets_per_second", bound());
+    let bits_per_second = fields.optional("bits_per_second", bound());
+    let unknown = word(&[("strict", Unknown::Strict), ("loose", Unknown::Loose)]);
+    let unknown = fields.or("unknown", unknown, Unknown::Strict);
+    Some(LimitSpec {
+        virtual_server: virtual_server?,
+        per: per?,
+        connections: connections?,
+        connections_per_second: connections_per_second?,
+        packets_per_second: packets_per_second?,
+        bits_per_second: bits_per_second?,
+        unknown: unknown?,
+    })
+}
+
+/// Virtual servers, each followed by its real servers.
+fn read_virtual_servers(file: &mut ClusterFile, root: &Section<'_>) {
+    let Some(all) = bounded(root, Kind::VirtualServer.word(), MAX_VIRTUAL_SERVERS) else {
+        file.unsure.insert(Kind::VirtualServer);
+        return;
+    };
+    for section in &all {
+        let mut fields = Fields::of(section);
+        let called = fields.required("name", name);
+        let object = read_virtual_server(&mut fields).map(|spec| Object::VirtualServer(Box::new(spec)));
+        let real_servers = bounded(section, Kind::RealServer.word(), MAX_REAL_SERVERS);
+        if real_servers.is_none() {
+            file.unsure.insert(Kind::RealServer);
+        }
+        // The second of two with one name has real servers that are none of the first's.
+        let own = called.clone().filter(|called| file.find(&Key::VirtualServer(called.clone())).is_none());
+        match called {
+            Some(called) => {
+                let place = fields.places["name"];
+                file.add(fields, Key::VirtualServer(called), place, object);
+            }
+            None => _ = file.unsure.insert(Kind::VirtualServer),
+        }
+        for section in real_servers.iter().flatten() {
+            let mut fields = Fields::of(section);
+            let called = fields.required("name", name);
+            let object = read_real_server(&mut fields).map(Object::RealServer);
+            match (own.clone(), called) {
+                (Some(server), Some(called)) => {
+                    let place = fields.places["name"];
+                    file.add(fields, Key::RealServer(server, called), place, object);
+                }
+                _ => _ = file.unsure.insert(Kind::RealServer),
+            }
+        }
     }
+}
+
+fn read_virtual_server(fields: &mut Fields<'_, '_>) -> Option<VirtualServerSpec> {
+    const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+    const INGRESS: &[(&str, Ingress)] = &[("steered", Ingress::Steered), ("local", Ingress::Local)];
+    const FORWARD: &[(&str, Forward)] =
+        &[("nat", Forward::Nat), ("dsr-l2", Forward::DsrL2), ("ipip", Forward::Ipip), ("gue", Forward::Gue)];
+    let address = fields.required("address", host);
+    let port = fields.required("port", integer(1..=u16::MAX));
+    let protocol = fields.or("protocol", word(PROTOCOLS), Protocol::Tcp);
+    let group = fields.or("group", name, Name::all());
+    let forward = fields.required("forward", word(FORWARD));
+    let ingress = fields.or("ingress", word(INGRESS), Ingress::Steered);
+    let profile = fields.optional("profile", name);
+    let idle = fields.optional("idle", duration);
+    let slow_start = fields.optional("slow_start", duration);
+    let health = fields.optional("health", health);
+    Some(VirtualServerSpec {
+        address: address?,
+        port: port?,
+        protocol: protocol?,
+        group: group?,
+        forward: forward?,
+        ingress: ingress?,
+        profile: profile?,
+        idle: idle?,
+        slow_start: slow_start?,
+        health: health?.map(Box::new),
+    })
+}
+
+fn read_real_server(fields: &mut Fields<'_, '_>) -> Option<RealServerSpec> {
+    let address = fields.required("address", host);
+    let port = fields.optional("port", integer(1..=u16::MAX));
+    let weight = fields.or("weight", integer(WEIGHTS), 1);
+    let health = fields.optional("health", health);
+    Some(RealServerSpec { address: address?, port: port?, weight: weight?, health: health?.map(Box::new) })
 }

@@ -1,9 +1,11 @@
 //! From files to a checked configuration.
 
 use super::error::{Place, Problem, Sink};
-use super::schema::{self, nearest};
+use super::schema;
 use super::section::{Doc, Section, Source};
 use super::{Config, Errors, check, cluster_file, node_file, value};
+use crate::cluster::namespace::text::nearest;
+use crate::cluster::namespace::{Key, Object};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -98,13 +100,45 @@ fn load_into(
         std::iter::once(&node_doc).chain(&profile_doc).chain(std::iter::once(&base)).collect();
     let node = node_file::read(&Section::root(sink, schema::NODE, &layers));
     let (cluster_path, cluster_doc) = (cluster_path.as_ref()?, cluster_doc.as_ref()?);
-    let cluster =
-        cluster_file::read(&Section::root(sink, schema::CLUSTER, &[cluster_doc]), cluster_path, reader);
+    let root = Section::root(sink, schema::CLUSTER, &[cluster_doc]);
+    let secret = cluster_file::read_secret(&root, cluster_path, reader);
+    let cluster = cluster_file::read(&root);
     // A reference into a file that was only half understood may well be right.
     if layers.iter().any(|doc| doc.broken) || cluster_doc.broken {
         return None;
     }
-    check::check(sink, node, cluster, (node_doc.top(), cluster_doc.top()), cores)
+    check::check(sink, node, &cluster, secret, node_doc.top(), cores)
+}
+
+/// Reads and checks the cluster file at `path` alone, for what it makes of the cluster's namespace: its objects, in its order.
+/// The secret isn't among them, and need not be readable.
+pub fn objects(path: &Path) -> Result<Vec<(Key, Object)>, Errors> {
+    objects_from(&|path| std::fs::read_to_string(path), path)
+}
+
+/// [`objects`] with a reader of one's own.
+pub fn objects_from(
+    reader: &dyn Fn(&Path) -> io::Result<String>,
+    path: &Path,
+) -> Result<Vec<(Key, Object)>, Errors> {
+    let sink = Sink::default();
+    let mut objects = Vec::new();
+    match reader(path) {
+        Ok(text) => {
+            let source = Source::new(path, text, &sink);
+            let doc = Doc::new(&source, schema::CLUSTER, &sink);
+            let file = cluster_file::read(&Section::root(&sink, schema::CLUSTER, &[&doc]));
+            if !doc.broken {
+                check::space(&sink, &file);
+            }
+            objects.extend(file.objects.into_iter().filter_map(|placed| Some((placed.key, placed.object?))));
+        }
+        Err(error) => {
+            let place = Place { file: sink.file(path), line: 0 };
+            sink.error(place, "", Problem::new(format!("can't be read: {error}")));
+        }
+    }
+    if sink.is_empty() { Ok(objects) } else { Err(sink.into_errors()) }
 }
 
 fn no_profile(name: &str, file: &Path, error: &io::Error) -> Problem {

@@ -7,20 +7,25 @@ mod cluster_file;
 mod error;
 mod load;
 mod node_file;
-mod prefix;
 mod schema;
 mod section;
+mod shared;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use error::{ConfigError, Errors};
-pub use load::{load, load_from};
+pub use load::{load, load_from, objects, objects_from};
+pub use slots::Slots;
 
-use crate::base::{Addr, GroupId, HashKey, InterfaceId, NodeId, PortId};
+use crate::base::{Addr, GroupId, HashKey, InterfaceId, NodeId, PortId, RealServerId};
 use crate::path::port::DeviceConfig;
 use crate::view::{Forward, Ingress, Protocol};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A checked configuration.
@@ -44,10 +49,15 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// What all nodes share.
     pub cluster: ClusterConfig,
-    /// Group and address pairs that SNAT picks from; [`SnatId`](crate::base::SnatId) is the index.
-    pub snats: Vec<SnatConfig>,
-    /// Virtual servers; [`VirtualServerId`](crate::base::VirtualServerId) is the index.
-    pub virtual_servers: Vec<VirtualServerConfig>,
+    /// Group and address pairs that SNAT picks from, by [`SnatId`](crate::base::SnatId).
+    pub snats: Slots<SnatConfig>,
+    /// VIPs of which there is something particular to say, by address.
+    pub vips: BTreeMap<Addr, VipConfig>,
+    /// Virtual servers, by [`VirtualServerId`](crate::base::VirtualServerId). One that a change leaves alone is shared with
+    /// the configuration before.
+    pub virtual_servers: Slots<Arc<VirtualServerConfig>>,
+    /// One past the highest [`RealServerId`] that was ever given.
+    pub real_server_ids: usize,
 }
 
 /// What a worker does when a turn found nothing.
@@ -169,10 +179,10 @@ pub struct ClusterConfig {
     pub backplane_prefix: u8,
     /// Slots of each Maglev table; a prime.
     pub maglev_slots: usize,
-    /// All nodes; [`NodeId`] is the index.
-    pub nodes: Vec<NodeConfig>,
-    /// Node groups; [`GroupId`] is the index. The group of all nodes, `all`, always exists and is the first.
-    pub groups: Vec<GroupConfig>,
+    /// All nodes, by [`NodeId`].
+    pub nodes: Slots<NodeConfig>,
+    /// Node groups, by [`GroupId`]. The group of all nodes, `all`, always exists and is the first.
+    pub groups: Slots<GroupConfig>,
 }
 
 /// A node of the cluster.
@@ -186,6 +196,8 @@ pub struct NodeConfig {
     pub workers: u16,
     /// Its share of the buckets, relative to the others'.
     pub weight: u32,
+    /// Where the others reach it on the management network.
+    pub management: Option<SocketAddr>,
 }
 
 /// A node group (MECHANISMS §2).
@@ -195,6 +207,8 @@ pub struct GroupConfig {
     pub name: String,
     /// Its nodes, ascending.
     pub members: Vec<NodeId>,
+    /// Nodes that serve while no member lives.
+    pub backups: Vec<NodeId>,
 }
 
 /// A SNAT address.
@@ -208,9 +222,20 @@ pub struct SnatConfig {
     pub node: NodeId,
 }
 
+/// What is particular to a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VipConfig {
+    /// The group whose members advertise it.
+    pub group: GroupId,
+    /// The member that advertises it while it lives.
+    pub preferred: Option<NodeId>,
+}
+
 /// A virtual server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualServerConfig {
+    /// Log index of the last change of it, of one of its real servers or of its profile.
+    pub revision: u64,
     /// Its name.
     pub name: String,
     /// The VIP.
@@ -227,13 +252,15 @@ pub struct VirtualServerConfig {
     pub ingress: Ingress,
     /// Life of an idle established flow.
     pub idle: Duration,
-    /// Its real servers; at least one of weight above zero.
+    /// Its real servers, ascending by id; at least one of weight above zero.
     pub real_servers: Vec<RealServerConfig>,
 }
 
 /// A real server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealServerConfig {
+    /// Its id.
+    pub id: RealServerId,
     /// Its name, unique within the virtual server.
     pub name: String,
     /// Its address.

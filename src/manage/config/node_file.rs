@@ -1,12 +1,12 @@
 //! The node file over its profile: each key read by itself; what hangs together is checked elsewhere.
 
 use super::error::{At, Place, Problem};
-use super::prefix::Prefix;
 use super::section::Section;
 use super::value::{boolean, duration, host, integer, interface_address, name, prefix, size, text, word};
 use super::{DpdkConfig, Idle, PortRole, TableConfig};
 use crate::base::Addr;
 use crate::base::limits::{BURST, MAX_FLOWS, MAX_INTERFACES, MAX_PORTS, MAX_ROUTES, MAX_WORKERS};
+use crate::cluster::namespace::prefix::Prefix;
 use crate::io::LEAST_BUFFER_BYTES;
 use std::path::PathBuf;
 

@@ -1,5 +1,7 @@
 //! Every key there is, by file: what unknown keys are told from, and what the documentation is held against.
 
+use crate::cluster::namespace::text::nearest;
+
 /// One key of a table.
 pub(super) struct Key {
     pub name: &'static str,
@@ -44,7 +46,7 @@ const PORT: &[Key] = &[
     v("tx_descriptors"),
     v("promiscuous"),
 ];
-const REAL_SERVER: &[Key] = &[v("name"), v("address"), v("port"), v("weight")];
+const REAL_SERVER: &[Key] = &[v("name"), v("address"), v("port"), v("weight"), v("health")];
 
 /// A profile: the tuning that a node file overrides.
 pub(super) const PROFILE: &[Key] = &[
@@ -85,9 +87,24 @@ pub(super) const CLUSTER: &[Key] = &[
             v("maglev_slots"),
         ],
     ),
-    array("node", &[v("name"), v("backplane"), v("workers"), v("weight")]),
-    array("group", &[v("name"), v("members")]),
+    array("node", &[v("name"), v("backplane"), v("workers"), v("weight"), v("management")]),
+    array("group", &[v("name"), v("members"), v("backups")]),
     array("snat", &[v("address"), v("group"), v("node")]),
+    array("vip", &[v("address"), v("group"), v("preferred")]),
+    array("profile", &[v("name"), v("idle"), v("slow_start"), v("health")]),
+    array(
+        "limit",
+        &[
+            v("name"),
+            v("virtual_server"),
+            v("per"),
+            v("connections"),
+            v("connections_per_second"),
+            v("packets_per_second"),
+            v("bits_per_second"),
+            v("unknown"),
+        ],
+    ),
     array(
         "virtual_server",
         &[
@@ -98,7 +115,10 @@ pub(super) const CLUSTER: &[Key] = &[
             v("group"),
             v("forward"),
             v("ingress"),
+            v("profile"),
             v("idle"),
+            v("slow_start"),
+            v("health"),
             array("real_server", REAL_SERVER),
         ],
     ),
@@ -128,54 +148,16 @@ pub(super) fn suggest(keys: &[Key], name: &str) -> Option<String> {
         return Some(format!("did you mean `{near}`?"));
     }
     [(NODE, "node"), (CLUSTER, "cluster")].into_iter().find_map(|(file, called)| {
-        let place = home(file, name, "").or_else(|| {
-            let is_header = find(file, name).is_some_and(|k| !matches!(k.kind, Kind::Value));
-            is_header.then(|| "its top level".to_owned())
-        })?;
+        // A table is meant rather than a key of its name.
+        let is_header = find(file, name).is_some_and(|k| !matches!(k.kind, Kind::Value));
+        let place = if is_header { Some("its top level".to_owned()) } else { home(file, name, "") }?;
         Some(format!("`{name}` belongs in the {called} file, in {place}"))
     })
-}
-
-/// The candidate with the smallest edit distance to `name`, if it is near enough to be meant.
-pub(super) fn nearest<'a>(candidates: impl Iterator<Item = &'a str>, name: &str) -> Option<&'a str> {
-    // A third of the letters wrong is still a typo; more is another word. Very long names are no typos of anything.
-    let bound = name.len() / 3;
-    let near = candidates.filter(|c| c.len().abs_diff(name.len()) <= bound);
-    let best = near.map(|c| (distance(c.as_bytes(), name.as_bytes()), c)).min()?;
-    (best.0 <= bound).then_some(best.1)
-}
-
-/// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours, each costs one.
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut rows = [vec![0; b.len() + 1], (0..=b.len()).collect(), vec![0; b.len() + 1]];
-    for i in 1..=a.len() {
-        let [before, last, row] = &mut rows;
-        row[0] = i;
-        for j in 1..=b.len() {
-            let substituted = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = substituted.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        rows.rotate_left(1);
-    }
-    rows[1][b.len()]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distances() {
-        for (a, b, d) in
-            [("", "", 0), ("", "ab", 2), ("count", "cuont", 1), ("idle", "idel", 1), ("mtu", "mut", 1)]
-        {
-            assert_eq!(distance(a.as_bytes(), b.as_bytes()), d, "{a} {b}");
-        }
-        assert_eq!(distance(b"kitten", b"sitting"), 3);
-    }
 
     #[test]
     fn suggestions() {

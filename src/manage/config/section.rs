@@ -249,16 +249,6 @@ impl<'a> Section<'a> {
         found
     }
 
-    /// `None`: bad, and said so. A default stands where its table starts.
-    pub fn or<T>(
-        &self,
-        key: &str,
-        read: impl FnOnce(&DeValue<'_>) -> Result<T, Problem>,
-        default: T,
-    ) -> Option<At<T>> {
-        Some(self.optional(key, read)?.unwrap_or(At { value: default, place: self.place }))
-    }
-
     /// An array of scalars; absent: `Some(None)`; `None`: at least one is bad, and all of those were said.
     pub fn list<T>(
         &self,

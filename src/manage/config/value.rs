@@ -1,16 +1,15 @@
 //! From TOML values to the field's types. Each reader says what it expected when it can't.
 
 use super::error::Problem;
-use super::prefix::{Prefix, network, not_a_host, not_on_link};
-use super::schema::nearest;
 use crate::base::Addr;
-use std::net::IpAddr;
+use crate::cluster::namespace::prefix::{Prefix, host_len, network, not_a_host, not_on_link};
+use crate::cluster::namespace::text::{DURATION_HINT, check_name, nearest, parse_address, parse_duration};
+use crate::cluster::namespace::{HealthSpec, Name};
+use serde::Deserialize;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use toml::de::DeValue;
-
-/// The longest duration that makes sense anywhere: beyond it somebody mistook the unit.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 fn wrong_type(expected: &str, found: &DeValue<'_>) -> Problem {
     let found = match found {
@@ -37,13 +36,46 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, Problem> {
 /// A name that can stand in a path, a metric's label and a command line without quoting.
 pub(super) fn name(value: &DeValue<'_>) -> Result<String, Problem> {
     let name = text(value)?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if name.len() > 64 || !name.bytes().all(plain) || name.starts_with(['.', '-']) {
-        return Err(Problem::new(format!("{name:?} is no name")).hint(
-            "a name has at most 64 letters, digits, `-`, `_` or `.`, and starts with none of `-` and `.`",
-        ));
-    }
+    check_name(&name)?;
     Ok(name)
+}
+
+/// The name of an object of the cluster.
+pub(super) fn object_name(value: &DeValue<'_>) -> Result<Name, Problem> {
+    Name::new(&text(value)?)
+}
+
+/// An address and a port.
+pub(super) fn socket(value: &DeValue<'_>) -> Result<SocketAddr, Problem> {
+    let text = text(value)?;
+    text.parse().map_err(|_| {
+        let hint = "write it as \"192.0.2.1:7000\" or \"[2001:db8::1]:7000\"";
+        Problem::new(format!("{text:?} is no address with a port")).hint(hint)
+    })
+}
+
+/// A health check: a table, whose keys its type knows.
+pub(super) fn health(value: &DeValue<'_>) -> Result<HealthSpec, Problem> {
+    if value.as_table().is_none() {
+        return Err(wrong_type("a table", value).hint("write { type = \"tcp\" }, for instance"));
+    }
+    HealthSpec::deserialize(json(value)).map_err(|error| Problem::new(error.to_string()))
+}
+
+/// The same value in the form that the admin API has it.
+fn json(value: &DeValue<'_>) -> serde_json::Value {
+    match value {
+        DeValue::String(text) => serde_json::Value::String(text.to_string()),
+        DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix()).ok().into(),
+        DeValue::Float(digits) => digits.as_str().parse::<f64>().ok().into(),
+        DeValue::Boolean(value) => (*value).into(),
+        DeValue::Datetime(time) => time.to_string().into(),
+        DeValue::Array(all) => all.iter().map(|one| json(one.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let fields = table.iter().map(|(key, value)| (key.get_ref().to_string(), json(value.get_ref())));
+            serde_json::Value::Object(fields.collect())
+        }
+    }
 }
 
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Problem> {
@@ -75,32 +107,9 @@ pub(super) fn size(range: RangeInclusive<u32>) -> impl Fn(&DeValue<'_>) -> Resul
 
 /// A number and its unit, above zero.
 pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, Problem> {
-    const HINT: &str =
-        "a duration is a whole number and a unit: \"500us\", \"50ms\", \"5s\", \"15m\", \"2h\", \"1d\"";
-    let DeValue::String(text) = value else {
-        return Err(wrong_type("a duration", value).hint(HINT));
-    };
-    let bad = || Problem::new(format!("{text:?} is no duration")).hint(HINT);
-    let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
-    let micros = match unit {
-        "us" => 1,
-        "ms" => 1000,
-        "s" => 1_000_000,
-        "m" => 60_000_000,
-        "h" => 3_600_000_000,
-        "d" => 86_400_000_000,
-        _ => return Err(bad()),
-    };
-    if digits.is_empty() {
-        return Err(bad());
-    }
-    // Digits that overflow are too many whatever the unit.
-    let number = digits.parse::<u64>().unwrap_or(u64::MAX);
-    let duration = Duration::from_micros(number.saturating_mul(micros));
-    match duration {
-        Duration::ZERO => Err(Problem::new("must be above zero")),
-        d if d > LONGEST => Err(Problem::new(format!("{text:?} is out of range: at most \"366d\""))),
-        d => Ok(d),
+    match value {
+        DeValue::String(text) => parse_duration(text),
+        other => Err(wrong_type("a duration", other).hint(DURATION_HINT)),
     }
 }
 
@@ -123,25 +132,12 @@ pub(super) fn word<T: Copy>(
     }
 }
 
-fn parse_addr(text: &str) -> Result<Addr, Problem> {
-    let bad = || Problem::new(format!("{text:?} is no IPv4 or IPv6 address"));
-    match text.parse::<IpAddr>() {
-        Ok(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
-            Err(Problem::new(format!("{text:?} is an IPv4-mapped IPv6 address"))
-                .hint("write the IPv4 address"))
-        }
-        Ok(ip) => Ok(ip.into()),
-        Err(_) if text.contains('/') => Err(bad().hint("no prefix length stands here")),
-        Err(_) => Err(bad()),
-    }
-}
-
 /// The address of a host.
 pub(super) fn host(value: &DeValue<'_>) -> Result<Addr, Problem> {
     let DeValue::String(text) = value else {
         return Err(wrong_type("an address", value));
     };
-    let addr = parse_addr(text)?;
+    let addr = parse_address(text)?;
     match not_a_host(addr) {
         Some(why) => Err(Problem::new(format!("{addr} {why}"))),
         None => Ok(addr),
@@ -157,8 +153,8 @@ fn split_prefix(value: &DeValue<'_>, what: &str, example: &str) -> Result<Prefix
             Problem::new(format!("{text:?} has no prefix length")).hint(format!("write it as {example:?}"))
         );
     };
-    let addr = parse_addr(addr)?;
-    let longest = super::prefix::host_len(addr);
+    let addr = parse_address(addr)?;
+    let longest = host_len(addr);
     let plain = !len.is_empty() && len.len() <= 3 && len.bytes().all(|b| b.is_ascii_digit());
     match len.parse::<u8>() {
         Ok(n) if plain && n <= longest => Ok((addr, n)),

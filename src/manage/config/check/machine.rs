@@ -2,11 +2,11 @@
 
 use super::super::error::{At, Place, Problem, Sink};
 use super::super::node_file::{NodeFile, Port};
-use super::super::prefix::{Prefix, contains, overlap};
 use super::super::{InterfaceConfig, PortConfig, PortRole, RouteConfig, WorkerConfig};
 use super::{Claims, Names, Net, Unique, subnet, twice};
 use crate::base::limits::HEADROOM;
 use crate::base::{InterfaceId, PortId};
+use crate::cluster::namespace::prefix::{Prefix, contains, overlap};
 use crate::io::pcap;
 use crate::path::port::DeviceConfig;
 use crate::wire::{backplane::HEADER_LEN, ipip, udp};
@@ -285,14 +285,14 @@ fn buffer_memory(bytes: u64, hugepages: bool) -> u64 {
     }
 }
 
-/// Interfaces, whose addresses are claimed.
+/// Interfaces.
 pub(super) fn interfaces(
     sink: &Sink,
     node: &NodeFile,
     backplane: Option<Prefix>,
-    claims: &mut Claims,
 ) -> Option<Vec<InterfaceConfig>> {
     let interfaces = node.interfaces.as_ref()?;
+    let mut claims = Claims::default();
     Names::new(sink, Some(interfaces), |interface| (&interface.item, interface.name.as_ref()));
     let port_names: Vec<&Port> = node.ports.iter().flatten().collect();
     let mut names = Names { index: Default::default(), complete: node.ports.is_some() };

@@ -1,92 +1,103 @@
 //! What hangs together: references, uniqueness, reachability, sizes. Every check goes on after an error, and says nothing
-//! about what rests on a value that was refused already.
+//! about what rests on a value that was refused already. What holds of the cluster whatever the node is for the namespace's
+//! rules to say; here stands what is this node's own, and how the two suit each other.
 
-mod cluster;
+mod fit;
 mod machine;
-mod servers;
+mod report;
 
+pub(super) use fit::Machine;
+
+use super::Config;
 use super::cluster_file::ClusterFile;
 use super::error::{At, Place, Problem, Sink};
 use super::node_file::{Item, NodeFile};
-use super::prefix::{Prefix, contains, host_len, network};
-use super::schema::nearest;
-use super::{ClusterConfig, Config};
-use crate::base::{Addr, HashKey, NodeId};
+use super::shared::Shared;
+use crate::base::{Addr, HashKey};
+use crate::cluster::namespace::prefix::{Prefix, contains, host_len, network};
+use crate::cluster::namespace::text::nearest;
+use crate::cluster::namespace::{Key, Kind, Name, Namespace, Object};
+use report::Report;
 use std::collections::BTreeMap;
 
 /// Which key of the two derived from the cluster's secret is which ([`HashKey::derive`]).
 const HASH_DOMAIN: u64 = 1;
 const AUTH_DOMAIN: u64 = 2;
 
-/// The configuration, if everything of it is there; what isn't has an error in `sink`. `tops` are the first lines of the
-/// node and the cluster file.
+/// The namespace that a cluster file makes, with every error in `sink`.
+pub(super) fn space(sink: &Sink, cluster: &ClusterFile) -> Namespace {
+    let read = cluster.objects.iter().filter_map(|placed| Some((placed.key.clone(), placed.object.clone()?)));
+    let (space, findings) = Namespace::draft(read);
+    let report = Report::new(sink, cluster);
+    findings.iter().for_each(|finding| report.finding(finding));
+    space
+}
+
+/// The configuration, if everything of it is there; what isn't has an error in `sink`. `top` is the node file's first line.
 pub(super) fn check(
     sink: &Sink,
     node: NodeFile,
-    cluster: ClusterFile,
-    tops: (Place, Place),
+    cluster: &ClusterFile,
+    secret: Option<Vec<u8>>,
+    top: Place,
     cores: Option<&[usize]>,
 ) -> Option<Config> {
-    let (node_top, cluster_top) = tops;
-    let mut claims = Claims::default();
-    let nodes = Names::new(sink, cluster.nodes.as_deref(), |n| (&n.item, n.name.as_ref()));
-    let me = node.name.as_ref().and_then(|name| nodes.find(sink, "node.name", name, "node"));
-    let expected = me.and_then(|me| cluster.nodes.as_ref()?[me].workers);
+    let space = space(sink, cluster);
+    let listed = || cluster.objects.iter().filter(|placed| placed.key.kind() == Kind::Node);
+    let names: Vec<String> = listed().map(|placed| placed.key.called()).collect();
+    let index = names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+    let known = Names { index, complete: !cluster.unsure.contains(&Kind::Node) };
+    let name = node.name.as_ref();
+    let name = name.filter(|name| known.find(sink, "node.name", name, "node").is_some());
+    let name = name.and_then(|name| Name::new(&name.value).ok());
+    let own = name.as_ref().and_then(|name| cluster.find(&Key::Node(name.clone())));
+    let expected = own.and_then(|placed| match &placed.object {
+        Some(Object::Node(spec)) => Some(At { value: spec.workers, place: placed.place("workers") }),
+        _ => None,
+    });
+    let me = name.as_ref().and_then(|name| Some(space.node(name)?.0));
+
     let workers = machine::workers(sink, &node, expected, cores);
     let count = node.count.flatten().or(expected).map(|count| count.value);
-
-    let node_count = cluster.nodes.as_ref().map(Vec::len);
-    let backplane = cluster::backplane(sink, &cluster);
-    let ports = machine::ports(sink, &node, count, node_count, node_top);
+    let node_count = known.complete.then(|| names.len());
+    let backplane = space.backplane();
+    let ports = machine::ports(sink, &node, count, node_count, top);
     machine::check_backplane_mtu(sink, &node, node_count, backplane);
     machine::check_memory(sink, &node, count);
-    let interfaces = machine::interfaces(sink, &node, backplane, &mut claims);
+    let interfaces = machine::interfaces(sink, &node, backplane);
     let routes = machine::routes(sink, &node, interfaces.as_deref());
-    let net =
-        interfaces.as_ref().zip(routes.as_ref()).map(|(interfaces, routes)| Net::new(interfaces, routes));
+    if let Some(interfaces) = &interfaces {
+        let report = Report::new(sink, cluster);
+        let machine = Machine::new(interfaces, routes.as_deref().unwrap_or(&[]), ports.as_deref());
+        machine.taken(&space).for_each(|misfit| report.misfit(&misfit, &node));
+        // Without the routes, everything would seem to be out of reach.
+        if routes.is_some() {
+            let misfits = space.virtual_servers().flat_map(|(_, name, _)| machine.paths(&space, me, name));
+            misfits.for_each(|misfit| report.misfit(&misfit, &node));
+        }
+    }
 
-    cluster::check_settings(sink, &cluster);
-    let members = cluster::nodes(sink, &cluster, backplane, cluster_top, &mut claims);
-    let groups = cluster::Groups::new(sink, &cluster, &nodes);
-    let snats = cluster::snats(sink, &cluster, &nodes, &groups, backplane, &mut claims);
-    let scene = servers::Scene {
-        sink,
-        me,
-        ports: node.ports.as_deref(),
-        interfaces: interfaces.as_deref(),
-        net: net.as_ref(),
-        groups: &groups,
-        snats: snats.as_deref(),
-        backplane,
-        claims: &claims,
-        tables: node.tables.as_ref(),
-    };
-    let virtual_servers = servers::check(&scene, &cluster);
-
-    let secret = cluster.secret.as_deref()?;
+    let secret = secret?;
+    let keys = (HashKey::derive(&secret, HASH_DOMAIN), HashKey::derive(&secret, AUTH_DOMAIN));
+    if !sink.is_empty() {
+        return None;
+    }
+    let tables = node.tables?;
+    let Shared { cluster, snats, vips, virtual_servers } = Shared::of(&space, keys, &tables, None)?;
     Some(Config {
-        me: NodeId(me? as u16),
+        me: me?,
         admin_socket: node.admin_socket?,
         workers: workers?,
-        tables: node.tables?,
+        tables,
         dpdk: node.dpdk?,
         ports: ports?,
         interfaces: interfaces?,
         routes: routes?,
-        cluster: ClusterConfig {
-            hash_key: HashKey::derive(secret, HASH_DOMAIN),
-            auth_key: HashKey::derive(secret, AUTH_DOMAIN),
-            data_port: cluster.data_port?.value,
-            control_port: cluster.control_port?.value,
-            heartbeat: cluster.heartbeat?.value,
-            suspicion: cluster.suspicion?.value,
-            backplane_prefix: backplane?.1,
-            maglev_slots: cluster.maglev_slots?.value,
-            nodes: members?,
-            groups: groups.configs?,
-        },
-        snats: snats?,
-        virtual_servers: virtual_servers?,
+        cluster,
+        snats,
+        vips,
+        virtual_servers,
+        real_server_ids: space.ids(Kind::RealServer),
     })
 }
 
@@ -175,31 +186,14 @@ struct Claims(BTreeMap<Addr, (String, Place)>);
 impl Claims {
     /// Claims `addr` for `owner`; an error, under `key`, if it is another's.
     fn add(&mut self, sink: &Sink, addr: &At<Addr>, key: &str, owner: &str) -> bool {
-        let taken = self.conflict(sink, addr, key);
-        if !taken {
-            self.0.insert(addr.value, (owner.to_owned(), addr.place));
+        if let Some((owner, place)) = self.0.get(&addr.value) {
+            let message = format!("{} is the address of {owner} ({})", addr.value, sink.show(*place));
+            sink.error(addr.place, key, Problem::new(message));
+            return false;
         }
-        !taken
-    }
-
-    /// Reports, under `key`, that `addr` is taken, if it is.
-    fn conflict(&self, sink: &Sink, addr: &At<Addr>, key: &str) -> bool {
-        let Some((owner, place)) = self.0.get(&addr.value) else { return false };
-        let message = format!("{} is the address of {owner} ({})", addr.value, sink.show(*place));
-        sink.error(addr.place, key, Problem::new(message));
+        self.0.insert(addr.value, (owner.to_owned(), addr.place));
         true
     }
-}
-
-/// Reports, under `key`, that `addr` is on the backplane's subnet, if it is.
-fn on_backplane(sink: &Sink, backplane: Option<Prefix>, addr: &At<Addr>, key: &str) -> bool {
-    let Some(subnet) = backplane.filter(|subnet| contains(*subnet, addr.value)) else { return false };
-    let message = format!(
-        "{} is on the backplane's subnet {}/{}, which only nodes are on",
-        addr.value, subnet.0, subnet.1
-    );
-    sink.error(addr.place, key, Problem::new(message));
-    true
 }
 
 /// How this node reaches an address.

@@ -36,24 +36,24 @@ refused! {
     no_node: Files::new().put("cluster.toml", "[cluster]\nkey = \"000102030405060708090a0b0c0d0e0f\"\n")
         => ("cluster.toml", "[cluster]", "the cluster has no node"), ("node.toml", "name = \"n1\"", "there is no node \"n1\"");
     no_weight: Files::new().cluster("workers = 2 # n1", "workers = 2\nweight = 0").cluster("workers = 3 # n2", "workers = 3\nweight = 0")
-        => ("cluster.toml", "", "no node has a weight above zero"),
-           ("cluster.toml", "members = [\"n1\"]", "group \"edge\": no member"),
-           ("cluster.toml", "members = [\"n2\"]", "group \"far\": no member");
+        => ("cluster.toml", "[cluster]", "no node has a weight above zero"),
+           ("cluster.toml", "members = [\"n1\"]", "group \"edge\": members: no member"),
+           ("cluster.toml", "members = [\"n2\"]", "group \"far\": members: no member");
     group_without_weight: Files::new().cluster("workers = 3 # n2", "workers = 3\nweight = 0")
-        => ("cluster.toml", "members = [\"n2\"]", "group \"far\": no member has a weight above zero");
+        => ("cluster.toml", "members = [\"n2\"]", "group \"far\": members: no member has a weight above zero");
     group_twice: Files::new().cluster("name = \"far\"", "name = \"edge\" # again")
         => ("cluster.toml", "# again", "group \"edge\": the name stands twice");
     group_all: Files::new().cluster("name = \"far\"", "name = \"all\"")
         => ("cluster.toml", "name = \"all\"", "the group \"all\" exists by itself");
     group_empty: Files::new().cluster("members = [\"n2\"]", "members = []")
-        => ("cluster.toml", "members = []", "group \"far\": has no member");
+        => ("cluster.toml", "members = []", "group \"far\": members: has no member");
     group_without_members: Files::new().cluster("[[group]]\nname = \"far\"\nmembers = [\"n2\"]\n", "[[group]] # far\nname = \"far\"\n")
-        => ("cluster.toml", "# far", "group \"far\": has no member");
+        => ("cluster.toml", "# far", "group \"far\": members: has no member");
     group_of_strangers: Files::new().cluster("members = [\"n2\"]", "members = [\"n2\", \"n22\",\n\"n2\"]")
         => ("cluster.toml", "\"n22\"", "group \"far\": members: there is no node \"n22\"…did you mean \"n2\"?"),
            ("cluster.toml", "\"n2\"]", "node \"n2\" stands twice");
     snat_twice: Files::new().cluster("\"10.10.0.102\"", "\"10.10.0.101\" # again")
-        => ("cluster.toml", "# again", "snat #2: address: 10.10.0.101 is the address of snat #1");
+        => ("cluster.toml", "# again", "snat #2: the address stands twice, first at cluster.toml:24");
     snat_is_an_interface: Files::new().cluster("\"10.10.0.102\"", "\"10.10.0.11\"")
         => ("cluster.toml", "10.10.0.11", "10.10.0.11 is the address of interface \"lan\"");
     snat_on_backplane: Files::new().cluster("\"10.10.0.102\"", "\"10.20.0.102\"")
@@ -70,13 +70,13 @@ refused! {
 fn a_cluster_as_configured() {
     let config = Files::new().good();
     let groups: Vec<_> =
-        config.cluster.groups.iter().map(|g| (g.name.as_str(), g.members.as_slice())).collect();
+        config.cluster.groups.iter().map(|(_, g)| (g.name.as_str(), g.members.as_slice())).collect();
     assert_eq!(
         groups,
         [("all", &[NodeId(0), NodeId(1)][..]), ("edge", &[NodeId(0)]), ("far", &[NodeId(1)])],
         "in the file's order, behind the implicit one"
     );
-    let snats: Vec<_> = config.snats.iter().map(|s| (s.address, s.group, s.node)).collect();
+    let snats: Vec<_> = config.snats.iter().map(|(_, s)| (s.address, s.group, s.node)).collect();
     assert_eq!(
         snats,
         [

@@ -2,6 +2,7 @@
 
 use super::super::schema::{CLUSTER, Key, Kind, NODE, PROFILE, find};
 use super::*;
+use crate::cluster::namespace::{HealthSpec, Probe, health};
 
 const NODE_EXAMPLE: &str = include_str!("../../../../config/node.example.toml");
 const CLUSTER_EXAMPLE: &str = include_str!("../../../../config/cluster.example.toml");
@@ -112,6 +113,24 @@ fn the_profiles_are_complete() {
             }
             Err(errors) => panic!("{name}: {errors}"),
         }
+    }
+}
+
+/// What a health check can say is in no schema of the file: the object's own type knows.
+#[test]
+fn the_reference_names_every_key_of_a_health_check() {
+    let spec = serde_json::to_value(HealthSpec::new(Probe::Tcp)).unwrap();
+    let section = REFERENCE.split_once("\n### Health checks\n").unwrap().1;
+    for key in spec.as_object().unwrap().keys() {
+        assert!(section.contains(&format!("\n| `{key}` |")), "{key}");
+    }
+    for text in [
+        format!("\n| `interval` | all | `\"{}s\"` |", health::DEFAULT_INTERVAL.as_secs()),
+        format!("\n| `timeout` | all | `\"{}s\"` |", health::DEFAULT_TIMEOUT.as_secs()),
+        format!("\n| `rise` | all | {} |", health::DEFAULT_RISE),
+        format!("\n| `fall` | all | {} |", health::DEFAULT_FALL),
+    ] {
+        assert!(section.contains(&text), "{text}");
     }
 }
 

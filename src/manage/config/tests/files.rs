@@ -69,7 +69,7 @@ refused! {
     missing_tables: Files::new().node("[node]\nname = \"n1\"\n", "").put("cluster.toml", "# nothing\n")
         => ("node.toml", "", "node: `name` is missing in [node]"),
            ("cluster.toml", "# nothing", "cluster: `key` is missing in [cluster]"),
-           ("cluster.toml", "# nothing", "node: the cluster has no node");
+           ("cluster.toml", "# nothing", "cluster: the cluster has no node");
     no_cluster: Files::new().node("cluster = \"cluster.toml\"\n", "") => ("node.toml", "", "`cluster` is missing");
     cluster_unreadable: Files::new().node("cluster.toml", "missing.toml")
         => ("node.toml", "missing.toml", "cluster: can't read missing.toml: ");

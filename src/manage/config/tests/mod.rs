@@ -6,6 +6,7 @@ mod files;
 mod machine;
 mod random;
 mod servers;
+mod shared;
 
 use super::*;
 use std::collections::BTreeMap;
@@ -155,12 +156,13 @@ impl Files {
         self
     }
 
+    fn read(&self, path: &Path) -> io::Result<String> {
+        let text = self.0.get(path.to_str().unwrap());
+        text.cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
     fn load(&self) -> Result<Config, Errors> {
-        let read = |path: &Path| {
-            let text = self.0.get(path.to_str().unwrap());
-            text.cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
-        };
-        load_from(&read, Path::new("node.toml"), Some(&CORES))
+        load_from(&|path| self.read(path), Path::new("node.toml"), Some(&CORES))
     }
 
     /// Loads without an error.

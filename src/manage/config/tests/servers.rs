@@ -21,11 +21,11 @@ refused! {
     name_twice: Files::new().cluster("name = \"dsr\"", "name = \"web\" # again")
         => ("cluster.toml", "# again", "virtual_server \"web\": the name stands twice");
     vip_twice: Files::new().cluster_end(&extra("10.99.0.1", 80, NAT, REAL))
-        => ("cluster.toml", "# vip", "virtual_server \"extra\": 10.99.0.1 port 80 tcp stands twice, first at cluster.toml:32");
+        => ("cluster.toml", "# vip", "virtual_server \"extra\": address: 10.99.0.1 port 80 tcp stands twice, first at cluster.toml:32");
     vip_is_an_interface: Files::new().cluster_end(&extra("10.10.0.11", 80, NAT, REAL))
         => ("cluster.toml", "# vip", "address: 10.10.0.11 is the address of interface \"lan\" (node.toml:26)");
     vip_is_a_snat: Files::new().cluster_end(&extra("10.10.0.101", 80, NAT, REAL))
-        => ("cluster.toml", "# vip", "10.10.0.101 is the address of snat #1");
+        => ("cluster.toml", "# vip", "10.10.0.101 is a SNAT address (cluster.toml:24)");
     vip_is_a_backplane_address: Files::new().cluster_end(&extra("10.20.0.12", 80, NAT, REAL))
         => ("cluster.toml", "# vip", "10.20.0.12 is the address of node \"n2\" on the backplane");
     vip_on_the_backplane: Files::new().cluster_end(&extra("10.20.0.99", 80, NAT, REAL))
@@ -38,7 +38,7 @@ refused! {
     local_nat: Files::new().cluster("ingress = \"steered\"", "ingress = \"local\" # web")
         => ("cluster.toml", "# web", "virtual_server \"web\": ingress: \"local\" keeps no state, and forward = \"nat\" needs it");
     nat_without_snat: Files::new().cluster_end(&extra("10.99.0.9", 80, "forward = \"nat\" # nat\ngroup = \"far\"", REAL))
-        => ("cluster.toml", "# nat", "\"nat\" needs an IPv4 SNAT address of group \"far\", and there is none…[[snat]]");
+        => ("cluster.toml", "# nat", "\"nat\" needs an IPv4 SNAT address of group \"far\", and there is none…add a SNAT address with group = \"far\"");
     nat_without_snat_v6: Files::new().cluster_end(&extra("fd99::9", 80, "forward = \"nat\" # nat", "address = \"fd10::29\""))
         => ("cluster.toml", "# nat", "\"nat\" needs an IPv6 SNAT address of group \"all\"");
     nat_over_families: Files::new().cluster_end(&extra("10.99.0.9", 80, NAT, "address = \"fd10::29\""))
@@ -111,7 +111,7 @@ fn one_vip_several_ports_and_protocols() {
 #[test]
 fn virtual_servers_as_configured() {
     let config = Files::new().good();
-    let [web, dsr, tunnel] = &config.virtual_servers[..] else { panic!() };
+    let [web, dsr, tunnel] = [0, 1, 2].map(|id| &config.virtual_servers[id]);
     assert_eq!((web.forward, web.ingress, web.protocol), (Forward::Nat, Ingress::Steered, Protocol::Tcp));
     assert_eq!((web.address, web.port, web.group), (Addr::v4([10, 99, 0, 1]), 80, GroupId(0)));
     assert_eq!(web.idle, Duration::from_secs(300), "the lab profile's");

@@ -3,32 +3,39 @@
 use crate::base::Addr;
 
 /// An address with a prefix length.
-pub(super) type Prefix = (Addr, u8);
+pub type Prefix = (Addr, u8);
 
 /// The length of a prefix that covers one address of this family.
-pub(super) fn host_len(addr: Addr) -> u8 {
+pub fn host_len(addr: Addr) -> u8 {
     if addr.is_v4() { 32 } else { 128 }
 }
 
 /// `addr` with all bits behind the prefix cleared.
-pub(super) fn network((addr, len): Prefix) -> Addr {
+pub fn network((addr, len): Prefix) -> Addr {
     let keep = if addr.is_v4() { 96 + u32::from(len) } else { u32::from(len) };
     let mask = u128::MAX.checked_shl(128 - keep.min(128)).unwrap_or(0);
     Addr((u128::from_be_bytes(addr.0) & mask).to_be_bytes())
 }
 
+/// The last address of a prefix.
+pub fn last(prefix: Prefix) -> Addr {
+    let bits = if prefix.0.is_v4() { 96 + u32::from(prefix.1) } else { u32::from(prefix.1) };
+    let behind = u128::MAX.checked_shr(bits).unwrap_or(0);
+    Addr((u128::from_be_bytes(network(prefix).0) | behind).to_be_bytes())
+}
+
 /// Whether `addr` is of the prefix's family and in it.
-pub(super) fn contains(prefix: Prefix, addr: Addr) -> bool {
+pub fn contains(prefix: Prefix, addr: Addr) -> bool {
     prefix.0.is_v4() == addr.is_v4() && network((addr, prefix.1)) == network(prefix)
 }
 
 /// Whether one of the two is in the other.
-pub(super) fn overlap(a: Prefix, b: Prefix) -> bool {
+pub fn overlap(a: Prefix, b: Prefix) -> bool {
     if a.1 <= b.1 { contains(a, b.0) } else { contains(b, a.0) }
 }
 
 /// Why a host can't have this address, if it can't.
-pub(super) fn not_a_host(addr: Addr) -> Option<&'static str> {
+pub fn not_a_host(addr: Addr) -> Option<&'static str> {
     let ip = addr.ip();
     let broadcast = addr == Addr::v4([255; 4]);
     match () {
@@ -42,7 +49,7 @@ pub(super) fn not_a_host(addr: Addr) -> Option<&'static str> {
 }
 
 /// Why a host on this prefix can't have its address, if it can't.
-pub(super) fn not_on_link((addr, len): Prefix) -> Option<&'static str> {
+pub fn not_on_link((addr, len): Prefix) -> Option<&'static str> {
     if !addr.is_v4() || len >= 31 {
         return None; // RFC 3021: both addresses of a /31 are hosts'
     }
@@ -74,6 +81,13 @@ mod tests {
             ("fd00::1", 128, "fd00::1"),
         ] {
             assert_eq!(network((a(addr), len)), a(net), "{addr}/{len}");
+        }
+        for (addr, len, end) in [
+            ("10.1.2.3", 24, "10.1.2.255"),
+            ("10.1.2.3", 32, "10.1.2.3"),
+            ("fd00::1", 64, "fd00::ffff:ffff:ffff:ffff"),
+        ] {
+            assert_eq!(last((a(addr), len)), a(end), "{addr}/{len}");
         }
     }
 
