@@ -14,6 +14,8 @@ pub enum Bug {
     LiveSessionExpires,
     /// NAT leaves the transport checksum as it was.
     ChecksumStale,
+    /// The owner of a bucket doesn't ask the one before it for flows that it doesn't know.
+    PreviousOwnerForgotten,
     /// A worker panics once it has received a hundred frames in front (planted in the simulator's turn, not in the path).
     WorkerPanics,
 }
@@ -29,12 +31,13 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 6] = [
+        pub const ALL: [Self; 7] = [
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
             Self::WrongPortClass,
             Self::LiveSessionExpires,
             Self::ChecksumStale,
+            Self::PreviousOwnerForgotten,
             Self::WorkerPanics,
         ];
 
@@ -46,6 +49,7 @@ mod switch {
                 Self::WrongPortClass => "wrong-port-class",
                 Self::LiveSessionExpires => "live-session-expires",
                 Self::ChecksumStale => "checksum-stale",
+                Self::PreviousOwnerForgotten => "previous-owner-forgotten",
                 Self::WorkerPanics => "worker-panics",
             }
         }

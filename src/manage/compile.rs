@@ -1,6 +1,6 @@
 //! From configuration to View. Every node compiles the same inputs, so that all decide alike.
 
-use super::config::{Config, PortRole};
+use super::config::{Config, GroupConfig, PortRole};
 use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::limits::MAX_NODES;
 use crate::base::{
@@ -12,8 +12,8 @@ use crate::table::maglev::{Maglev, Member};
 use crate::table::placement::Placement;
 use crate::table::route::RouteTable;
 use crate::view::{
-    Group, Hop, HopId, Ingress, Interface, Node, Owned, RealServer, Route, Service, Services, Snat, Timeouts,
-    View, VirtualServer, prefix_holds,
+    Buckets, Group, Hop, HopId, Ingress, Interface, Node, Owned, RealServer, Route, Service, Services, Snat,
+    Timeouts, View, VirtualServer, prefix_holds,
 };
 use crate::wire::backplane;
 use std::sync::Arc;
@@ -128,6 +128,9 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
             steering: Tick::covering(config.tables.steering),
         },
         nodes,
+        buckets: config.cluster.groups.iter().map(|group| first_placement(config, group)).collect(),
+        placed: 1,
+        leaving: 0,
         services: Arc::new(services),
         hops: hops.0,
         adjacencies: Arc::default(),
@@ -204,21 +207,25 @@ fn groups(config: &Config) -> Vec<Group> {
         .iter()
         .enumerate()
         .map(|(id, group)| {
-            let seed = siphash13_bytes(config.cluster.hash_key, group.name.as_bytes());
-            let weights: Vec<_> =
-                group.members.iter().map(|m| (*m, config.cluster.nodes[m.index()].weight)).collect();
             let snats = config.snats.iter().enumerate().filter(|(_, s)| s.group == GroupId(id as u16));
             // Those that this node advertises first: their replies come straight home (MECHANISMS §4 point 5).
             let (own, others): (Vec<_>, Vec<_>) = snats.partition(|(_, s)| s.node == config.me);
             Group {
                 name: group.name.clone(),
                 members: group.members.iter().fold(0, |set, m| set | 1 << m.0),
-                placement: Placement::initial(seed, &weights),
                 own_snats: own.len(),
                 snats: own.into_iter().chain(others).map(|(i, _)| SnatId(i as u16)).collect(),
             }
         })
         .collect()
+}
+
+/// Where a group's buckets are before anyone has said otherwise.
+fn first_placement(config: &Config, group: &GroupConfig) -> Buckets {
+    let seed = siphash13_bytes(config.cluster.hash_key, group.name.as_bytes());
+    let weights: Vec<_> =
+        group.members.iter().map(|m| (*m, config.cluster.nodes[m.index()].weight)).collect();
+    Placement::initial(seed, &weights).into()
 }
 
 fn servers(
