@@ -7,11 +7,11 @@ use super::verdict::Verdict;
 use crate::base::hash::mix;
 use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
-use crate::base::{Bucket, FlowHash, FlowKey, Instant, NodeId, RealServerId, SnatId, VirtualServerId};
+use crate::base::{Addr, Bucket, FlowHash, FlowKey, Instant, NodeId, RealServerId, SnatId, VirtualServerId};
 use crate::table::flow::EntryId;
 use crate::table::lease::Lease;
 use crate::table::session::{Names, Session, SessionTable, State};
-use crate::view::{Forward, View};
+use crate::view::{Forward, Group, Snat, View};
 use crate::wire::backplane::Stage;
 use crate::wire::protocol;
 
@@ -128,15 +128,21 @@ fn snat(
     let start = mix(meta.hash.0 ^ now.0) as usize;
     // This node's own come first; where there are more than are tried, flows begin at different ones.
     let (own, others) = group.snats.split_at(group.own_snats);
-    let usable = |id: &SnatId, left_to: Option<NodeId>| {
-        let snat = &view.services.snats[id.index()];
-        snat.address.is_v4() == server.address.is_v4() && left_to.is_none_or(|node| snat.node != node)
+    let left_to = match view.buckets[group_id.index()].placement.previous(meta.hash.bucket()) {
+        None => None,
+        previous => others_than(view, group, server.address, previous),
     };
-    let previous = view.buckets[group_id.index()].placement.previous(meta.hash.bucket());
-    let left_to = previous.filter(|_| group.snats.iter().any(|id| usable(id, previous)));
-    let addresses = rotated(own, start).chain(rotated(others, start)).filter(|id| usable(id, left_to));
+    let mut tries = SNAT_ADDRESSES;
     let mut spare: Option<(EntryId, u16, FlowHash)> = None;
-    for snat in addresses.take(SNAT_ADDRESSES) {
+    for snat in rotated(own, start).chain(rotated(others, start)) {
+        let of = &view.services.snats[snat.index()];
+        if of.address.is_v4() != server.address.is_v4() || Some(of.node) == left_to {
+            continue;
+        }
+        if tries == 0 {
+            break;
+        }
+        tries -= 1;
         for i in 0..PORTS_A_BUCKET {
             let class = (start + i) % PORTS_A_BUCKET + 1;
             let port = port(class, bucket);
@@ -161,6 +167,14 @@ fn snat(
     gone(counters, &session);
     counters.sessions_evicted.inc();
     Some((session.snat, port, hash))
+}
+
+/// The node whose SNAT addresses are to be left to it, if the group has others of the family of `address`.
+#[cold]
+fn others_than(view: &View, group: &Group, address: Addr, node: Option<NodeId>) -> Option<NodeId> {
+    let of_family = |snat: &&Snat| snat.address.is_v4() == address.is_v4();
+    let mut snats = group.snats.iter().map(|id| &view.services.snats[id.index()]).filter(of_family);
+    node.filter(|_| snats.any(|snat| Some(snat.node) != node))
 }
 
 /// The ports of a SNAT address that name `bucket`, ascending.

@@ -112,21 +112,23 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
         }
         Destination::Reply(group, bucket) => (None, group, bucket),
     };
-    let owner = view.owner(group, bucket).ok_or(Verdict::NoOwner)?;
-    let previous = view.previous(group, bucket);
-    let mine = owner.node == view.me;
-    if !mine && meta.stage == Stage::Receive && previous.is_none_or(|p| p.node != view.me) {
-        return Ok(Decision::Node(owner));
+    let placement = &view.buckets[group.index()].placement;
+    let owner = placement.owner(bucket).ok_or(Verdict::NoOwner)?;
+    // A dead one has nothing any more.
+    let previous = placement.previous(bucket).filter(|node| view.may_hold(*node));
+    let mine = owner == view.me;
+    if !mine && meta.stage == Stage::Receive && previous != Some(view.me) {
+        return Ok(Decision::Node(view.at(owner, bucket)));
     }
     let worker = view.worker_of(view.me, bucket);
     if worker != me {
         return Ok(Decision::Worker(worker));
     }
     match previous {
-        Some(previous) if meta.stage < Stage::PreviousOwner && previous.node != view.me => {
-            return Ok(Decision::Previous(previous));
+        Some(previous) if meta.stage < Stage::PreviousOwner && previous != view.me => {
+            return Ok(Decision::Previous(view.at(previous, bucket)));
         }
-        _ if !mine && meta.stage < Stage::Returned => return Ok(Decision::Return(owner)),
+        _ if !mine && meta.stage < Stage::Returned => return Ok(Decision::Return(view.at(owner, bucket))),
         // The sender may know a younger or an older View; whoever serves the virtual server takes it.
         _ if !mine && !view.services.groups[group.index()].has(view.me) => {
             return Err(Verdict::StageExhausted);

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod host;
+mod leader;
 mod load;
 mod oracle;
 mod packet;
@@ -102,6 +103,7 @@ fn start(world: &mut World) -> Result<(), Violation> {
 
 /// Traffic, faults, and the ends of nodes.
 fn talk(world: &mut World, begin: Instant) -> Result<(), Violation> {
+    world.lead(begin);
     let plans = world.plan.flows.iter().cloned().enumerate();
     world.flows = plans.map(|(i, plan)| Flow::new(i as u32, plan, begin)).collect();
     world.faults(world.plan.faults);

@@ -66,12 +66,10 @@ impl View {
         Some(self.at(node, bucket))
     }
 
-    /// The previous owner of a bucket, if it lives and so may still have sessions of the bucket's flows.
+    /// Whether a bucket's previous owner may still have sessions: it must live.
     #[inline]
-    pub fn previous(&self, group: GroupId, bucket: Bucket) -> Option<Owner> {
-        let node = self.buckets[group.index()].placement.previous(bucket)?;
-        let lives = self.nodes[node.index()].up && !planted::is(Bug::PreviousOwnerForgotten);
-        lives.then(|| self.at(node, bucket))
+    pub fn may_hold(&self, previous: NodeId) -> bool {
+        self.nodes[previous.index()].up && !planted::is(Bug::PreviousOwnerForgotten)
     }
 
     /// A bucket's place at `node`.

@@ -260,7 +260,8 @@ impl World {
         self.backplane_frames += 1;
         let dst = Eth::new(&frame[..]).unwrap().dst();
         for (i, node) in self.nodes.iter().enumerate() {
-            if i != from && !self.stopped.contains(&(i + 1)) && (dst.is_multicast() || dst == back_mac(i + 1)) {
+            if i != from && !self.stopped.contains(&(i + 1)) && (dst.is_multicast() || dst == back_mac(i + 1))
+            {
                 // Flow steering of a device: the data port picks the queue, all else goes to the first.
                 let port = usize::from(u16::from_be_bytes([frame[36], frame[37]]));
                 let queue =

@@ -3,12 +3,13 @@
 mod flows;
 mod random;
 
+use crate::explain::{ask, request};
 use crate::packets::{ACK, FIN, RST, SYN, open, tcp};
 use crate::world::{Spec, World, standard, virtual_server};
 use flows::{Fate, Flow, NAT, all_at, broken, bucket, every_kind, node, opening, world};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use steerage::base::{Bucket, GroupId, Instant};
+use steerage::base::{Addr, Bucket, GroupId, Instant};
 use steerage::table::placement::{Home, Placement};
 use steerage::view::{BucketSet, Buckets, Quarantine};
 
@@ -51,7 +52,8 @@ fn moved(tables: &'static str, order: [usize; 3], previous: Option<usize>) -> (u
 
 #[test]
 fn flows_keep_server_and_port_in_whatever_order_nodes_learn_of_a_move() {
-    for (order, tables) in ORDERS.into_iter().flat_map(|order| ["", FORGETFUL].map(|tables| (order, tables))) {
+    for (order, tables) in ORDERS.into_iter().flat_map(|order| ["", FORGETFUL].map(|tables| (order, tables)))
+    {
         let (bad, all) = moved(tables, order, Some(1));
         assert_eq!(bad, 0, "of {all} packets, order {order:?}, {tables}");
         assert!(all > 1000);
@@ -124,7 +126,10 @@ fn a_forged_syn_or_rst_moves_no_living_flow() {
     for flow in &flows {
         for receiver in 1..=3 {
             for forged in [SYN, RST, RST | ACK] {
-                assert_eq!(flow.forward_as(&mut world, receiver, &flow.packet.with_flags(forged)), Fate::Right);
+                assert_eq!(
+                    flow.forward_as(&mut world, receiver, &flow.packet.with_flags(forged)),
+                    Fate::Right
+                );
                 assert_eq!(flow.forward(&mut world, receiver), Fate::Right);
                 // Where the server's word passes here, it alone revives a connection.
                 assert_eq!(flow.backward(&mut world, receiver), Fate::Right);
@@ -342,4 +347,40 @@ fn no_two_flows_share_a_snat_port_across_a_move() {
 #[test]
 fn control_an_owner_that_knows_no_previous_one_hands_its_ports_out_again() {
     assert!(shared(None) > 0);
+}
+
+/// `explain` names the previous owner, and says of known and unknown flows what becomes of them.
+#[test]
+fn explain_follows_a_packet_through_a_handover() {
+    let mut world = unequal(FORGETFUL);
+    let known = Flow::open(&mut world, 1, &opening(3, false, true, 3000));
+    (1..=3).for_each(|n| world.place(n, &all_at(2, Some(1))));
+    world.run(2);
+    let notes = |said: &serde_json::Value| said["notes"].to_string();
+    let server = |said: &serde_json::Value| said["real_server"]["address"].as_str().map(str::to_owned);
+    let at = |frame: &[u8]| format!("{}:80", Addr::v4(open(frame).2[16..20].try_into().unwrap()));
+    let unknown = opening(3, false, true, 3001);
+    for packet in [&known.packet, &unknown] {
+        let said: Vec<_> = (1..=3).map(|n| ask(&mut world, n, request(packet)).unwrap()).collect();
+        let has = packet == &known.packet;
+        // The previous owner has the session, or gives the packet to the owner at once.
+        assert_eq!(said[0]["owner"]["node"], if has { "n1" } else { "n2" });
+        assert_eq!(said[0]["session"].is_null(), !has);
+        for other in &said[1..] {
+            assert_eq!(other["owner"]["node"], "n2");
+            assert!(notes(other).contains("n1 owned the bucket before"), "{}", notes(other));
+        }
+        for (number, said) in (1..).zip(&said) {
+            let out = world.exchange(number, &packet.frame_to(number));
+            assert_eq!(out[0].0, if has { 1 } else { 2 });
+            // What only another node knows, it can't say; of a flow that nobody knows it has no table but its own.
+            if number == out[0].0 {
+                assert_eq!(server(said), Some(at(&out[0].1)), "{said}");
+            }
+        }
+    }
+    (1..=3).for_each(|n| world.place(n, &all_at(2, None)));
+    world.run(2);
+    let said = ask(&mut world, 3, request(&unknown)).unwrap();
+    assert!(!notes(&said).contains("before"), "control: {}", notes(&said));
 }

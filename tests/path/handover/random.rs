@@ -17,13 +17,27 @@ const CLASSES: usize = 4;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Open { kind: u8, v6: bool, is_tcp: bool, receiver: usize },
-    Move { class: usize, to: usize },
+    Open {
+        kind: u8,
+        v6: bool,
+        is_tcp: bool,
+        receiver: usize,
+    },
+    Move {
+        class: usize,
+        to: usize,
+    },
     /// A node learns of the next placement.
-    Adopt { number: usize },
+    Adopt {
+        number: usize,
+    },
     /// The flows of a class end, and with them its handover.
-    Retire { class: usize },
-    Restart { number: usize },
+    Retire {
+        class: usize,
+    },
+    Restart {
+        number: usize,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -119,8 +133,16 @@ impl Leader {
         for (flow, holder) in &self.flows {
             self.turn += 1;
             let (there, back) = (1 + self.turn % 3, 1 + self.turn / 3 % 3);
-            assert_eq!(flow.forward(&mut self.world, there), Fate::Right, "{flow:?} of n{holder} through n{there}");
-            assert_eq!(flow.backward(&mut self.world, back), Fate::Right, "{flow:?} of n{holder} through n{back}");
+            assert_eq!(
+                flow.forward(&mut self.world, there),
+                Fate::Right,
+                "{flow:?} of n{holder} through n{there}"
+            );
+            assert_eq!(
+                flow.backward(&mut self.world, back),
+                Fate::Right,
+                "{flow:?} of n{holder} through n{back}"
+            );
         }
     }
 
@@ -156,7 +178,8 @@ impl Leader {
     }
 
     fn retire(&mut self, of: usize) {
-        let (ending, staying): (Vec<_>, Vec<_>) = self.flows.drain(..).partition(|(flow, _)| class(flow) == of);
+        let (ending, staying): (Vec<_>, Vec<_>) =
+            self.flows.drain(..).partition(|(flow, _)| class(flow) == of);
         self.flows = staying;
         for (flow, _) in ending.iter().filter(|(flow, _)| flow.packet.flags.is_some()) {
             let last = flow.packet.with_flags(if flow.reply.is_some() { RST } else { FIN });
