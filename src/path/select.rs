@@ -11,7 +11,7 @@ use crate::base::{Addr, Bucket, FlowHash, FlowKey, Instant, NodeId, RealServerId
 use crate::table::flow::EntryId;
 use crate::table::lease::Lease;
 use crate::table::session::{Names, Session, SessionTable, State};
-use crate::view::{Forward, Group, Snat, View};
+use crate::view::{Forward, Group, View};
 use crate::wire::backplane::Stage;
 use crate::wire::protocol;
 
@@ -128,21 +128,18 @@ fn snat(
     let start = mix(meta.hash.0 ^ now.0) as usize;
     // This node's own come first; where there are more than are tried, flows begin at different ones.
     let (own, others) = group.snats.split_at(group.own_snats);
-    let left_to = match view.buckets[group_id.index()].placement.previous(meta.hash.bucket()) {
-        None => None,
-        previous => others_than(view, group, server.address, previous),
+    let (left_to, tries) = match view.buckets[group_id.index()].placement.previous(meta.hash.bucket()) {
+        None => (None, SNAT_ADDRESSES),
+        Some(previous) => left_to(view, group, server.address, previous),
     };
-    let mut tries = SNAT_ADDRESSES;
+    let addresses = rotated(own, start)
+        .chain(rotated(others, start))
+        .filter(|snat| view.services.snats[snat.index()].address.is_v4() == server.address.is_v4());
     let mut spare: Option<(EntryId, u16, FlowHash)> = None;
-    for snat in rotated(own, start).chain(rotated(others, start)) {
-        let of = &view.services.snats[snat.index()];
-        if of.address.is_v4() != server.address.is_v4() || Some(of.node) == left_to {
+    for snat in addresses.take(tries) {
+        if left_to.is_some_and(|node| view.services.snats[snat.index()].node == node) {
             continue;
         }
-        if tries == 0 {
-            break;
-        }
-        tries -= 1;
         for i in 0..PORTS_A_BUCKET {
             let class = (start + i) % PORTS_A_BUCKET + 1;
             let port = port(class, bucket);
@@ -169,12 +166,15 @@ fn snat(
     Some((session.snat, port, hash))
 }
 
-/// The node whose SNAT addresses are to be left to it, if the group has others of the family of `address`.
+/// Whether a bucket's previous owner is to be left the SNAT addresses that it advertises, as it is if the group has others of
+/// the family of `real`; and how many addresses are to be looked at then, those counted.
 #[cold]
-fn others_than(view: &View, group: &Group, address: Addr, node: Option<NodeId>) -> Option<NodeId> {
-    let of_family = |snat: &&Snat| snat.address.is_v4() == address.is_v4();
-    let mut snats = group.snats.iter().map(|id| &view.services.snats[id.index()]).filter(of_family);
-    node.filter(|_| snats.any(|snat| Some(snat.node) != node))
+fn left_to(view: &View, group: &Group, real: Addr, previous: NodeId) -> (Option<NodeId>, usize) {
+    let snats = group.snats.iter().map(|id| &view.services.snats[id.index()]);
+    let of_family = snats.filter(|snat| snat.address.is_v4() == real.is_v4());
+    let (all, its_own) =
+        of_family.fold((0, 0), |(all, its), snat| (all + 1, its + usize::from(snat.node == previous)));
+    if its_own < all { (Some(previous), its_own + SNAT_ADDRESSES) } else { (None, SNAT_ADDRESSES) }
 }
 
 /// The ports of a SNAT address that name `bucket`, ascending.
