@@ -14,6 +14,8 @@ pub enum Bug {
     LiveSessionExpires,
     /// NAT leaves the transport checksum as it was.
     ChecksumStale,
+    /// The owner of a bucket doesn't ask the one before it for flows that it doesn't know.
+    PreviousOwnerForgotten,
     /// A node serves without asking for its lease.
     LeaseUnchecked,
     /// A lease is counted from the answer to a request for it, not from when that was sent.
@@ -51,12 +53,13 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 17] = [
+        pub const ALL: [Self; 18] = [
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
             Self::WrongPortClass,
             Self::LiveSessionExpires,
             Self::ChecksumStale,
+            Self::PreviousOwnerForgotten,
             Self::LeaseUnchecked,
             Self::LeaseFromAnswer,
             Self::FenceIgnored,
@@ -79,6 +82,7 @@ mod switch {
                 Self::WrongPortClass => "wrong-port-class",
                 Self::LiveSessionExpires => "live-session-expires",
                 Self::ChecksumStale => "checksum-stale",
+                Self::PreviousOwnerForgotten => "previous-owner-forgotten",
                 Self::LeaseUnchecked => "lease-unchecked",
                 Self::LeaseFromAnswer => "lease-from-answer",
                 Self::FenceIgnored => "fence-ignored",

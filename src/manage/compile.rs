@@ -1,19 +1,17 @@
 //! From configuration to View. Every node compiles the same inputs, so that all decide alike.
 
-use super::config::{Config, NodeConfig, PortRole, VirtualServerConfig};
+use super::config::{Config, GroupConfig, NodeConfig, PortRole, VirtualServerConfig};
 use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::limits::MAX_NODES;
-use crate::base::{
-    Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, SnatId, Tick, VirtualServerId,
-};
+use crate::base::{Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, SnatId, Tick, VirtualServerId};
 use crate::path::port::PortCaps;
 use crate::table::exact::{ExactMap, Filter};
 use crate::table::maglev::{Maglev, Member};
 use crate::table::placement::Placement;
 use crate::table::route::RouteTable;
 use crate::view::{
-    Forward, Group, Hop, HopId, Ingress, Interface, Node, Owned, Protocol, RealServer, Route, Service,
-    Services, Snat, Timeouts, View, VirtualServer, prefix_holds,
+    Buckets, Forward, Group, Hop, HopId, Ingress, Interface, Node, Owned, Protocol, RealServer, Route,
+    Service, Services, Snat, Timeouts, View, VirtualServer, prefix_holds,
 };
 use crate::wire::backplane;
 use std::collections::BTreeMap;
@@ -131,6 +129,13 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
             steering: Tick::covering(config.tables.steering),
         },
         nodes,
+        buckets: config
+            .cluster
+            .groups
+            .filled(|_, group| first_placement(config, group), |_| Placement::initial(0, &[]).into())
+            .into(),
+        placed: 1,
+        leaving: 0,
         services: Arc::new(services),
         hops: hops.0,
         adjacencies: Arc::default(),
@@ -203,28 +208,26 @@ fn network(address: Addr, len: u8) -> Addr {
 fn groups(config: &Config) -> Vec<Group> {
     config.cluster.groups.filled(
         |id, group| {
-            let seed = siphash13_bytes(config.cluster.hash_key, group.name.as_bytes());
-            let weights: Vec<_> =
-                group.members.iter().map(|m| (*m, config.cluster.nodes[m.index()].weight)).collect();
             let snats = config.snats.iter().filter(|(_, s)| s.group == GroupId(id as u16));
             // Those that this node advertises first: their replies come straight home (MECHANISMS §4 point 5).
             let (own, others): (Vec<_>, Vec<_>) = snats.partition(|(_, s)| s.node == config.me);
             Group {
                 name: group.name.clone(),
                 members: group.members.iter().fold(0, |set, m| set | 1 << m.0),
-                placement: Placement::initial(seed, &weights),
                 own_snats: own.len(),
                 snats: own.into_iter().chain(others).map(|(i, _)| SnatId(i as u16)).collect(),
             }
         },
-        |_| Group {
-            name: String::new(),
-            members: 0,
-            placement: Placement::initial(0, &[]),
-            own_snats: 0,
-            snats: Vec::new(),
-        },
+        |_| Group { name: String::new(), members: 0, own_snats: 0, snats: Vec::new() },
     )
+}
+
+/// Where a group's buckets are before anyone has said otherwise.
+fn first_placement(config: &Config, group: &GroupConfig) -> Buckets {
+    let seed = siphash13_bytes(config.cluster.hash_key, group.name.as_bytes());
+    let weights: Vec<_> =
+        group.members.iter().map(|m| (*m, config.cluster.nodes[m.index()].weight)).collect();
+    Placement::initial(seed, &weights).into()
 }
 
 fn servers(

@@ -240,9 +240,12 @@ impl Asked<'_> {
     /// Whom worker `me` of the View's node gives the packet to.
     fn by_tuple(&self, view: &View, me: WorkerId) -> Result<Owner, Verdict> {
         match steer::by_tuple(view, me, &self.meta) {
-            Ok(Decision::Open(_) | Decision::Stateless(_)) => Ok(Owner { node: view.me, worker: me }),
+            // Whom an owner asks first is said when it is the owner's turn.
+            Ok(Decision::Open(_) | Decision::Stateless(_) | Decision::Previous(_)) => {
+                Ok(Owner { node: view.me, worker: me })
+            }
             Ok(Decision::Worker(worker)) => Ok(Owner { node: view.me, worker }),
-            Ok(Decision::Node(owner)) => Ok(owner),
+            Ok(Decision::Node(owner) | Decision::Return(owner)) => Ok(owner),
             // A reply at home: that its session is missing is for the owner to say.
             Err(Verdict::NoSession) => Ok(Owner { node: view.me, worker: me }),
             Err(verdict) => Err(verdict),
@@ -272,7 +275,7 @@ impl Asked<'_> {
                     why: format!("the tuple's hash, finalised for buckets, modulo {BUCKETS}"),
                 }
             }
-            Ok(Destination::Reply(_)) => {
+            Ok(Destination::Reply(..)) => {
                 let number = crate::view::snat_bucket(key.dst_port).0;
                 BucketSaid { number, why: reasons::reply_bucket(key) }
             }
@@ -323,8 +326,39 @@ impl Asked<'_> {
             self.said.notes.push(reasons::ask_owner(&self.node_name(owner.node)));
         }
         let stage = if owner.node == self.receiver { self.meta.stage } else { Stage::Owner };
-        let meta = Meta { stage, ..self.meta };
-        match steer::by_tuple(&self.in_place_of(owner.node), owner.worker, &meta) {
+        match self.decision(owner, stage) {
+            Ok(Decision::Previous(previous)) => self.handed_over(owner, previous),
+            Ok(Decision::Return(next)) => {
+                let (from, to) = (self.node_name(owner.node), self.node_name(next.node));
+                self.said.notes.push(reasons::given_back(&from, &to));
+                self.taken(next, self.decision(next, Stage::Returned));
+            }
+            decision => self.taken(owner, decision),
+        }
+    }
+
+    /// What `owner` decides of a packet that it knows nothing of, which has come so far.
+    fn decision(&self, owner: Owner, stage: Stage) -> Result<Decision, Verdict> {
+        steer::by_tuple(&self.in_place_of(owner.node), owner.worker, &Meta { stage, ..self.meta })
+    }
+
+    /// The previous owner's part, and the owner's if that one knows nothing.
+    fn handed_over(&mut self, owner: Owner, previous: Owner) {
+        let (name, asked) = (self.node_name(owner.node), self.node_name(previous.node));
+        self.said.notes.push(reasons::previous(&name, &asked));
+        if previous.node != self.view.me {
+            self.said.notes.push(reasons::ask_previous(&asked));
+        } else if let Some((client, direction, session)) = self.session_of(previous.worker) {
+            return self.by_session(&client, direction, &session);
+        }
+        self.taken(owner, self.decision(owner, Stage::Returned));
+    }
+
+    /// What becomes of a packet without a session at the node that has to take it.
+    fn taken(&mut self, owner: Owner, decision: Result<Decision, Verdict>) {
+        let mine = owner.node == self.view.me;
+        let meta = self.meta;
+        match decision {
             Ok(Decision::Open(id) | Decision::Stateless(id)) => {
                 match select::real_server(self.view, id, &meta) {
                     Ok(real) => self.fresh(owner.node, real),
@@ -332,7 +366,9 @@ impl Asked<'_> {
                 }
             }
             // The owner's own View would have it elsewhere, and a steered packet goes no further.
-            Ok(Decision::Worker(_) | Decision::Node(_)) => self.drop(Verdict::StageExhausted),
+            Ok(Decision::Worker(_) | Decision::Node(_) | Decision::Previous(_) | Decision::Return(_)) => {
+                self.drop(Verdict::StageExhausted)
+            }
             Err(Verdict::NoSession) if !mine || self.known.is_empty() => {
                 self.said.notes.push(reasons::reply_elsewhere(&self.node_name(owner.node), !mine));
             }

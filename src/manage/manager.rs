@@ -1,6 +1,7 @@
 //! The management side of a node, as a value: hears the workers' events, keeps neighbours and peers, publishes Views.
 
 use super::announce::Announcements;
+use super::census::Census;
 use super::compile;
 use super::config::Config;
 use super::explain::inquiry::{Inquiries, Ticket};
@@ -17,8 +18,9 @@ use crate::path::counters::Counters;
 use crate::path::message::{CHANNEL, Command, Event};
 use crate::path::port::{DeviceMonitor, PortCaps};
 use crate::table::exact::ExactMap;
+use crate::table::lease::Lease;
 use crate::table::publish::Publisher;
-use crate::view::{Neighbour, View};
+use crate::view::{Buckets, Neighbour, View};
 use crate::wire::backplane;
 use crate::wire::control::Heartbeat;
 use crossbeam_channel::{Receiver, Sender};
@@ -67,6 +69,8 @@ pub struct Manager {
     /// When a heartbeat that can't be was last logged.
     strays: Option<Instant>,
     inquiries: Inquiries,
+    lease: Arc<Lease>,
+    census: Census,
 }
 
 /// Between two lines of the log about heartbeats that can't be.
@@ -79,6 +83,7 @@ impl Manager {
         incarnation: Incarnation,
         views: Publisher<View>,
         (events, heartbeats_in): (Receiver<Event>, Receiver<Heartbeat>),
+        lease: Arc<Lease>,
         workers: Vec<WorkerLink>,
         devices: Vec<Device>,
         now: Instant,
@@ -88,6 +93,7 @@ impl Manager {
         let (neighbours, announcements) =
             (Neighbours::new(&view.hops, now), Announcements::new(&view.services, now));
         let peers = Peers::new(config.me, config.cluster.nodes.slots(), config.cluster.suspicion);
+        let census = Census::new(workers.len());
         Self {
             config,
             incarnation,
@@ -106,6 +112,8 @@ impl Manager {
             digest,
             strays: None,
             inquiries: Inquiries::default(),
+            lease,
+            census,
         }
     }
 
@@ -123,6 +131,7 @@ impl Manager {
                     self.neighbours.heard(neighbour, mac, asked_us, now)
                 }
                 Event::Known(known) => self.inquiries.answered(known),
+                Event::Held(held) => self.census.told(held),
             }
         }
         for _ in 0..CHANNEL {
@@ -216,10 +225,32 @@ impl Manager {
         }
     }
 
+    /// Gives every group its buckets, in the order of the groups, from the next View on.
+    pub fn place(&mut self, buckets: Vec<Buckets>) {
+        let mut view = self.next_view();
+        view.place(buckets);
+        self.census.placed(view.placed);
+        self.views.publish(view);
+    }
+
+    /// Until then the node may open NAT sessions. (A node starts with a lease that doesn't end.)
+    pub fn lease(&self, until: Instant) {
+        self.lease.set(until);
+    }
+
+    /// What this node still has of buckets that others own now.
+    pub fn census(&self) -> &Census {
+        &self.census
+    }
+
+    fn next_view(&self) -> View {
+        let view = self.views.current();
+        View { version: view.version + 1, ..view.clone() }
+    }
+
     /// Publishes the View that follows from what is known now.
     fn publish(&mut self) {
-        let mut view = self.views.current().clone();
-        view.version += 1;
+        let mut view = self.next_view();
         let mut moved = false;
         for hop in &mut view.hops {
             let mac = self.neighbours.mac(Neighbour { interface: hop.interface, address: hop.address });
@@ -343,7 +374,7 @@ impl Manager {
 
     fn peer_stats(&self, now: Instant) -> Vec<PeerStats> {
         let view = self.views.current();
-        let all = &view.services.groups[GroupId(0).index()];
+        let all = &view.buckets[GroupId(0).index()];
         let others = view
             .nodes
             .iter()

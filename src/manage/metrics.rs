@@ -124,6 +124,12 @@ const WORKER: &[WorkerMetric] = &[
         &[("out", "steered_out"), ("in", "steered_in")],
     ),
     counters(
+        "worker_handover_packets",
+        "Packets of unknown flows in buckets that have moved: to the previous owner, from the new one, and given back to it",
+        "direction",
+        &[("out", "handover_out"), ("in", "handover_in"), ("returned", "handover_returned")],
+    ),
+    counters(
         "worker_ring_packets",
         "Packets handed to and taken from other workers of the node",
         "direction",

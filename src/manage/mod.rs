@@ -1,6 +1,7 @@
 //! What stands above the packet path: configuration, its compilation into a View, neighbours, peers, statistics.
 
 pub mod announce;
+pub mod census;
 pub mod compile;
 pub mod config;
 pub mod explain;

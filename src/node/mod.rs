@@ -11,6 +11,7 @@ use crate::path::egress::{Egress, Handoff, PortSlot};
 use crate::path::message::CHANNEL;
 use crate::path::port::{OpenDevice, Port, PortCaps};
 use crate::path::worker::{Parts, Worker};
+use crate::table::lease::Lease;
 use crate::table::publish;
 use crate::table::ring::{self, Consumer, Producer};
 use crate::view::Forward;
@@ -93,6 +94,7 @@ impl<P: Port> Node<P> {
         let (views, subscribers) = publish::channel(view, count);
         let (event_in, events) = bounded(CHANNEL * count);
         let (heartbeat_in, heartbeats) = bounded(CHANNEL);
+        let lease = Arc::new(Lease::unlimited());
         let mut mesh = Mesh::new(count);
         let mut queues: Vec<_> =
             devices.into_iter().map(|d| (d.queues.len(), d.queues.into_iter(), d.monitor)).collect();
@@ -119,6 +121,7 @@ impl<P: Port> Node<P> {
                 ),
                 rings: std::mem::take(&mut mesh.consumers[i]),
                 commands,
+                lease: lease.clone(),
                 sessions: config.tables.sessions,
                 session_names: 1 + usize::from(nat),
                 steering_sessions: config.tables.steering_sessions,
@@ -135,6 +138,7 @@ impl<P: Port> Node<P> {
             incarnation,
             views,
             (events, heartbeats),
+            lease,
             links,
             devices.collect(),
             now,

@@ -7,7 +7,7 @@ use super::port::{Frame, Pool, Port};
 use super::verdict::Verdict;
 use crate::base::planted::{self, Bug};
 use crate::base::{Addr, Incarnation, Instant, NodeId};
-use crate::view::{Owner, Reach, View};
+use crate::view::{Adjacency, Owner, Reach, View};
 use crate::wire::backplane::{self, Header, Stage};
 use crate::wire::control::Heartbeat;
 use crate::wire::ipip::{self, Inner};
@@ -106,7 +106,50 @@ pub fn steer<P: Port>(
     owner: Owner,
     now: Instant,
 ) {
-    let adjacency = &view.adjacencies.nodes[owner.node.index()];
+    steer_by(&view.adjacencies.nodes, egress, frame, meta, owner, now);
+}
+
+/// Asks the previous owner of a packet's bucket to take it if it knows the flow.
+#[cold]
+#[inline(never)]
+pub fn ask_previous<P: Port>(
+    view: &View,
+    egress: &mut Egress<P>,
+    frame: P::Frame,
+    meta: &Meta,
+    previous: Owner,
+    now: Instant,
+) {
+    egress.counters.handover_out.inc();
+    steer_by(&view.adjacencies.previous, egress, frame, meta, previous, now);
+}
+
+/// Gives a packet of an unknown flow to its bucket's owner, who has to take it.
+#[cold]
+#[inline(never)]
+pub fn give_back<P: Port>(
+    view: &View,
+    egress: &mut Egress<P>,
+    frame: P::Frame,
+    meta: &Meta,
+    owner: Owner,
+    now: Instant,
+) {
+    egress.counters.handover_returned.inc();
+    steer_by(&view.adjacencies.returned, egress, frame, meta, owner, now);
+}
+
+/// Sends a packet to a node's worker behind the headers that `nodes` has for the node.
+#[inline(always)]
+fn steer_by<P: Port>(
+    nodes: &[Adjacency],
+    egress: &mut Egress<P>,
+    frame: P::Frame,
+    meta: &Meta,
+    owner: Owner,
+    now: Instant,
+) {
+    let adjacency = &nodes[owner.node.index()];
     if meta.len > adjacency.mtu {
         let routed = adjacency.reach != Reach::No;
         return egress.drop(frame, if routed { Verdict::TooBigSilent } else { Verdict::NoRoute });

@@ -47,6 +47,12 @@ counters! {
     steered_out,
     /// Steered packets from other nodes.
     steered_in,
+    /// Packets of flows unknown here, sent to their bucket's previous owner.
+    handover_out,
+    /// Packets from a bucket's new owner, which asks whether they are known here.
+    handover_in,
+    /// Packets of flows unknown here, sent to their bucket's owner to be taken there.
+    handover_returned,
     /// Packets handed to other workers of this node.
     ring_out,
     /// Packets from other workers of this node.

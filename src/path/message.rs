@@ -2,16 +2,17 @@
 
 use super::meta::Meta;
 use crate::base::limits::{HEAD_BYTES, MAX_NODES};
-use crate::base::{FlowKey, InterfaceId, Mac, NodeId, WorkerId};
+use crate::base::{FlowKey, GroupId, Instant, InterfaceId, Mac, NodeId, WorkerId};
 use crate::table::session::{Direction, Session};
 use crate::table::steering::Steering;
-use crate::view::Neighbour;
+use crate::view::{BucketSet, Neighbour};
 use crate::wire::control;
 use arrayvec::ArrayVec;
 
 /// From a worker to the management thread. (Peers' heartbeats, which must not be lost among these, have a channel of their
 /// own.)
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "workers don't allocate")]
 pub enum Event {
     /// A packet waits for this neighbour.
     Resolve(Neighbour),
@@ -26,6 +27,26 @@ pub enum Event {
     },
     /// The answer to [`Command::LookUp`].
     Known(Known),
+    /// What a worker still has of a group's buckets that another node owns now.
+    Held(Held),
+}
+
+/// The sessions that a worker found in buckets of one group of which its node is the previous owner, by one whole pass over
+/// its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Who has counted.
+    pub worker: WorkerId,
+    /// The placement by which it did so: [`placed`](crate::view::View::placed).
+    pub placed: u64,
+    /// When it began. What was opened since may be missing.
+    pub began: Instant,
+    /// The group.
+    pub group: GroupId,
+    /// Sessions.
+    pub sessions: u32,
+    /// The buckets that they are in.
+    pub buckets: BucketSet,
 }
 
 /// What a worker knows of one flow.

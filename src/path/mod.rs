@@ -4,6 +4,7 @@
 //! the stages need to know of it stands in its [`meta::Meta`]; behind [`egress`] it has an Ethernet header again.
 
 pub mod backplane;
+pub mod census;
 pub mod counters;
 pub mod egress;
 pub mod icmp;

@@ -7,10 +7,11 @@ use super::verdict::Verdict;
 use crate::base::hash::mix;
 use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
-use crate::base::{Bucket, FlowHash, FlowKey, Instant, RealServerId, SnatId, VirtualServerId};
+use crate::base::{Addr, Bucket, FlowHash, FlowKey, Instant, NodeId, RealServerId, SnatId, VirtualServerId};
 use crate::table::flow::EntryId;
+use crate::table::lease::Lease;
 use crate::table::session::{Names, Session, SessionTable, State};
-use crate::view::{Forward, View};
+use crate::view::{Forward, Group, View};
 use crate::wire::backplane::Stage;
 use crate::wire::protocol;
 
@@ -49,11 +50,11 @@ pub fn names(view: &View, key: &FlowKey, session: &Session) -> Names {
 }
 
 /// Opens a session for the first packet of a flow that this worker owns. A flow that needs no NAT goes on without one when
-/// there is no room, or when its first packet is its last.
+/// there is no room, or when its first packet is its last. With NAT the node promises a port, which needs its `lease`.
 pub fn open(
     view: &View,
     sessions: &mut SessionTable,
-    counters: &Counters,
+    (counters, lease): (&Counters, &Lease),
     id: VirtualServerId,
     meta: &Meta,
     now: Instant,
@@ -67,6 +68,9 @@ pub fn open(
         if meta.key.protocol == protocol::TCP && !track::opens(meta.key.protocol, meta.tcp_flags) {
             // Its SNAT port is lost with its session; another one would be another connection to the real server.
             return Err(Verdict::NoSession);
+        }
+        if !lease.holds(now) || view.quarantined(server.group, meta.hash.bucket(), now) {
+            return Err(Verdict::NoLease);
         }
         let (snat, port, reply) =
             snat(view, sessions, counters, real, meta, now).ok_or(Verdict::SnatExhausted)?;
@@ -106,7 +110,8 @@ pub fn gone(counters: &Counters, session: &Session) {
 
 /// A SNAT address and port whose reply tuple is free, with that tuple's hash. The port's low 12 bits are the flow's bucket,
 /// so that replies find this node and worker; as this worker alone owns the bucket, the session table is the list of ports
-/// in use. Where to begin differs by flow and time. If all are taken, the one goes that is closed, else half-open, for the
+/// in use. (While the bucket's previous owner has sessions of its own, the addresses that it prefers are left to it, if there
+/// are others.) Where to begin differs by flow and time. If all are taken, the one goes that is closed, else half-open, for the
 /// longest. At most 15 probes each of [`SNAT_ADDRESSES`].
 fn snat(
     view: &View,
@@ -117,17 +122,24 @@ fn snat(
     now: Instant,
 ) -> Option<(SnatId, u16, FlowHash)> {
     let server = &view.services.real_servers[real.index()];
-    let group =
-        &view.services.groups[view.services.virtual_servers[server.virtual_server.index()].group.index()];
+    let group_id = view.services.virtual_servers[server.virtual_server.index()].group;
+    let group = &view.services.groups[group_id.index()];
     let bucket = Bucket(meta.hash.bucket().0 ^ u16::from(planted::is(Bug::WrongPortClass)));
     let start = mix(meta.hash.0 ^ now.0) as usize;
     // This node's own come first; where there are more than are tried, flows begin at different ones.
     let (own, others) = group.snats.split_at(group.own_snats);
+    let (left_to, tries) = match view.buckets[group_id.index()].placement.previous(meta.hash.bucket()) {
+        None => (None, SNAT_ADDRESSES),
+        Some(previous) => left_to(view, group, server.address, previous),
+    };
     let addresses = rotated(own, start)
         .chain(rotated(others, start))
         .filter(|snat| view.services.snats[snat.index()].address.is_v4() == server.address.is_v4());
     let mut spare: Option<(EntryId, u16, FlowHash)> = None;
-    for snat in addresses.take(SNAT_ADDRESSES) {
+    for snat in addresses.take(tries) {
+        if left_to.is_some_and(|node| view.services.snats[snat.index()].node == node) {
+            continue;
+        }
         for i in 0..PORTS_A_BUCKET {
             let class = (start + i) % PORTS_A_BUCKET + 1;
             let port = port(class, bucket);
@@ -152,6 +164,17 @@ fn snat(
     gone(counters, &session);
     counters.sessions_evicted.inc();
     Some((session.snat, port, hash))
+}
+
+/// Whether a bucket's previous owner is to be left the SNAT addresses that it advertises, as it is if the group has others of
+/// the family of `real`; and how many addresses are to be looked at then, those counted.
+#[cold]
+fn left_to(view: &View, group: &Group, real: Addr, previous: NodeId) -> (Option<NodeId>, usize) {
+    let snats = group.snats.iter().map(|id| &view.services.snats[id.index()]);
+    let of_family = snats.filter(|snat| snat.address.is_v4() == real.is_v4());
+    let (all, its_own) =
+        of_family.fold((0, 0), |(all, its), snat| (all + 1, its + usize::from(snat.node == previous)));
+    if its_own < all { (Some(previous), its_own + SNAT_ADDRESSES) } else { (None, SNAT_ADDRESSES) }
 }
 
 /// The ports of a SNAT address that name `bucket`, ascending.

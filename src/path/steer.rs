@@ -4,7 +4,7 @@ use super::counters::Counters;
 use super::meta::{LocalServer, Meta};
 use super::verdict::Verdict;
 use crate::base::planted::{self, Bug};
-use crate::base::{FlowKey, Instant, VirtualServerId, WorkerId};
+use crate::base::{Bucket, FlowKey, GroupId, Instant, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Direction, Session, SessionTable};
 use crate::table::steering::{Steering, SteeringTable};
@@ -39,10 +39,14 @@ pub enum Decision {
     Open(VirtualServerId),
     /// Balance it without state.
     Stateless(VirtualServerId),
-    /// A sibling owns it.
+    /// A sibling has the flow's session, if this node has one.
     Worker(WorkerId),
     /// Another node owns it.
     Node(Owner),
+    /// The bucket's previous owner may know the flow.
+    Previous(Owner),
+    /// Nobody else knows the flow: the bucket's owner is to take it.
+    Return(Owner),
 }
 
 /// What a tuple names: where its bucket is, and which virtual server if it is a client's.
@@ -50,12 +54,11 @@ pub enum Decision {
 pub enum Destination {
     /// A virtual server.
     Service(VirtualServerId),
-    /// A SNAT address; the flow that its port belongs to has this owner.
-    Reply(Owner),
+    /// A SNAT address of this group; the port names the bucket of the flow that it belongs to.
+    Reply(GroupId, Bucket),
 }
 
-/// Decides about a packet without a session here. At [`Stage::Receive`] it may be steered; later the packet has come to
-/// its owner, and must be taken here.
+/// Decides about a packet without a session here.
 #[inline]
 pub fn decide(
     view: &View,
@@ -76,7 +79,11 @@ pub fn decide(
     let decision = by_tuple(view, me, meta);
     if receiving {
         match decision {
-            Ok(Decision::Open(_)) | Err(Verdict::NoSession) => counters.hashed.inc(),
+            // Whom it is given to while its bucket is handed over is not worth keeping: that ends, and such a flow soon has
+            // a session at one of the two, one of which this node is.
+            Ok(Decision::Open(_) | Decision::Previous(_) | Decision::Return(_)) | Err(Verdict::NoSession) => {
+                counters.hashed.inc();
+            }
             Ok(Decision::Worker(worker)) => {
                 hashed(view, steering, counters, meta, Owner { node: view.me, worker }, now);
             }
@@ -89,35 +96,46 @@ pub fn decide(
 
 /// The part of [`decide`] that asks the tuple alone, as worker `me` of the View's node: no steering session, nothing counted
 /// or remembered.
+///
+/// A node that owns the packet's bucket, owned it before, or was sent the packet knows the flow at the bucket's worker or
+/// nowhere. There the flow is unknown, or we were not asked; so the packet goes on in this order, each step raising its stage:
+/// to the bucket's previous owner while that lives; to its owner, who must take it; here.
 #[inline(always)]
 pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verdict> {
-    let receiving = meta.stage == Stage::Receive;
-    let owner = match destination(view, meta)? {
+    let (service, group, bucket) = match destination(view, meta)? {
         Destination::Service(id) => {
             let server = &view.services.virtual_servers[id.index()];
-            let member = view.services.groups[server.group.index()].has(view.me);
-            if server.ingress == Ingress::Local && member {
+            if server.ingress == Ingress::Local && view.services.groups[server.group.index()].has(view.me) {
                 return Ok(Decision::Stateless(id));
             }
-            let owner = view.owner(server.group, meta.hash.bucket()).ok_or(Verdict::NoOwner)?;
-            // Past its receiver a packet is taken by whom it was sent to, if that node serves the virtual server at all:
-            // the sender may know a younger or an older View. Within the node the bucket's worker has it.
-            let here = owner.node == view.me || !receiving && member;
-            let worker = view.worker_of(view.me, meta.hash.bucket());
-            if here && worker == me {
-                return Ok(Decision::Open(id));
-            }
-            if here { Owner { node: view.me, worker } } else { owner }
+            (Some(id), server.group, meta.hash.bucket())
         }
-        Destination::Reply(owner) if owner.node == view.me && owner.worker == me => {
-            return Err(Verdict::NoSession);
-        }
-        Destination::Reply(owner) => owner,
+        Destination::Reply(group, bucket) => (None, group, bucket),
     };
-    if !receiving && owner.node != view.me {
-        return Err(Verdict::StageExhausted);
+    let placement = &view.buckets[group.index()].placement;
+    let owner = placement.owner(bucket).ok_or(Verdict::NoOwner)?;
+    // A dead one has nothing any more.
+    let previous = placement.previous(bucket).filter(|node| view.may_hold(*node));
+    let mine = owner == view.me;
+    if !mine && meta.stage == Stage::Receive && previous != Some(view.me) {
+        return Ok(Decision::Node(view.at(owner, bucket)));
     }
-    Ok(towards(view, owner))
+    let worker = view.worker_of(view.me, bucket);
+    if worker != me {
+        return Ok(Decision::Worker(worker));
+    }
+    match previous {
+        Some(previous) if meta.stage < Stage::PreviousOwner && previous != view.me => {
+            return Ok(Decision::Previous(view.at(previous, bucket)));
+        }
+        _ if !mine && meta.stage < Stage::Returned => return Ok(Decision::Return(view.at(owner, bucket))),
+        // The sender may know a younger or an older View; whoever serves the virtual server takes it.
+        _ if !mine && !view.services.groups[group.index()].has(view.me) => {
+            return Err(Verdict::StageExhausted);
+        }
+        _ => {}
+    }
+    service.map(Decision::Open).ok_or(Verdict::NoSession)
 }
 
 /// The virtual server of a packet that any node balances by itself, this one too; its table's slot is on its way then. What
@@ -169,10 +187,11 @@ fn cached(view: &View, steering: &mut SteeringTable, meta: &Meta, now: Instant) 
     Some(Owner { node: session.node, worker: session.worker })
 }
 
-/// Whether the node of a steering session still lives the life in which it was made.
+/// Whether the node of a steering session is up, in the life in which that was made.
 #[inline(always)]
 pub fn lives(view: &View, session: &Steering) -> bool {
-    view.nodes[session.node.index()].incarnation == session.incarnation
+    let node = &view.nodes[session.node.index()];
+    node.up && node.incarnation == session.incarnation
 }
 
 fn remember(
@@ -204,7 +223,7 @@ pub fn destination(view: &View, meta: &Meta) -> Result<Destination, Verdict> {
         // The reply to a NATed packet goes by its port to the bucket's owner, wherever that is (MECHANISMS §4 point 5).
         Some(Owned::Snat { id, .. }) => {
             let group = view.services.snats[id.index()].group;
-            view.owner(group, snat_bucket(meta.key.dst_port)).map(Destination::Reply).ok_or(Verdict::NoOwner)
+            Ok(Destination::Reply(group, snat_bucket(meta.key.dst_port)))
         }
         Some(Owned::Vip { .. }) => Err(Verdict::NoVirtualServer),
         Some(Owned::Interface) => Err(Verdict::NoVirtualServer),

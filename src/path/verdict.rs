@@ -65,7 +65,8 @@ verdicts! {
     BackplaneIncarnation = "backplane_incarnation",
     /// A control frame that is unreadable or not authentic.
     ControlRefused = "control_refused",
-    /// A steered packet that has come as far as packets go, at a node that can't take it.
+    /// A steered packet that has come as far as packets go, at a node that can't take it: for nodes that disagree it has gone
+    /// round.
     StageExhausted = "stage_exhausted",
     /// The group has no node.
     NoOwner = "no_owner",
@@ -73,6 +74,8 @@ verdicts! {
     RingFull = "ring_full",
     /// No room for a new NAT session.
     SessionTableFull = "session_table_full",
+    /// A new NAT session while this node has no lease, or the last owner of its bucket may still have one.
+    NoLease = "no_lease",
     /// No free SNAT port for this bucket and real server.
     SnatExhausted = "snat_exhausted",
     /// In the middle of a NATed connection that we don't know.

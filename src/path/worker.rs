@@ -1,6 +1,7 @@
 //! One worker: a core's queues, tables and one turn of its loop.
 
 use super::backplane::{self, Received};
+use super::census::Census;
 use super::counters::Counters;
 use super::egress::{Egress, Handoff, QUESTIONS_A_SECOND};
 use super::icmp;
@@ -18,6 +19,7 @@ use crate::base::limits::{BURST, SWEEP_SLICE};
 use crate::base::planted::{self, Bug};
 use crate::base::{Instant, PortId, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
+use crate::table::lease::Lease;
 use crate::table::publish::Subscriber;
 use crate::table::ring::Consumer;
 use crate::table::session::{Direction, Session, SessionTable};
@@ -49,6 +51,7 @@ struct Core<P: Port> {
     sessions: SessionTable,
     steering: SteeringTable,
     egress: Egress<P>,
+    lease: Arc<Lease>,
 }
 
 /// See the module's text.
@@ -63,6 +66,7 @@ pub struct Worker<P: Port> {
     chores_due: Instant,
     second_ends: Instant,
     swept_until: Instant,
+    census: Census,
 }
 
 /// What a worker is made of; see [`Worker::new`].
@@ -77,6 +81,8 @@ pub struct Parts<P: Port> {
     pub rings: Vec<Consumer<Handoff<P::Frame>>>,
     /// From the management thread.
     pub commands: Receiver<Command>,
+    /// The node's lease.
+    pub lease: Arc<Lease>,
     /// Room for sessions.
     pub sessions: usize,
     /// Hashes that a session may stand under: 2 if any virtual server does NAT, else 1.
@@ -96,6 +102,7 @@ impl<P: Port> Worker<P> {
                 sessions: SessionTable::new(parts.sessions, parts.session_names),
                 steering: SteeringTable::new(parts.steering_sessions, 1),
                 egress: parts.egress,
+                lease: parts.lease,
             },
             rings: parts.rings,
             commands: parts.commands,
@@ -105,6 +112,7 @@ impl<P: Port> Worker<P> {
             chores_due: Instant::ZERO,
             second_ends: Instant::ZERO,
             swept_until: Instant::ZERO,
+            census: Census::new(),
         }
     }
 
@@ -226,6 +234,9 @@ impl<P: Port> Worker<P> {
         match backplane::receive(&mut frame, view, &link, meta) {
             Ok(Received::Packet) => {
                 core.egress.counters.steered_in.inc();
+                if meta.stage == Stage::PreviousOwner {
+                    core.egress.counters.handover_in.inc();
+                }
                 core.sessions.flows().prefetch_index(meta.hash);
                 batch.push(frame);
             }
@@ -329,9 +340,16 @@ impl<P: Port> Worker<P> {
         let steps = due.min(SWEEP_SLICE as u64);
         self.swept_until =
             if steps == due { self.swept_until + Duration::from_nanos(steps * entry) } else { now };
+        let leaving = view.leaving != 0;
+        if leaving {
+            self.census.begin(view, core.sessions.flows().capacity(), now);
+        }
         for _ in 0..steps {
-            core.expire_session(view, now);
+            let stays = core.expire_session(view, now);
             core.expire_steering(view, now);
+            if leaving {
+                self.census.visited(view, &core.sessions, stays, core.id, &core.egress);
+            }
         }
     }
 }
@@ -459,7 +477,8 @@ impl<P: Port> Core<P> {
     fn stranger(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
         match steer::decide(view, &mut self.steering, &self.egress.counters, self.id, meta, now) {
             Ok(Decision::Open(server)) => {
-                match select::open(view, &mut self.sessions, &self.egress.counters, server, meta, now) {
+                let promises = (&*self.egress.counters, &*self.lease);
+                match select::open(view, &mut self.sessions, promises, server, meta, now) {
                     Ok(Opened::Session(id)) => {
                         let session = *self.sessions.flows().get(id);
                         rewrite::forward(
@@ -484,6 +503,12 @@ impl<P: Port> Core<P> {
                 self.egress.hand(worker, Handoff::Packet(frame, meta));
             }
             Ok(Decision::Node(owner)) => backplane::steer(view, &mut self.egress, frame, meta, owner, now),
+            Ok(Decision::Previous(previous)) => {
+                backplane::ask_previous(view, &mut self.egress, frame, meta, previous, now);
+            }
+            Ok(Decision::Return(owner)) => {
+                backplane::give_back(view, &mut self.egress, frame, meta, owner, now);
+            }
             Err(verdict) => self.egress.drop(frame, verdict),
         }
     }
@@ -495,24 +520,26 @@ impl<P: Port> Core<P> {
         self.egress.counters.sessions_closed.inc();
     }
 
+    /// Visits the next entry; gives the session there, if one stays.
     #[inline]
-    fn expire_session(&mut self, view: &View, now: Instant) {
-        let Some(id) = self.sessions.step() else { return };
+    fn expire_session(&mut self, view: &View, now: Instant) -> Option<EntryId> {
+        let id = self.sessions.step()?;
         let session = self.sessions.flows().get(id);
         let server = view.services.real_servers[session.real.index()].virtual_server;
         let server = &view.services.virtual_servers[server.index()];
         let idle = now.tick().since(session.last_seen) > track::lifetime(session, &view.timeouts, server);
-        if idle || planted::is(Bug::LiveSessionExpires) {
+        let over = idle || planted::is(Bug::LiveSessionExpires);
+        if over {
             self.close(view, id);
         }
+        (!over).then_some(id)
     }
 
     #[inline]
     fn expire_steering(&mut self, view: &View, now: Instant) {
         let Some(id) = self.steering.step() else { return };
         let session = self.steering.get(id);
-        let dead = view.nodes[session.node.index()].incarnation != session.incarnation
-            && !planted::is(Bug::SteeringOutlivesPeer);
+        let dead = !steer::lives(view, session) && !planted::is(Bug::SteeringOutlivesPeer);
         if dead || now.tick().since(session.last_seen) > view.timeouts.steering {
             let hash = view.hash_key.flow(self.steering.key(id));
             self.steering.remove(hash, id);

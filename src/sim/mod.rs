@@ -7,6 +7,7 @@
 mod cluster;
 pub mod council;
 mod host;
+mod leader;
 mod load;
 pub mod log;
 mod oracle;
@@ -104,6 +105,7 @@ fn start(world: &mut World) -> Result<(), Violation> {
 
 /// Traffic, faults, and the ends of nodes.
 fn talk(world: &mut World, begin: Instant) -> Result<(), Violation> {
+    world.lead(begin);
     let plans = world.plan.flows.iter().cloned().enumerate();
     world.flows = plans.map(|(i, plan)| Flow::new(i as u32, plan, begin)).collect();
     world.faults(world.plan.faults);

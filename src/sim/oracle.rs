@@ -17,6 +17,11 @@
 //! - Where wires damage frames, a node may learn an Ethernet address from any frame that asks or tells one, or from none.
 //! - A worker need not look for the owners of tuples anew that it got while the oracles weren't sure whose lives it knew, or in
 //!   damaged packets.
+//! - A packet whose bucket has ever moved may cross the backplane three times: to the owner, to the one before it, and back; one
+//!   whose bucket the nodes' cluster files give to different nodes, twice. So may a damaged one, whose tuple or hash may name any
+//!   bucket.
+//! - Of a flow whose bucket has moved, what is excused for its owner's next life is for that of any node that has owned it; and
+//!   it may get another real server if any node has other weights of the servers in its file.
 //! - Nothing is asked of the NAT of a flow whose bucket the nodes' cluster files give to different nodes, but that its
 //!   packets don't loop, multiply or change.
 
@@ -24,7 +29,7 @@ use super::load::Flow;
 use super::packet::{self, Bad, Packet, Words};
 use super::plan::{Change, FlowPlan, Method, NODES, Plan, SERVER_PORT, server, snat};
 use crate::base::hash::{mix, siphash13_bytes};
-use crate::base::{Addr, GroupId, HashKey, Instant};
+use crate::base::{Addr, Bucket, GroupId, HashKey, Instant};
 use crate::view::{View, snat_bucket};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -196,6 +201,10 @@ struct Watch {
     bucket: u16,
     /// Nodes disagree about the owner.
     disputed: bool,
+    /// Those who have owned it, a bit each.
+    owners: u8,
+    /// How many lives they have had, but for the first owner's start.
+    life: u32,
     /// The real server, and the owner's life when it was first seen.
     server: Option<(usize, u32)>,
     /// Of a local virtual server: the real servers by the first weights and by those of [`Change::Servers`].
@@ -205,6 +214,13 @@ struct Watch {
     earlier: Vec<((Addr, u16), Instant)>,
     /// A wire has damaged a packet of its client or server.
     damaged: bool,
+}
+
+impl Watch {
+    /// Whether more than one node has owned it.
+    fn moved(&self) -> bool {
+        self.owners.count_ones() > 1
+    }
 }
 
 /// What a run has come to.
@@ -246,6 +262,8 @@ pub struct Oracles {
     damages: u64,
     /// How many of those were.
     strangers: u64,
+    /// Buckets have moved.
+    moves: bool,
     /// Of all deliveries so far.
     pub digest: u64,
     /// What happened.
@@ -266,6 +284,8 @@ impl Oracles {
                 local: flow.serving.local(),
                 bucket: bucket.0,
                 disputed: false,
+                owners: 1 << owner,
+                life: 1,
                 server: None,
                 local_servers: [None; 2],
                 mapping: None,
@@ -286,6 +306,7 @@ impl Oracles {
             reweighted: [false; NODES],
             damages: 0,
             strangers: 0,
+            moves: false,
             digest: plan.seed,
             figures: Figures::default(),
         }
@@ -294,6 +315,30 @@ impl Oracles {
     /// A node's life is over.
     pub fn died(&mut self, node: usize) {
         self.lives[node] += 1;
+        for watch in self.watches.iter_mut().filter(|watch| watch.owners >> node & 1 == 1) {
+            watch.life += 1;
+        }
+    }
+
+    /// A bucket is to move to another node.
+    pub fn moves(&mut self, group: GroupId, bucket: Bucket, to: usize) {
+        self.moves = true;
+        for watch in self.watches.iter_mut().filter(|w| (w.group, w.bucket) == (group, bucket.0)) {
+            watch.owner = to;
+            watch.owners |= 1 << to;
+        }
+    }
+
+    /// How often a copy of a packet may cross the backplane.
+    fn crossings(&self, record: &Record) -> u32 {
+        let watch = &self.watches[record.flow as usize];
+        if watch.moved() || self.moves && record.damaged {
+            3
+        } else if watch.disputed || record.damaged {
+            2
+        } else {
+            1
+        }
     }
 
     /// The life that a node leads, or will.
@@ -306,7 +351,7 @@ impl Oracles {
         self.since[node] = now;
         self.reweighted[node] |= change == Change::Servers;
         for watch in &mut self.watches {
-            let owner = view.owner(watch.group, crate::base::Bucket(watch.bucket));
+            let owner = view.owner(watch.group, Bucket(watch.bucket));
             watch.disputed |= owner.map(|owner| owner.node.index()) != Some(watch.owner);
         }
     }
@@ -314,6 +359,11 @@ impl Oracles {
     /// Whether the nodes' files give this flow to different nodes.
     pub fn disputed(&self, flow: u32) -> bool {
         self.watches[flow as usize].disputed
+    }
+
+    /// Whether this flow's bucket has moved.
+    pub fn moved(&self, flow: u32) -> bool {
+        self.watches[flow as usize].moved()
     }
 
     fn index(&self, number: u64) -> Option<usize> {
@@ -354,7 +404,7 @@ impl Oracles {
     pub fn sends(&mut self, words: Words, to_server: bool, now: Instant) -> Words {
         let index = self.records.len() as u64;
         let number = mix(self.seed ^ mix(index)) << 32 | index;
-        let owner_life = self.lives[self.watches[words.flow as usize].owner];
+        let owner_life = self.watches[words.flow as usize].life;
         self.records.push(Record {
             number,
             flow: words.flow,
@@ -412,8 +462,8 @@ impl Oracles {
         let Some(index) = packet::number(frame).and_then(|n| self.index(n)) else { return Ok(()) };
         let record = &mut self.records[index];
         record.crossings += 1;
-        if record.crossings > record.copies {
-            let record = *record;
+        let record = *record;
+        if record.crossings > record.copies * self.crossings(&record) {
             let what = format!(
                 "a packet of flow {} crosses the backplane {} times, and there are {} of it",
                 record.flow, record.crossings, record.copies
@@ -576,7 +626,7 @@ impl Oracles {
 
     fn keeps_server(&mut self, index: usize, record: &Record, now: Instant) -> Result<(), Violation> {
         let watch = &mut self.watches[record.flow as usize];
-        let life = self.lives[watch.owner];
+        let life = watch.life;
         match watch.server {
             None => watch.server = Some((index, record.owner_life)),
             Some((same, _)) if same == index => {}
@@ -584,6 +634,9 @@ impl Oracles {
                 watch.server = Some((index, life));
             }
             Some(_) if watch.disputed && self.reweighted.contains(&true) => {}
+            Some((_, before)) if watch.moved() && self.reweighted.contains(&true) => {
+                watch.server = Some((index, before));
+            }
             // What its owner's last life has sent may be late.
             Some(_) if self.reweighted[watch.owner] && record.owner_life != life => {}
             Some((before, _)) => {
@@ -607,12 +660,12 @@ impl Oracles {
         let closable = !flow.udp() && self.watches[record.flow as usize].damaged;
         let established = flow.established(packet.words.connection) && !closable;
         let lifetime = if established { ESTABLISHED } else { HALF_OPEN };
-        let (slack, lives) = (self.slack, self.lives);
+        let slack = self.slack;
         let watch = &mut self.watches[record.flow as usize];
         if watch.disputed {
             return Ok(());
         }
-        let life = lives[watch.owner];
+        let life = watch.life;
         match &mut watch.mapping {
             Some(mapping) if mapping.source == source => mapping.last = now,
             Some(_) if watch.earlier.iter().any(|(old, end)| *old == source && record.sent <= *end) => {
@@ -643,7 +696,7 @@ impl Oracles {
         // The flow that had the port before must be one that no longer has it.
         let other_watch = &self.watches[other as usize];
         let still = other_watch.mapping.is_some_and(|m| {
-            m.source == source && m.life == lives[other_watch.owner] && now - m.last + slack < HALF_OPEN
+            m.source == source && m.life == other_watch.life && now - m.last + slack < HALF_OPEN
         });
         if still && !other_watch.disputed {
             let what = format!("flows {other} and {} share [{}]:{}", record.flow, source.0, source.1);

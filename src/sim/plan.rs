@@ -137,6 +137,19 @@ pub struct Restart {
     pub change: Change,
 }
 
+/// Half of a node's buckets go to another one.
+#[derive(Clone, Copy, Debug)]
+pub struct Move {
+    /// When, from the start of the traffic; or later, if the nodes have yet to learn of the last move.
+    pub at: Duration,
+    /// Whose.
+    pub from: usize,
+    /// Who gets them.
+    pub to: usize,
+    /// Which half.
+    pub salt: u64,
+}
+
 /// How the router chooses a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spray {
@@ -201,6 +214,10 @@ pub struct Plan {
     pub faulty: Duration,
     /// Nodes that die.
     pub restarts: Vec<Restart>,
+    /// Buckets that change their owner.
+    pub moves: Vec<Move>,
+    /// The longest that a node goes without knowing of such a change.
+    pub lag: Duration,
     /// Who talks to whom.
     pub flows: Vec<FlowPlan>,
 }
@@ -264,6 +281,7 @@ impl Plan {
                 });
             }
         }
+        let (moves, lag) = moves(&mut Rng::new(mix(seed ^ 0x006d_6f76_6573)), faulty);
         let plan = Self {
             seed,
             calm,
@@ -278,6 +296,8 @@ impl Plan {
             stall: ms(between(rng, 5, 150)),
             faulty,
             restarts,
+            moves,
+            lag,
             flows: (0..between(rng, 60, 140)).map(|i| flow(rng, i as usize, faulty)).collect(),
         };
         debug_assert!(plan.stalls < ALL);
@@ -294,6 +314,20 @@ impl Plan {
         let wires = self.faults.iter().map(|r| r.delay + r.jitter + 2 * r.late).sum::<Duration>();
         2 * wires + if self.stalls > 0 { 4 * self.stall } else { Duration::ZERO } + 8 * self.step
     }
+}
+
+/// In every second world buckets move.
+fn moves(rng: &mut Rng, faulty: Duration) -> (Vec<Move>, Duration) {
+    let count = if one_in(rng, 2) { 0 } else { between(rng, 1, 4) };
+    let each = |_| {
+        let from = rng.below(NODES as u64) as usize;
+        let to = (from + between(rng, 1, NODES as u64 - 1) as usize) % NODES;
+        let at = ms(rng.below(faulty.as_millis() as u64));
+        Move { at, from, to, salt: rng.next_u64() }
+    };
+    let mut moves: Vec<_> = (0..count).map(each).collect();
+    moves.sort_by_key(|next| next.at);
+    (moves, ms(between(rng, 0, 300)))
 }
 
 fn flow(rng: &mut Rng, index: usize, faulty: Duration) -> FlowPlan {

@@ -6,6 +6,7 @@
 
 use super::cluster::{Appliance, Hashing, Waiting, back_mac, front_mac, node_of};
 use super::host::{self, Lookup};
+use super::leader::Leader;
 use super::load::Flow;
 use super::oracle::{Arrival, Came, Hop, Oracle, Oracles, TTL, Violation, time};
 use super::packet::{self, Bad, Packet, Words};
@@ -70,6 +71,8 @@ pub struct World {
     pub log: Vec<String>,
     wires: Vec<Wire>,
     rng: Rng,
+    /// Where buckets move; and when that began.
+    leader: Option<(Leader, Instant)>,
 }
 
 impl World {
@@ -91,8 +94,28 @@ impl World {
             log: Vec::new(),
             wires: (0..WIRES).map(|i| Wire::new(mix(plan.seed ^ mix(i as u64)))).collect(),
             rng: Rng::new(mix(plan.seed ^ 0x776f_726c_6400)),
+            leader: None,
             plan,
         }
+    }
+
+    /// From now on buckets move, if they do in this world, and all nodes hear from one place where they are.
+    pub fn lead(&mut self, begin: Instant) {
+        let view = self.nodes.iter().flatten().map(|a: &Appliance| &a.view).next();
+        let Some(view) = view.filter(|_| !self.plan.moves.is_empty()) else { return };
+        let leader = Leader::new(&self.plan, view);
+        self.nodes.iter_mut().flatten().for_each(|a| a.node.manager().place(leader.placement()));
+        self.leader = Some((leader, begin));
+    }
+
+    fn decide(&mut self) {
+        let Some((leader, begin)) = &mut self.leader else { return };
+        let Some(moved) = leader.turn(&mut self.nodes, *begin, self.now) else { return };
+        for (group, bucket) in &moved.buckets {
+            self.oracles.moves(*group, *bucket, moved.which.to);
+        }
+        let (count, from, to) = (moved.buckets.len(), moved.which.from + 1, moved.which.to + 1);
+        self.log.push(format!("{} {count} buckets move from n{from} to n{to}", time(self.now)));
     }
 
     /// Sets what wires do: hosts', nodes' in front, nodes' on the backplane.
@@ -131,6 +154,9 @@ impl World {
 
     fn take_down(&mut self, node: usize) -> Result<(), Violation> {
         let Some(appliance) = self.nodes[node].take() else { return Ok(()) };
+        if let Some((leader, _)) = &mut self.leader {
+            leader.forgets(node);
+        }
         appliance.end().map_err(|(free, all)| {
             let what = format!("n{} ends, and {free} of its {all} buffers are back", node + 1);
             self.oracles.violation(Oracle::Buffers, None, self.now, what)
@@ -140,7 +166,12 @@ impl World {
     /// Begins a node's next life.
     pub fn restart(&mut self, node: usize, change: Change) {
         let life = self.oracles.life(node);
-        let appliance = Appliance::start(&self.plan, node, life, change, self.now);
+        let mut appliance = Appliance::start(&self.plan, node, life, change, self.now);
+        if let Some((leader, _)) = &mut self.leader {
+            leader.forgets(node);
+            appliance.view.place(leader.placement());
+            appliance.node.manager().place(leader.placement());
+        }
         self.oracles.started(node, change, &appliance.view, self.now);
         self.nodes[node] = Some(appliance);
         self.nodes.iter_mut().flatten().for_each(|a| a.unsure = true);
@@ -163,6 +194,7 @@ impl World {
                 self.switch(wire, &frame)?;
             }
         }
+        self.decide();
         self.turns()?;
         for node in 0..NODES {
             self.collect(node)?;
@@ -306,7 +338,7 @@ impl World {
             let known = if owner == node { life } else { appliance.known[owner] };
             let new = seen.insert((hash, known));
             // Where it isn't sure what the worker knows or what the packet is, nothing is expected, now or later.
-            if appliance.unsure || flow.is_none_or(|flow| oracles.disputed(flow)) {
+            if appliance.unsure || flow.is_none_or(|f| oracles.disputed(f) || oracles.moved(f)) {
                 seen.extend((0..=life).map(|life| (hash, life)));
             } else if new && known != 0 {
                 expected += 1;

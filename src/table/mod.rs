@@ -5,6 +5,7 @@ pub mod exact;
 pub mod flow;
 pub mod index;
 pub mod large;
+pub mod lease;
 pub mod maglev;
 pub mod placement;
 pub mod publish;

@@ -1,4 +1,4 @@
-//! Which node owns each of a group's buckets.
+//! Which node owns each of a group's buckets, and which one owned it before while it is handed over.
 
 use crate::base::hash::mix;
 use crate::base::limits::BUCKETS;
@@ -8,10 +8,22 @@ use crate::base::{Bucket, NodeId};
 /// Stands in the map where no node owns the bucket.
 const NOBODY: NodeId = NodeId(u16::MAX);
 
-/// The owner of every bucket of one group: 8 KiB, one load a question.
+/// Where a bucket is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Home {
+    /// The node that owns it; none: the group has no node.
+    pub owner: Option<NodeId>,
+    /// The node that owned it before and may still have sessions of its flows (MECHANISMS §4 point 4).
+    pub previous: Option<NodeId>,
+}
+
+/// The owner of every bucket of one group: 8 KiB, one load a question; while buckets are handed over, as much again for those
+/// that owned them before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     owner: Box<[NodeId; BUCKETS]>,
+    /// None: no bucket has a previous owner.
+    previous: Option<Box<[NodeId; BUCKETS]>>,
 }
 
 impl Placement {
@@ -41,13 +53,42 @@ impl Placement {
         for last in (1..BUCKETS).rev() {
             owner.swap(last, rng.below(last as u64 + 1) as usize);
         }
-        Self { owner }
+        Self { owner, previous: None }
+    }
+
+    /// The placement that `home` says. A node that is named as the previous owner of what it owns is not kept as such.
+    pub fn of(home: impl Fn(Bucket) -> Home) -> Self {
+        let mut owner = Box::new([NOBODY; BUCKETS]);
+        let mut previous = Box::new([NOBODY; BUCKETS]);
+        for (i, (owner, previous)) in owner.iter_mut().zip(previous.iter_mut()).enumerate() {
+            let home = home(Bucket(i as u16));
+            *owner = home.owner.unwrap_or(NOBODY);
+            *previous = home.previous.filter(|node| home.owner != Some(*node)).unwrap_or(NOBODY);
+        }
+        let handover = previous.iter().any(|node| *node != NOBODY);
+        Self { owner, previous: handover.then_some(previous) }
     }
 
     /// The node that owns `bucket`.
     #[inline]
     pub fn owner(&self, bucket: Bucket) -> Option<NodeId> {
         self.owner.get(bucket.index()).copied().filter(|&node| node != NOBODY)
+    }
+
+    /// The node that owned `bucket` before and may still have sessions of its flows.
+    #[inline]
+    pub fn previous(&self, bucket: Bucket) -> Option<NodeId> {
+        self.previous.as_ref()?.get(bucket.index()).copied().filter(|&node| node != NOBODY)
+    }
+
+    /// Owner and previous owner.
+    pub fn home(&self, bucket: Bucket) -> Home {
+        Home { owner: self.owner(bucket), previous: self.previous(bucket) }
+    }
+
+    /// Whether `node` is the previous owner of any bucket.
+    pub fn leaves(&self, node: NodeId) -> bool {
+        self.previous.as_ref().is_some_and(|previous| previous.contains(&node))
     }
 
     /// The number of buckets that `node` owns.
@@ -158,6 +199,26 @@ mod tests {
     #[should_panic(expected = "twice")]
     fn a_node_given_twice_is_a_bug() {
         Placement::initial(1, &[(NodeId(1), 1), (NodeId(1), 2)]);
+    }
+
+    #[test]
+    fn a_bucket_remembers_whom_it_left() {
+        let first = Placement::initial(1, &nodes(&[1, 1]));
+        assert!((0..4096).all(|b| first.previous(Bucket(b)).is_none()) && !first.leaves(NodeId(0)));
+        let [zero, one] = [0, 1].map(NodeId);
+        // The even ones go to node 1; those that it had stay, and have no previous owner whatever is said.
+        let next = Placement::of(|b| match b.0 % 2 {
+            0 => Home { owner: Some(one), previous: first.owner(b) },
+            _ => first.home(b),
+        });
+        for (bucket, before) in first.iter() {
+            let moves = bucket.0 % 2 == 0 && before == Some(zero);
+            assert_eq!(next.previous(bucket), moves.then_some(zero));
+            assert_eq!(next.owner(bucket), if bucket.0 % 2 == 0 { Some(one) } else { before });
+        }
+        assert!(next.leaves(zero) && !next.leaves(one));
+        assert_eq!(Placement::of(|b| next.home(b)), next);
+        assert_eq!(Placement::of(|b| first.home(b)), first);
     }
 
     /// All nodes must compute the same placement, also those of another version.

@@ -241,6 +241,10 @@ pub struct Adjacencies {
     pub servers: Vec<ServerWay>,
     /// For steered packets, by node.
     pub nodes: Vec<Adjacency>,
+    /// For those that the node may have a session of as their bucket's previous owner.
+    pub previous: Vec<Adjacency>,
+    /// For those that go no further.
+    pub returned: Vec<Adjacency>,
 }
 
 impl Adjacencies {
@@ -273,16 +277,19 @@ impl Adjacencies {
             }
         });
         let me = view.this_node();
-        let header = Header {
-            stage: Stage::Owner,
-            sender: view.me,
-            incarnation: me.incarnation,
-            hash: FlowHash(0),
-            cookie: me.cookie,
+        let nodes = |stage| -> Vec<Adjacency> {
+            let (sender, incarnation, cookie) = (view.me, me.incarnation, me.cookie);
+            let header = Header { stage, sender, incarnation, hash: FlowHash(0), cookie };
+            let steer = Tunnel::Steer(&header, view.data_port);
+            view.nodes.iter().map(|node| to(node.hop, &steer, me.backplane, node.backplane)).collect()
         };
-        let steer = Tunnel::Steer(&header, view.data_port);
-        let nodes = view.nodes.iter().map(|node| to(node.hop, &steer, me.backplane, node.backplane));
-        Self { hops: hops.collect(), servers: servers.collect(), nodes: nodes.collect() }
+        Self {
+            hops: hops.collect(),
+            servers: servers.collect(),
+            nodes: nodes(Stage::Owner),
+            previous: nodes(Stage::PreviousOwner),
+            returned: nodes(Stage::Returned),
+        }
     }
 }
 

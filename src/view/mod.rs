@@ -4,17 +4,18 @@
 //! shared between successive Views: learning a next hop costs new `hops` and adjacencies, not new Maglev tables.
 
 mod adjacency;
+mod buckets;
 
 pub use adjacency::{Adjacencies, Adjacency, Packet, Reach, ServerWay};
+pub use buckets::{BucketSet, Buckets, Quarantine};
 
-use crate::base::limits::{BUCKETS, MAX_NODES};
+use crate::base::limits::{BUCKETS, MAX_GROUPS, MAX_NODES};
 use crate::base::{
     Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, InterfaceId, Mac, NodeId, PortId, RealServerId,
     SnatId, VirtualServerId, WorkerId,
 };
 use crate::table::exact::{ExactKey, ExactMap, Filter};
 use crate::table::maglev::Maglev;
-use crate::table::placement::Placement;
 use crate::table::route::RouteTable;
 use crate::wire::{eth, protocol, vlan};
 use serde::{Deserialize, Serialize};
@@ -83,15 +84,13 @@ pub struct Node {
     pub up: bool,
 }
 
-/// A node group and its placement (MECHANISMS §0, §2).
+/// A node group (MECHANISMS §2).
 #[derive(Clone, Debug)]
 pub struct Group {
     /// Its name.
     pub name: String,
     /// Its nodes, a bit each.
     pub members: u64,
-    /// Owner of each bucket.
-    pub placement: Placement,
     /// SNAT addresses of the group in the order in which this node tries them: its own first.
     pub snats: Vec<SnatId>,
     /// How many of those this node advertises itself.
@@ -369,6 +368,12 @@ pub struct View {
     pub nodes: Vec<Node>,
     /// All that changes with the configuration only.
     pub services: Arc<Services>,
+    /// By group: whose its buckets are. See [`Self::place`].
+    pub buckets: Arc<[Buckets]>,
+    /// The version since which they are as they are.
+    pub placed: u64,
+    /// The groups, a bit each, in which this node is a bucket's previous owner.
+    pub leaving: u64,
     /// Next hops by id.
     pub hops: Vec<Hop>,
     /// The headers in front of packets, which follow from all of the above: see [`Self::link`].
@@ -395,19 +400,6 @@ impl View {
     /// This node's entry.
     pub fn this_node(&self) -> &Node {
         &self.nodes[self.me.index()]
-    }
-
-    /// The owner of a bucket of a group; none if the group has no node.
-    #[inline]
-    pub fn owner(&self, group: GroupId, bucket: Bucket) -> Option<Owner> {
-        let node = self.services.groups[group.index()].placement.owner(bucket)?;
-        Some(Owner { node, worker: self.worker_of(node, bucket) })
-    }
-
-    /// The worker of `node` that owns its flows of this bucket.
-    #[inline]
-    pub fn worker_of(&self, node: NodeId, bucket: Bucket) -> WorkerId {
-        WorkerId(bucket.0 % self.nodes[node.index()].workers)
     }
 
     /// Whether the address is one of ours or the cluster's, and what it is.
@@ -451,3 +443,4 @@ pub fn snat_bucket(port: u16) -> Bucket {
 }
 
 const _: () = assert!(MAX_NODES <= u64::BITS as usize, "Group::members has a bit a node");
+const _: () = assert!(MAX_GROUPS <= u64::BITS as usize, "View::leaving has a bit a group");

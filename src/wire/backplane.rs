@@ -22,8 +22,11 @@ pub enum Stage {
     FragmentOwner = 1,
     /// At the flow's owner.
     Owner = 2,
-    /// At the bucket's previous owner.
+    /// At the bucket's previous owner, which may still have the flow's session.
     PreviousOwner = 3,
+    /// At the bucket's owner again, or there at last: whoever else might have had a session of the flow has none. As far as
+    /// a packet goes.
+    Returned = 4,
 }
 
 impl Stage {
@@ -33,6 +36,7 @@ impl Stage {
             1 => Self::FragmentOwner,
             2 => Self::Owner,
             3 => Self::PreviousOwner,
+            4 => Self::Returned,
             _ => return Err(Malformed::Value),
         })
     }

@@ -76,7 +76,7 @@ fn random_packet(rng: &mut Rng) -> Packet {
     if is_tcp { tcp(&src, src_port, &dst, dst_port, SYN) } else { udp(&src, src_port, &dst, dst_port) }
 }
 
-fn request(packet: &Packet) -> Request {
+pub fn request(packet: &Packet) -> Request {
     let protocol = if packet.flags.is_some() { "tcp" } else { "udp" };
     let end = |address: Addr, port| std::net::SocketAddr::new(address.ip(), port).to_string();
     let (source, destination) = (end(packet.src, packet.src_port), end(packet.dst, packet.dst_port));
@@ -84,7 +84,7 @@ fn request(packet: &Packet) -> Request {
 }
 
 /// What node `number` says, as the admin API would give it.
-fn ask(world: &mut World, number: usize, request: Request) -> Result<Value, ExplainError> {
+pub fn ask(world: &mut World, number: usize, request: Request) -> Result<Value, ExplainError> {
     let now = world.now;
     let ticket = world.nodes[number - 1].node.manager().explain(request, now);
     for _ in 0..2000 {

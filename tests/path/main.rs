@@ -5,6 +5,7 @@ mod bad_input;
 mod explain;
 mod flood;
 mod forward;
+mod handover;
 mod hardening;
 mod local;
 mod packets;

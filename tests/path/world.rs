@@ -1,7 +1,7 @@
 //! A small cluster on memory ports, in virtual time: whole nodes, a switch between their backplanes, and hosts that answer
 //! ARP and neighbour discovery. What the nodes send to hosts is collected for the test to judge.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -11,6 +11,7 @@ use steerage::io::memory::{self, MemoryLink, MemoryPools, MemoryPort};
 use steerage::manage::config::{self, Config};
 use steerage::manage::stats::Stats;
 use steerage::node::Node;
+use steerage::view::Buckets;
 use steerage::wire::arp::{Arp, Operation};
 use steerage::wire::eth::{self, Eth, ethertype};
 use steerage::wire::icmp::{self, Neighbour};
@@ -112,6 +113,8 @@ pub struct World {
     hosts: BTreeMap<Addr, Mac>,
     /// Backplane frames so far.
     pub backplane_frames: usize,
+    /// Nodes that have stopped: they neither send nor take anything.
+    stopped: BTreeSet<usize>,
 }
 
 pub fn addr(text: &str) -> Addr {
@@ -175,6 +178,7 @@ impl World {
             sent: VecDeque::new(),
             hosts,
             backplane_frames: 0,
+            stopped: BTreeSet::new(),
         };
         for number in 1..=world.spec.nodes {
             let node = world.start(number, 1);
@@ -197,6 +201,23 @@ impl World {
     /// Kills a node and starts it again as another life.
     pub fn restart(&mut self, number: usize, incarnation: u32) {
         self.nodes[number - 1] = self.start(number, incarnation);
+        self.stopped.remove(&number);
+    }
+
+    /// The same, with another cluster file, which the nodes that start later have, too.
+    pub fn restart_as(&mut self, number: usize, incarnation: u32, cluster: String) {
+        self.spec.cluster = cluster;
+        self.restart(number, incarnation);
+    }
+
+    /// Takes a node's power away.
+    pub fn stop(&mut self, number: usize) {
+        self.stopped.insert(number);
+    }
+
+    /// Gives the groups their buckets, at one node.
+    pub fn place(&mut self, number: usize, buckets: &[Buckets]) {
+        self.nodes[number - 1].node.manager().place(buckets.to_vec());
     }
 
     fn settle(&mut self) {
@@ -219,7 +240,7 @@ impl World {
     /// One millisecond: a turn of every node, then what they sent arrives.
     pub fn step(&mut self) {
         self.now = self.now + Duration::from_millis(1);
-        for i in 0..self.nodes.len() {
+        for i in (0..self.nodes.len()).filter(|i| !self.stopped.contains(&(i + 1))) {
             self.nodes[i].node.turn(self.now);
         }
         for i in 0..self.nodes.len() {
@@ -239,7 +260,8 @@ impl World {
         self.backplane_frames += 1;
         let dst = Eth::new(&frame[..]).unwrap().dst();
         for (i, node) in self.nodes.iter().enumerate() {
-            if i != from && (dst.is_multicast() || dst == back_mac(i + 1)) {
+            if i != from && !self.stopped.contains(&(i + 1)) && (dst.is_multicast() || dst == back_mac(i + 1))
+            {
                 // Flow steering of a device: the data port picks the queue, all else goes to the first.
                 let port = usize::from(u16::from_be_bytes([frame[36], frame[37]]));
                 let queue =

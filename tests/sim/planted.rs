@@ -44,6 +44,12 @@ fn a_session_that_expires_in_use() {
 }
 
 #[test]
+fn a_bucket_whose_previous_owner_is_not_asked() {
+    // In a world without faults its flows' packets are lost; in others they get another port.
+    found(Bug::PreviousOwnerForgotten, Oracle::Mapping, &[Oracle::Lost, Oracle::Progress]);
+}
+
+#[test]
 fn a_panic_which_leaves_nothing_behind_in_its_thread() {
     let outcome = sim::run(3, Some(Bug::WorkerPanics));
     let violation = outcome.violation.unwrap();

@@ -49,6 +49,7 @@ fn worlds_differ_and_are_busy() {
         "other weights of the nodes",
         "other weights of the servers",
         "of 10000 turns begin",
+        "buckets move from",
     ] {
         let count = texts.iter().filter(|text| text.contains(kind)).count();
         assert!((2..=58).contains(&count), "{count} of 60 worlds are of the kind \"{kind}\"");

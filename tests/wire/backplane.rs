@@ -8,7 +8,8 @@ use steerage::wire::Malformed;
 use steerage::wire::backplane::{self, HEADER_LEN, Header, Stage, cookie};
 use steerage::wire::control::{self, Heartbeat};
 
-const STAGES: [Stage; 4] = [Stage::Receive, Stage::FragmentOwner, Stage::Owner, Stage::PreviousOwner];
+const STAGES: [Stage; 5] =
+    [Stage::Receive, Stage::FragmentOwner, Stage::Owner, Stage::PreviousOwner, Stage::Returned];
 
 fn header() -> impl Strategy<Value = Header> {
     let ids = (any::<u16>(), any::<u32>(), any::<u64>(), any::<u64>());

@@ -6,7 +6,7 @@ use crate::path::meta::Meta;
 use crate::path::steer::{self, Destination};
 use crate::path::verdict::Verdict;
 use crate::table::session::State;
-use crate::view::{Forward, Owned, Owner, View, snat_bucket};
+use crate::view::{Forward, Owned, Owner, View};
 
 pub(super) const LOCAL: &str = "the virtual server's ingress is local: the node and worker that receive a packet handle it, without a session";
 pub(super) const SESSION_HAS_IT: &str =
@@ -42,8 +42,8 @@ pub(super) fn receiver(named: bool, live: bool) -> String {
 
 pub(super) fn void(worker: WorkerId) -> String {
     format!(
-        "worker {worker} has a steering session towards a node that has begun another life since: it is void, and the \
-         next packet is hashed"
+        "worker {worker} has a steering session towards a node that is down or has begun another life since: it is void, \
+         and the next packet is hashed"
     )
 }
 
@@ -59,12 +59,7 @@ pub(super) fn owner(view: &View, meta: &Meta, owner: Owner, by: By) -> String {
             let server = &view.services.virtual_servers[id.index()];
             Some((meta.hash.bucket(), server.group))
         }
-        Ok(Destination::Reply(_)) => match view.services.owned.get(&meta.key.dst) {
-            Some(Owned::Snat { id, .. }) => {
-                Some((snat_bucket(meta.key.dst_port), view.services.snats[id.index()].group))
-            }
-            _ => None,
-        },
+        Ok(Destination::Reply(group, bucket)) => Some((bucket, group)),
         Err(_) => None,
     };
     let placed = by_hash.map(|(bucket, group)| {
@@ -101,6 +96,25 @@ pub(super) fn ask_owner(node: &str) -> String {
         "what follows is what {node} decides for a fresh flow, as all nodes decide alike; whether it has a session of this \
          one only it knows: ask there"
     )
+}
+
+/// Why the owner of a bucket asks the one before it.
+pub(super) fn previous(owner: &str, previous: &str) -> String {
+    format!(
+        "{previous} owned the bucket before and may still have sessions: {owner}, unless it has the flow's, sends the packet \
+         there; without a session it comes back, and {owner} takes it"
+    )
+}
+
+/// Why a packet goes on from a node that was taken for the owner.
+pub(super) fn given_back(from: &str, owner: &str) -> String {
+    format!(
+        "the bucket is no longer {from}'s: without a session there the packet goes on to {owner}, which takes it"
+    )
+}
+
+pub(super) fn ask_previous(node: &str) -> String {
+    format!("what follows is for a flow that {node} does not know either: ask there")
 }
 
 pub(super) fn reply_elsewhere(node: &str, other: bool) -> String {

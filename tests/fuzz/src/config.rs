@@ -50,7 +50,7 @@ fn accepted(config: &Config) {
     }
     let view = compile::compile(config, Incarnation(1), &caps)
         .unwrap_or_else(|e| panic!("passed its checks, but: {e}"));
-    for group in &view.services.groups {
+    for group in view.buckets.iter() {
         assert!(group.placement.iter().all(|(_, owner)| owner.is_some()), "a bucket without an owner");
     }
     let room = config.tables.sessions.max(config.tables.steering_sessions);

@@ -1,0 +1,108 @@
+//! What of a group changes while it runs: whose its buckets are.
+
+use super::{Owner, View};
+use crate::base::limits::BUCKETS;
+use crate::base::planted::{self, Bug};
+use crate::base::{Bucket, GroupId, Instant, NodeId, WorkerId};
+use crate::table::placement::Placement;
+
+/// A set of a group's buckets: a bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketSet([u64; BUCKETS / 64]);
+
+impl BucketSet {
+    /// No bucket.
+    pub const EMPTY: Self = Self([0; BUCKETS / 64]);
+
+    /// Adds a bucket.
+    #[inline]
+    pub fn insert(&mut self, bucket: Bucket) {
+        if let Some(word) = self.0.get_mut(bucket.index() / 64) {
+            *word |= 1 << (bucket.0 % 64);
+        }
+    }
+
+    /// Whether a bucket is in it.
+    #[inline]
+    pub fn has(&self, bucket: Bucket) -> bool {
+        self.0.get(bucket.index() / 64).is_some_and(|word| word >> (bucket.0 % 64) & 1 == 1)
+    }
+
+    /// Adds all of another set.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(word, more)| *word |= more);
+    }
+}
+
+/// Buckets taken over from a node that died: what it has promised still holds until its lease is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    /// Which.
+    pub buckets: BucketSet,
+    /// From then on their new owner may open NAT sessions.
+    pub until: Instant,
+}
+
+/// The buckets of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    /// Owner and previous owner of each.
+    pub placement: Placement,
+    /// Those that are in quarantine.
+    pub quarantine: Option<Box<Quarantine>>,
+}
+
+impl From<Placement> for Buckets {
+    fn from(placement: Placement) -> Self {
+        Self { placement, quarantine: None }
+    }
+}
+
+impl View {
+    /// The owner of a bucket of a group; none if the group has no node.
+    #[inline]
+    pub fn owner(&self, group: GroupId, bucket: Bucket) -> Option<Owner> {
+        let node = self.buckets[group.index()].placement.owner(bucket)?;
+        Some(self.at(node, bucket))
+    }
+
+    /// Whether a bucket's previous owner may still have sessions: it must live.
+    #[inline]
+    pub fn may_hold(&self, previous: NodeId) -> bool {
+        self.nodes[previous.index()].up && !planted::is(Bug::PreviousOwnerForgotten)
+    }
+
+    /// A bucket's place at `node`.
+    #[inline]
+    pub fn at(&self, node: NodeId, bucket: Bucket) -> Owner {
+        Owner { node, worker: self.worker_of(node, bucket) }
+    }
+
+    /// The worker of `node` that owns its flows of this bucket.
+    #[inline]
+    pub fn worker_of(&self, node: NodeId, bucket: Bucket) -> WorkerId {
+        WorkerId(bucket.0 % self.nodes[node.index()].workers)
+    }
+
+    /// Whether the node that owned this bucket may still hold a lease, though it counts as dead.
+    #[inline]
+    pub fn quarantined(&self, group: GroupId, bucket: Bucket, now: Instant) -> bool {
+        let quarantine = self.buckets[group.index()].quarantine.as_ref();
+        quarantine.is_some_and(|q| now < q.until && q.buckets.has(bucket))
+    }
+
+    /// Whether this node is the previous owner of any bucket of the group.
+    #[inline]
+    pub fn leaves(&self, group: GroupId) -> bool {
+        self.leaving >> group.0 & 1 == 1
+    }
+
+    /// Gives every group its buckets, in the order of the groups.
+    pub fn place(&mut self, buckets: Vec<Buckets>) {
+        debug_assert_eq!(buckets.len(), self.services.groups.len());
+        self.placed = self.version;
+        let leaves = buckets.iter().enumerate().filter(|(_, group)| group.placement.leaves(self.me));
+        self.leaving = leaves.fold(0, |set, (group, _)| set | 1 << group);
+        self.buckets = buckets.into();
+    }
+}
