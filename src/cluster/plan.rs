@@ -5,7 +5,7 @@
 //! member owns its exact share, rounded up or down. Which of the two changes only if it must, so a member that leaves takes
 //! nobody else's buckets along.
 
-use super::place::{Crowd, MAX_REPLICAS, Map, Replica, Share};
+use super::place::{Crowd, MAX_REPLICAS, Map, Place, Replica, Share};
 use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, NodeId, NodeSet};
@@ -170,9 +170,11 @@ impl Plan<'_> {
     }
 
     /// What a member has too many goes as it came, the latest first: so what one gets when another fails isn't kept at the
-    /// cost of what it had. An owner that is no member gives all.
+    /// cost of what it had. An owner that is no member gives all. A bucket whose previous owner still has sessions stays, or
+    /// there would be two to be asked for them.
     fn choose(&mut self) {
-        let mut latest: Vec<_> = self.map.iter().filter(|(_, place)| place.owner.is_some()).collect();
+        let may_go = |(_, place): &(Bucket, &Place)| place.owner.is_some() && place.previous.is_none();
+        let mut latest: Vec<_> = self.map.iter().filter(may_go).collect();
         latest.sort_by_key(|(_, place)| std::cmp::Reverse(place.epoch));
         let mut surplus: Vec<_> = self.owed.iter().map(|owed| -owed).collect();
         for (bucket, place) in latest {

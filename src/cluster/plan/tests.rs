@@ -19,6 +19,11 @@ fn settle(map: &mut Map, shares: &[Share], copies: usize, limit: usize) -> usize
             })
             .collect();
         map.take(&learners);
+        // Nobody has sessions for long.
+        let before: Vec<_> = map.iter().filter_map(|(b, p)| p.previous.map(|node| (node, b))).collect();
+        before.iter().for_each(|(node, bucket)| {
+            map.forget_previous(*node, &[*bucket]);
+        });
         if steps.is_empty() && learners.is_empty() {
             return round;
         }
@@ -176,6 +181,24 @@ fn a_move_is_learnt_completed_owned_and_remembered() {
     assert_eq!(map.forget_previous(NodeId(1), &[bucket]), [], "it isn't the one");
     assert_eq!(map.forget_previous(NodeId(0), &[bucket, Bucket(1)]), [bucket]);
     assert_eq!(map.get(bucket).previous, None);
+}
+
+#[test]
+fn a_bucket_that_its_previous_owner_still_serves_stays() {
+    let [a, b, c] = [0, 1, 2].map(|n| Share { node: NodeId(n), weight: 1 });
+    let mut map = Map::initial(SEED, &[a, b], 2);
+    let moved: Vec<_> = map.iter().filter(|(_, p)| p.owner == Some(a.node)).map(|(b, _)| b).collect();
+    map.take(&moved.iter().map(|bucket| Step::Own(*bucket, b.node)).collect::<Vec<_>>());
+    assert_eq!(map.count(b.node), BUCKETS);
+    for _ in 0..20 {
+        let steps = next(&map, &[b, c], 2, BUCKETS);
+        map.take(&steps);
+        map.take(&map.clone().learners(NodeSet(7)));
+    }
+    assert!(moved.iter().all(|bucket| map.get(*bucket).owner == Some(b.node)));
+    map.forget_previous(a.node, &moved);
+    settle(&mut map, &[b, c], 2, BUCKETS);
+    assert_eq!(map.count(c.node), BUCKETS / 2);
 }
 
 #[test]
