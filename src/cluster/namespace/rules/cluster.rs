@@ -156,7 +156,7 @@ fn is_member(space: &Namespace, group: &Name, node: &Name) -> Option<bool> {
 
 /// A member of the group advertises the address, or prefers to.
 fn advertised(space: &Namespace, key: &Key, field: &str, group: &Name, node: &Name) -> Option<Finding> {
-    let stranger = is_member(space, group, node)? == false;
+    let stranger = !is_member(space, group, node)?;
     stranger.then(|| {
         let message = format!("node {:?} is no member of group {:?}", node.as_str(), group.as_str());
         Finding::new(key, message).field(field).hint("a member advertises the address")

@@ -42,7 +42,7 @@ fn timed<T>(what: &str, f: impl FnOnce() -> T) -> (T, f64) {
 fn one_change_among_many_is_cheap() {
     const SERVERS: usize = 10_000;
     // Unoptimised, a tenth of the real servers shows the same.
-    let each = 100;
+    let each = if cfg!(debug_assertions) { 10 } else { 100 };
     let wanted = objects(SERVERS, each);
     println!("{} objects", wanted.len());
     let mut space = Namespace::default();
@@ -51,7 +51,22 @@ fn one_change_among_many_is_cheap() {
     let (outcome, _) = timed("the first write, all of it", || space.apply(1, &first));
     assert_eq!(outcome, Outcome::Applied { index: 1 });
     drop(first);
-    let mut worst = 0.0f64;
+    // One change over and over: of a machine that others use, the median tells most.
+    let mut times: Vec<f64> = (0..99u64)
+        .map(|i| {
+            let fields = format!(r#"{{"address": "10.11.200.1", "weight": {}}}"#, i + 2);
+            let write =
+                write(100 + u128::from(i), vec![change("virtual_server/v77/real_server/s5", &fields)]);
+            let start = Instant::now();
+            let outcome = space.apply(100 + i, &write);
+            let took = start.elapsed().as_secs_f64() * 1e3;
+            assert_eq!(outcome, Outcome::Applied { index: 100 + i });
+            took
+        })
+        .collect();
+    times.sort_unstable_by(f64::total_cmp);
+    println!("a real server's weight, 99 times: median {:.3} ms, worst {:.3} ms", times[49], times[98]);
+    let mut worst = times[49];
     for (i, (key, fields)) in [
         ("virtual_server/v7777/real_server/s5", r#"{"address": "10.11.200.1", "weight": 3}"#),
         ("virtual_server/v7777/real_server/new", r#"{"address": "10.11.200.2"}"#),
@@ -65,15 +80,15 @@ fn one_change_among_many_is_cheap() {
     .iter()
     .enumerate()
     {
-        let write = write(10 + i as u128, vec![change(key, fields)]);
-        let index = 10 + i as u64;
+        let write = write(1000 + i as u128, vec![change(key, fields)]);
+        let index = 1000 + i as u64;
         let (outcome, ms) = timed(key, || space.apply(index, &write));
         assert_eq!(outcome, Outcome::Applied { index });
         worst = worst.max(ms);
     }
     timed("digest", || space.digest());
     let (changes, _) = timed("diff", || space.diff(&wanted));
-    assert_eq!(changes.len(), 3, "what was changed and not changed back, but for the cluster's settings");
+    assert_eq!(changes.len(), 4, "what was changed and not changed back, but for the cluster's settings");
     let (bytes, _) = timed("encode", || space.encode().unwrap());
     println!("{} bytes", bytes.len());
     let (copy, _) = timed("decode", || Namespace::decode(&bytes).unwrap());

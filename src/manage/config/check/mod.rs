@@ -59,7 +59,7 @@ pub(super) fn check(
 
     let workers = machine::workers(sink, &node, expected, cores);
     let count = node.count.flatten().or(expected).map(|count| count.value);
-    let node_count = known.complete.then(|| names.len());
+    let node_count = known.complete.then_some(names.len());
     let backplane = space.backplane();
     let ports = machine::ports(sink, &node, count, node_count, top);
     machine::check_backplane_mtu(sink, &node, node_count, backplane);

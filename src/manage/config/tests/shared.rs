@@ -1,11 +1,14 @@
 //! From the cluster's namespace to a node's configuration, while it runs.
 
 use super::{Files, refused};
-use crate::base::{NodeId, RealServerId};
+use crate::base::{Addr, Bucket, FlowKey, GroupId, Incarnation, Mac, NodeId, RealServerId, VirtualServerId};
 use crate::cluster::namespace::{
     Change, Difference, HealthSpec, Key, Name, Namespace, Object, Outcome, Probe, RequestId, Write,
 };
+use crate::manage::compile::compile;
 use crate::manage::config::{Config, Errors, objects_from};
+use crate::path::port::PortCaps;
+use crate::view::{Reach, View};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -250,4 +253,29 @@ refused! {
             .cluster("address = \"10.10.0.101\"", "address = \"10.10.0\"").cluster("address = \"10.10.0.102\"", "address = \"10.10\"")
         => ("cluster.toml", "\"10.20.0\"", "is no IPv4 or IPv6 address"), ("cluster.toml", "\"10.10.0\"", "is no IPv4"),
            ("cluster.toml", "\"10.10\"", "is no IPv4");
+}
+
+/// What the packet path indexes by id reaches as far as ids do, and nothing leads to a hole.
+#[test]
+fn a_view_has_holes_that_nothing_leads_to() {
+    let (config, mut space) = (Files::new().good(), space());
+    let gone = ["virtual_server/dsr", "virtual_server/dsr/real_server/s1", "snat/10.10.0.102", "group/edge"];
+    let gone = gone.into_iter().chain(["virtual_server/tunnel", "virtual_server/tunnel/real_server/s1"]);
+    apply(&mut space, 5, gone.map(|key| change(key, "")).collect());
+    let caps = vec![PortCaps { mac: Mac([2; 6]), mtu: 1700 }; 2];
+    let before = compile(&config, Incarnation(1), &caps).unwrap();
+    let view = compile(&config.with(&space).unwrap(), Incarnation(1), &caps).unwrap();
+    let sizes = |view: &View| {
+        let s = &view.services;
+        (s.virtual_servers.len(), s.real_servers.len(), s.snats.len(), s.groups.len(), view.nodes.len())
+    };
+    assert_eq!(sizes(&view), sizes(&before));
+    let web = FlowKey::new(Addr::v4([10, 30, 0, 1]), Addr::v4([10, 99, 0, 1]), 1, 80, 6);
+    let tunnel = FlowKey::new(Addr::v4([10, 30, 0, 1]), Addr::v4([10, 99, 0, 3]), 1, 81, 6);
+    assert_eq!(before.virtual_server(&tunnel), Some(VirtualServerId(2)));
+    assert_eq!((view.virtual_server(&web), view.virtual_server(&tunnel)), (Some(VirtualServerId(0)), None));
+    assert_eq!(view.owned(&Addr::v4([10, 99, 0, 3])), None);
+    assert_eq!(view.owned(&Addr::UNSPECIFIED), None);
+    assert_eq!(view.adjacencies.servers[3].adjacency.reach, Reach::No, "its sessions' packets are dropped");
+    assert_eq!(view.owner(GroupId(1), Bucket(0)), None);
 }
