@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use steerage::manage::config::{self, Config};
 use steerage::manage::explain::{self, Request, Tuple};
-use steerage::run::{self, Exit, client, show};
+use steerage::run::log::witness;
+use steerage::run::{self, Exit, authority, client, show};
 use tracing_subscriber::EnvFilter;
 
 /// Where nodes have their sockets unless their configuration says otherwise.
@@ -53,6 +54,36 @@ enum Verb {
         steerage explain udp '[2001:db8::7]:5353' '[2001:db8:1::53]:53' --receiver n2\n  \
         steerage explain tcp 198.51.100.7:40000 10.0.0.1:80 -c /etc/steerage/node.toml")]
     Explain(Explain),
+    /// Make what a cluster's nodes know each other by.
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Run a witness until SIGTERM, SIGINT or SIGHUP: a process that votes, for clusters of two nodes.
+    Witness {
+        /// The witness's file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Cluster {
+    /// Make a certificate authority, the cluster's secret, and a certificate and a key for each node.
+    Init {
+        /// Where they go; nothing that is there already is overwritten.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// Names of nodes and witnesses.
+        #[arg(long = "node", value_name = "NAME", num_args = 1.., required = true)]
+        nodes: Vec<String>,
+    },
+    /// Make a certificate and a key for one more node or witness.
+    Certificate {
+        /// Where `cluster init` has put the authority.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// The node's name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
 }
 
 #[derive(Args)]
@@ -103,14 +134,27 @@ fn main() -> ExitCode {
         Verb::Check { file } => end(check(&file)),
         Verb::Stats(stats) => end(show_stats(&stats)),
         Verb::Explain(asked) => end(explain(&asked)),
+        Verb::Cluster(Cluster::Init { directory, nodes }) => end(made(authority::init(&directory, &nodes))),
+        Verb::Cluster(Cluster::Certificate { directory, name }) => {
+            end(made(authority::certificate(&directory, &name)))
+        }
+        Verb::Witness { file } => {
+            log_to_standard_error();
+            end(witness::run(&file).map(|()| String::new()).map_err(|error| error.to_string()))
+        }
     }
 }
 
-fn run(config: &Path, node: fn(&Path) -> Result<(), Exit>) -> ExitCode {
-    let filter = EnvFilter::builder()
-        .with_env_var("STEERAGE_LOG")
-        .with_default_directive(tracing::Level::INFO.into())
-        .from_env_lossy();
+fn made(files: Result<Vec<PathBuf>, authority::AuthorityError>) -> Result<String, String> {
+    let files = files.map_err(|error| error.to_string())?;
+    Ok(files.iter().map(|file| format!("{}\n", file.display())).collect())
+}
+
+fn log_to_standard_error() {
+    let asked = std::env::var("STEERAGE_LOG").ok().filter(|asked| !asked.is_empty());
+    let asked = asked.as_deref().unwrap_or("info");
+    // openraft tells of each packet that gets no answer; the log's own messages say what matters of that.
+    let filter = EnvFilter::builder().parse_lossy(format!("openraft=off,{asked}"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -118,6 +162,10 @@ fn run(config: &Path, node: fn(&Path) -> Result<(), Exit>) -> ExitCode {
         .with_ansi(colours)
         .with_target(false)
         .init();
+}
+
+fn run(config: &Path, node: fn(&Path) -> Result<(), Exit>) -> ExitCode {
+    log_to_standard_error();
     match node(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
