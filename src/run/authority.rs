@@ -2,8 +2,8 @@
 
 use crate::run::log::tls::server_name;
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, OpenOptions};
@@ -156,7 +156,8 @@ fn issue(dir: &Path, name: &str, ca: &KeyPair) -> Result<(), AuthorityError> {
 fn node_params(name: &str) -> Result<CertificateParams, rcgen::Error> {
     let mut params = params(name, vec![name.to_owned()])?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }

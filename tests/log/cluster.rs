@@ -70,7 +70,9 @@ impl Record {
                 let place = usize::try_from(index).unwrap() - 1;
                 match self.order.get(place) {
                     Some(known) if known == text => {}
-                    Some(known) => self.broken.push(format!("n{}: entry {index} is {text}, and was {known}", said.id)),
+                    Some(known) => {
+                        self.broken.push(format!("n{}: entry {index} is {text}, and was {known}", said.id))
+                    }
                     None if place == self.order.len() => self.order.push(text.to_owned()),
                     None => self.broken.push(format!("n{}: entry {index} comes before others", said.id)),
                 }
@@ -297,7 +299,9 @@ impl Cluster {
         loop {
             self.record.ends.remove("replicas");
             self.processes.get_mut(&id).unwrap().command(&line);
-            self.wait("an outcome for a change of the replicas", |record| record.ends.contains_key("replicas"))?;
+            self.wait("an outcome for a change of the replicas", |record| {
+                record.ends.contains_key("replicas")
+            })?;
             match self.record.ends.remove("replicas").unwrap() {
                 End::Committed(_) => return Ok(()),
                 other if begin.elapsed() > PATIENCE => return Err(format!("change of replicas: {other:?}")),

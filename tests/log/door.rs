@@ -86,9 +86,15 @@ fn only_the_clusters_own_replicas_are_let_in() {
     counted(&log, [1, 0, 0, 0]);
     assert!(!answered(connect(to, &own, None), std::slice::from_ref(&good)), "no certificate");
     counted(&log, [2, 0, 0, 0]);
-    assert!(!answered(connect(to, &own, Some((&foreign, "n1"))), std::slice::from_ref(&good)), "another CA's");
+    assert!(
+        !answered(connect(to, &own, Some((&foreign, "n1"))), std::slice::from_ref(&good)),
+        "another CA's"
+    );
     counted(&log, [3, 0, 0, 0]);
-    assert!(!answered(connect(to, &foreign, mine), std::slice::from_ref(&good)), "this end trusts another CA");
+    assert!(
+        !answered(connect(to, &foreign, mine), std::slice::from_ref(&good)),
+        "this end trusts another CA"
+    );
     counted(&log, [4, 0, 0, 0]);
 
     assert!(!answered(connect(to, &own, mine), &[hello(VERSION, 2, "n2")]), "another's name");

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // The helpers are as much part of the tests as the tests.
 
 mod cluster;
+mod command;
 mod disk;
 mod door;
 mod faulty;

@@ -45,7 +45,8 @@ impl Ways {
     fn whose(&self, port: u16) -> Option<u16> {
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
         let wanted = format!(":{port:04X}");
-        let row = table.lines().find(|row| row.split_whitespace().nth(1).is_some_and(|l| l.ends_with(&wanted)))?;
+        let row =
+            table.lines().find(|row| row.split_whitespace().nth(1).is_some_and(|l| l.ends_with(&wanted)))?;
         let socket = format!("socket:[{}]", row.split_whitespace().nth(9)?);
         let running = self.running.lock().unwrap().clone();
         let has = |pid: u32| {

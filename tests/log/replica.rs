@@ -121,7 +121,8 @@ fn command(log: &mut Running, line: &str, tags: &mut std::collections::BTreeMap<
             (log.propose(bytes, Marks::NONE), tag.to_owned())
         }
         "fence" => {
-            let marks = Marks { fences: NodeSet::of(NodeId(rest.parse().unwrap())), readmits: NodeSet::EMPTY };
+            let marks =
+                Marks { fences: NodeSet::of(NodeId(rest.parse().unwrap())), readmits: NodeSet::EMPTY };
             (log.propose(line.as_bytes().to_vec(), marks), line.replace(' ', "-"))
         }
         "replicas" => (log.set_replicas(serde_json::from_str(rest).unwrap()), "replicas".to_owned()),

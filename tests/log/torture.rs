@@ -148,7 +148,11 @@ impl Torture {
         // It must go on by itself.
         let at = self.pick(&self.voters.clone());
         self.cluster.commit(at)?;
-        if self.cluster.record.broken.is_empty() { Ok(()) } else { Err(self.cluster.record.broken.join("\n")) }
+        if self.cluster.record.broken.is_empty() {
+            Ok(())
+        } else {
+            Err(self.cluster.record.broken.join("\n"))
+        }
     }
 
     fn run(&mut self, rounds: u64) -> Result<(), String> {
@@ -163,7 +167,8 @@ impl Torture {
 fn acknowledged_entries_survive_in_one_order() {
     run_if_child();
     let (seed, rounds) = (setting(SEED, 1), setting(ROUNDS, FEW));
-    let mut torture = Torture::new("torture::acknowledged_entries_survive_in_one_order", seed, Honesty::Honest);
+    let mut torture =
+        Torture::new("torture::acknowledged_entries_survive_in_one_order", seed, Honesty::Honest);
     let begin = Instant::now();
     let result = torture.run(rounds);
     let record = &torture.cluster.record;

@@ -241,7 +241,9 @@ impl Core {
     /// As the leader, changes the replicas.
     pub async fn replace_replicas(&self, wanted: Vec<Replica>) -> Verdict {
         let Ok(_alone) = self.changing.try_lock() else {
-            return Verdict::Refused(Refusal::Replicas("another change of the replicas is on its way".to_owned()));
+            return Verdict::Refused(Refusal::Replicas(
+                "another change of the replicas is on its way".to_owned(),
+            ));
         };
         match timeout(CHANGE, replicas::replace(self, &wanted)).await {
             Ok(Ok(())) => Verdict::Committed(*self.machine.applied().borrow()),

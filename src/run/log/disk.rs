@@ -3,8 +3,8 @@
 //! Each value carries a checksum: redb checks its own when it repairs, not at each reading. What lies in a damaged file is
 //! not trusted for anything.
 
-use crate::base::hash::{HashKey, mac};
 use crate::base::NodeSet;
+use crate::base::hash::{HashKey, mac};
 use crate::cluster::log::ReplicaId;
 use crate::run::log::types::{Entry, LogId, SnapshotMeta, Vote};
 use openraft::storage::LogFlushed;
@@ -267,7 +267,8 @@ fn sum(bytes: &[u8]) -> [u8; 8] {
 }
 
 fn checked(bytes: &[u8]) -> Result<&[u8], DiskError> {
-    let (found, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| because("damaged: a value is too short"))?;
+    let (found, rest) =
+        bytes.split_first_chunk::<8>().ok_or_else(|| because("damaged: a value is too short"))?;
     if *found != sum(rest) {
         return Err(because("damaged: a checksum is wrong"));
     }
@@ -286,7 +287,8 @@ fn load(db: &Database, replica: ReplicaId) -> Result<Loaded, DiskError> {
         let mut meta = write.open_table(META).map_err(because)?;
         write.open_table(LOG).map_err(because)?;
         write.open_table(SNAPSHOT).map_err(because)?;
-        let owner = meta.get("owner").map_err(because)?.map(|value| unseal::<Owner>(value.value())).transpose()?;
+        let owner =
+            meta.get("owner").map_err(because)?.map(|value| unseal::<Owner>(value.value())).transpose()?;
         match owner {
             None => drop(meta.insert("owner", seal(&wanted)?.as_slice()).map_err(because)?),
             Some(owner) if owner == wanted => {}

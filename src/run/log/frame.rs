@@ -4,8 +4,8 @@ use crate::cluster::log::{MAX_ENTRY, Refusal, Replica, ReplicaId};
 use crate::run::log::types::{Proposal, SnapshotMeta, Types};
 use openraft::error::SnapshotMismatch;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
-    VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

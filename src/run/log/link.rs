@@ -114,7 +114,10 @@ struct Line {
 impl Line {
     async fn serve(self, mut queue: mpsc::Receiver<Call>) {
         while let Some(first) = queue.recv().await {
-            match timeout(CONNECT, self.connect()).await.unwrap_or_else(|_| Err("it takes too long".to_owned())) {
+            match timeout(CONNECT, self.connect())
+                .await
+                .unwrap_or_else(|_| Err("it takes too long".to_owned()))
+            {
                 Ok(stream) => self.talk(stream, first, &mut queue).await,
                 Err(why) => {
                     tracing::debug!(peer = %self.peer.name, "no connection: {why}");

@@ -105,7 +105,8 @@ impl Machine {
     pub async fn new(parts: Parts, snapshot: Option<(SnapshotMeta, Vec<u8>)>) -> Result<Self, DiskError> {
         let Parts { outputs, store, disk, every, speaks } = parts;
         let place = Place { log_id: None, index: 0, membership: StoredMembership::default() };
-        let inner = Inner { places: vec![place], skip: 0, bytes: 0, asked: false, pending: None, stored: None };
+        let inner =
+            Inner { places: vec![place], skip: 0, bytes: 0, asked: false, pending: None, stored: None };
         let machine = Self {
             inner: Arc::new(Mutex::new(inner)),
             outputs,
@@ -288,7 +289,9 @@ impl RaftSnapshotBuilder<Types> for Machine {
                 let place = inner.places.iter().rev().find(|place| place.index <= index)?.clone();
                 Some((index, state, place))
             });
-            found.ok_or_else(|| StorageIOError::write_snapshot(None, AnyError::error("no state was offered")))?
+            found.ok_or_else(|| {
+                StorageIOError::write_snapshot(None, AnyError::error("no state was offered"))
+            })?
         };
         let at = place.log_id.map_or(0, |id| id.index);
         let header = Header { whole: place.index, index, fenced: self.store.fenced_at(at) };

@@ -22,7 +22,9 @@ pub mod types;
 pub mod witness;
 
 use crate::base::NodeSet;
-use crate::cluster::log::{Log, MAX_ENTRY, MAX_PROPOSALS, Marks, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
+use crate::cluster::log::{
+    Log, MAX_ENTRY, MAX_PROPOSALS, Marks, Outcome, Output, Refusal, Replica, ReplicaId, Ticket,
+};
 use disk::{Disk, DiskError, Loaded, Writer};
 use redb::StorageBackend;
 use refusals::{Kind, Refusals};

@@ -3,15 +3,13 @@
 use crate::run::log::frame::{Answer, Request};
 use crate::run::log::link::{Link, LinkError, Links};
 use crate::run::log::types::{Peer, Types};
-use openraft::error::{
-    InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable,
-};
+use openraft::AnyError;
+use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
-    VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
 };
-use openraft::AnyError;
 use std::time::Duration;
 
 type Rpc<E> = RPCError<u64, Peer, RaftError<u64, E>>;

@@ -157,7 +157,11 @@ async fn answer(core: &Core, from: u64, request: Request) -> Answer {
                 let content = snapshot.snapshot.get_ref();
                 let start = usize::try_from(from).unwrap_or(usize::MAX).min(content.len());
                 let end = content.len().min(start + CHUNK);
-                Piece { meta: snapshot.meta, total: content.len() as u64, bytes: content[start..end].to_vec() }
+                Piece {
+                    meta: snapshot.meta,
+                    total: content.len() as u64,
+                    bytes: content[start..end].to_vec(),
+                }
             })),
             Err(error) => failed(&error),
         },

@@ -58,7 +58,9 @@ impl Solo {
             EntryPayload::Blank | EntryPayload::Normal(_) => None,
         });
         let stored = stored.or(loaded.snapshot.as_ref().map(|(meta, _)| meta.last_membership.membership()));
-        if let Some((_, peer)) = stored.and_then(|m| m.nodes().find(|(id, _)| **id != u64::from(config.node.0))) {
+        if let Some((_, peer)) =
+            stored.and_then(|m| m.nodes().find(|(id, _)| **id != u64::from(config.node.0)))
+        {
             return Err(format!("{}: the log has another replica, {:?}", config.data.display(), peer.name));
         }
         let snapshot = snapshot_base(&loaded);
@@ -148,7 +150,8 @@ impl Solo {
         match command {
             Command::Propose(..) => {}
             Command::Replicas(ticket, _) => {
-                let why = "the node runs without peers: it must be started as one of several first".to_owned();
+                let why =
+                    "the node runs without peers: it must be started as one of several first".to_owned();
                 self.say(Output::Outcome(ticket, Outcome::Refused(Refusal::Replicas(why)))).await;
             }
             Command::Snapshot(index, state) => {

@@ -2,13 +2,16 @@ use super::disk;
 use super::machine::{Header, Machine, Parts};
 use super::store::Store;
 use super::task::snapshot_base;
-use super::types::{Batch, Entry, LogId, Proposal, StorageError, Types};
+use super::types::{
+    Applied, Batch, Entry, LogId, Proposal, SnapshotMeta, StorageError, StoredMembership, Types,
+};
 use crate::base::{NodeId, NodeSet};
 use crate::cluster::log::{Log, MAX_ENTRY, Marks, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
 use crate::run::log::{Running, StartError, solo};
-use openraft::storage::RaftStateMachine;
+use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::testing::{StoreBuilder, Suite};
-use openraft::{CommittedLeaderId, EntryPayload, RaftSnapshotBuilder};
+use openraft::{CommittedLeaderId, EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -48,14 +51,57 @@ async fn open(path: &Path, every: usize) -> (Store, Machine, mpsc::Receiver<Outp
     (store, machine, taken)
 }
 
+/// A machine to which somebody offers its state whenever openraft wants a snapshot.
+struct Offered(Machine);
+
+impl RaftStateMachine<Types> for Offered {
+    type SnapshotBuilder = Machine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        self.0.applied_state().await
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Applied>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.0.apply(entries).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Machine {
+        let index = *self.0.applied().borrow();
+        assert!(self.0.offer(index, b"state".to_vec()));
+        self.0.get_snapshot_builder().await
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+        self.0.begin_receiving_snapshot().await
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError> {
+        self.0.install_snapshot(meta, snapshot).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
+        self.0.get_current_snapshot().await
+    }
+}
+
+/// What must live as long as a store.
+type Kept = (Folder, mpsc::Receiver<Output>);
+
 struct Builder;
 
-impl StoreBuilder<Types, Store, Machine, (Folder, mpsc::Receiver<Output>)> for Builder {
-    #[allow(clippy::type_complexity)]
-    async fn build(&self) -> Result<((Folder, mpsc::Receiver<Output>), Store, Machine), StorageError> {
+impl StoreBuilder<Types, Store, Offered, Kept> for Builder {
+    async fn build(&self) -> Result<(Kept, Store, Offered), StorageError> {
         let folder = Folder::new();
         let (store, machine, taken) = open(&folder.0, 100).await;
-        Ok(((folder, taken), store, machine))
+        Ok(((folder, taken), store, Offered(machine)))
     }
 }
 
@@ -123,7 +169,9 @@ fn fences_outlive_the_process() {
         let (header, state) = Header::split(snapshot.snapshot.get_ref()).unwrap();
         assert_eq!((header.index, header.fenced.0, state), (2, 0b110, &b"state"[..]));
         store.forget(id(2)).unwrap();
-        openraft::storage::RaftLogStorageExt::blocking_append(&mut store, [entries[2].clone()]).await.unwrap();
+        openraft::storage::RaftLogStorageExt::blocking_append(&mut store, [entries[2].clone()])
+            .await
+            .unwrap();
         assert_eq!(fenced(&store), [1, 3]);
     });
     block(async {
@@ -297,7 +345,10 @@ fn damage_is_found_wherever_it_is() {
                     EntryPayload::Normal(batch) => Some(batch.proposals[0].bytes.clone()),
                     _ => None,
                 });
-                assert_eq!(bytes.collect::<Vec<_>>(), expected.iter().map(|(_, b)| b.clone()).collect::<Vec<_>>());
+                assert_eq!(
+                    bytes.collect::<Vec<_>>(),
+                    expected.iter().map(|(_, b)| b.clone()).collect::<Vec<_>>()
+                );
                 drop(disk);
                 writer.join();
             }

@@ -132,9 +132,7 @@ pub fn server_name(name: &str) -> Option<ServerName<'static>> {
 
 fn is_named(certificate: &CertificateDer<'_>, name: &str) -> bool {
     let parsed = ParsedCertificate::try_from(certificate).ok();
-    parsed
-        .zip(server_name(name))
-        .is_some_and(|(parsed, name)| verify_server_name(&parsed, &name).is_ok())
+    parsed.zip(server_name(name)).is_some_and(|(parsed, name)| verify_server_name(&parsed, &name).is_ok())
 }
 
 /// Judges the other end's first frame by the certificate that it has shown, which the CA has signed.

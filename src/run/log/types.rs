@@ -125,9 +125,10 @@ mod tests {
     #[test]
     fn a_batch_takes_what_fits() {
         let gather = |lengths: &[usize]| {
-            let mut rest = lengths.iter().enumerate().map(|(n, length)| {
-                (Proposal { bytes: vec![0; *length], marks: Marks::NONE }, n)
-            });
+            let mut rest = lengths
+                .iter()
+                .enumerate()
+                .map(|(n, length)| (Proposal { bytes: vec![0; *length], marks: Marks::NONE }, n));
             let first = rest.next().unwrap();
             let (batch, waiting, kept) = Batch::gather(first, || rest.next());
             assert_eq!(batch.proposals.len(), waiting.len());
@@ -148,7 +149,11 @@ mod tests {
             .into();
         for before in 0..8 {
             let stepwise = proposals.iter().fold(set(before), |set, p| p.marks.after(set));
-            assert_eq!(Batch { proposals: proposals.clone() }.marks().after(set(before)), stepwise, "{before}");
+            assert_eq!(
+                Batch { proposals: proposals.clone() }.marks().after(set(before)),
+                stepwise,
+                "{before}"
+            );
         }
         assert!(set(0b010).contains(NodeId(1)));
     }

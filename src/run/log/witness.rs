@@ -66,7 +66,8 @@ fn load(path: &Path) -> Result<Config, WitnessError> {
         return Err(wrong(format!("`id` is a node's; a witness's is at least {}", ReplicaId::FIRST_WITNESS)));
     }
     let lab = Timing::LAB;
-    let [min, max] = file.election_ms.map_or([lab.election_min, lab.election_max], |ms| ms.map(Duration::from_millis));
+    let [min, max] =
+        file.election_ms.map_or([lab.election_min, lab.election_max], |ms| ms.map(Duration::from_millis));
     let timing = Timing {
         heartbeat: file.heartbeat_ms.map_or(lab.heartbeat, Duration::from_millis),
         election_min: min,
