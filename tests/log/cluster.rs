@@ -7,8 +7,8 @@ use crate::replica::{Orders, name};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use steerage::cluster::log::{Replica, ReplicaId};
 use steerage::run::authority;
@@ -163,6 +163,9 @@ pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// Clusters of processes run one at a time: what is measured in tens of milliseconds is not for a crowd.
+static ALONE: Mutex<()> = Mutex::new(());
+
 pub struct Cluster {
     test: String,
     pub folder: Folder,
@@ -176,6 +179,8 @@ pub struct Cluster {
     pub honesty: Option<Honesty>,
     pub snapshot_every: usize,
     proposals: usize,
+    /// The last to be dropped.
+    alone: Option<MutexGuard<'static, ()>>,
 }
 
 /// For what must happen, on a machine that is busy with other things as well.
@@ -206,6 +211,7 @@ impl Cluster {
             honesty: None,
             snapshot_every: 25,
             proposals: 0,
+            alone: None,
         }
     }
 
@@ -241,6 +247,8 @@ impl Cluster {
     }
 
     fn next_life(&mut self, id: u16) -> usize {
+        // A test that failed has said so itself.
+        self.alone.get_or_insert_with(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
         let life = self.record.lives.entry(id).or_default();
         *life += 1;
         let life = *life;
@@ -279,8 +287,9 @@ impl Cluster {
         self.hear();
     }
 
-    pub fn wipe(&self, id: u16) {
+    pub fn wipe(&mut self, id: u16) {
         std::fs::remove_dir_all(self.data(id)).unwrap();
+        self.record.known.remove(&id);
     }
 
     /// Proposes a new text at `id`; gives it.

@@ -181,7 +181,9 @@ impl Core {
             }
             None => false,
         };
-        (metrics.current_leader.map(replica_id), metrics.current_term, quorum)
+        // openraft's metrics begin at nought, whatever is stored.
+        let term = self.store.vote().map_or(0, |vote| vote.leader_id.term);
+        (metrics.current_leader.map(replica_id), metrics.current_term.max(term), quorum)
     }
 
     /// Has the leader do what is wished.
