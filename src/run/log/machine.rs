@@ -76,6 +76,8 @@ impl Inner {
 #[derive(Clone)]
 pub struct Machine {
     inner: Arc<Mutex<Inner>>,
+    /// Held while a snapshot is stored: an own one must not come behind a newer one from the leader.
+    storing: Arc<tokio::sync::Mutex<()>>,
     outputs: mpsc::Sender<Output>,
     applied: watch::Sender<u64>,
     store: Store,
@@ -109,6 +111,7 @@ impl Machine {
             Inner { places: vec![place], skip: 0, bytes: 0, asked: false, pending: None, stored: None };
         let machine = Self {
             inner: Arc::new(Mutex::new(inner)),
+            storing: Arc::default(),
             outputs,
             applied: watch::Sender::new(0),
             store,
@@ -265,6 +268,7 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
         let content = snapshot.into_inner();
+        let _alone = self.storing.lock().await;
         let failed = |error: DiskError| StorageIOError::write_snapshot(Some(meta.signature()), &error);
         self.disk.snapshot(meta, &content).await.map_err(failed)?;
         self.replace(meta, &content).await.map_err(failed)?;
@@ -282,16 +286,21 @@ impl RaftStateMachine<Types> for Machine {
 
 impl RaftSnapshotBuilder<Types> for Machine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
-        let (index, state, place) = {
+        let storing = self.storing.clone();
+        let _alone = storing.lock().await;
+        let offered = {
             let mut inner = self.lock();
             let pending = inner.pending.take();
-            let found = pending.and_then(|(index, state)| {
+            pending.and_then(|(index, state)| {
                 let place = inner.places.iter().rev().find(|place| place.index <= index)?.clone();
                 Some((index, state, place))
-            });
-            found.ok_or_else(|| {
-                StorageIOError::write_snapshot(None, AnyError::error("no state was offered"))
-            })?
+            })
+        };
+        let Some((index, state, place)) = offered else {
+            // A newer one has come from the leader meanwhile, or two offers were made into one snapshot.
+            let stored = self.get_current_snapshot().await?;
+            let nothing = || StorageIOError::write_snapshot(None, AnyError::error("no state was offered"));
+            return Ok(stored.ok_or_else(nothing)?);
         };
         let at = place.log_id.map_or(0, |id| id.index);
         let header = Header { whole: place.index, index, fenced: self.store.fenced_at(at) };

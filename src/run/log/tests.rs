@@ -213,6 +213,25 @@ fn a_snapshot_may_end_within_a_batch() {
     });
 }
 
+#[test]
+fn a_snapshot_of_the_leader_goes_before_an_own_older_one() {
+    let folder = Folder::new();
+    block(async {
+        let (store, mut machine, _taken) = open(&folder.0, 100).await;
+        let entries = [entry(0, &[Marks::NONE]), entry(1, &[Marks::NONE])];
+        store.take(&entries);
+        machine.apply(entries).await.unwrap();
+        assert!(machine.offer(2, b"own".to_vec()));
+        let meta =
+            SnapshotMeta { last_log_id: Some(id(9)), snapshot_id: "leader's".into(), ..Default::default() };
+        let content = Header { whole: 10, index: 10, fenced: NodeSet::EMPTY }.with(b"leader's");
+        machine.install_snapshot(&meta, Box::new(Cursor::new(content.clone()))).await.unwrap();
+        let built = machine.build_snapshot().await.unwrap();
+        assert_eq!((built.meta, built.snapshot.get_ref()), (meta, &content));
+        assert!(!machine.offer(2, b"own".to_vec()));
+    });
+}
+
 fn alone(folder: &Folder, every: usize) -> Result<Running, StartError> {
     let config = solo::Config {
         node: NodeId(0),
