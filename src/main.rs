@@ -13,7 +13,8 @@ use steerage::cluster::namespace::{HealthSpec, Probe};
 use steerage::manage::config::{self, Config};
 use steerage::manage::explain::{self, Request, Tuple};
 use steerage::manage::health::Outcome;
-use steerage::run::{self, Exit, client, show};
+use steerage::run::log::witness;
+use steerage::run::{self, Exit, authority, client, show};
 use tracing_subscriber::EnvFilter;
 
 /// Where nodes have their sockets unless their configuration says otherwise.
@@ -68,6 +69,14 @@ enum Verb {
         steerage probe --type udp --target 10.0.0.1:7 --send ping --expect ping\n  \
         steerage probe --type icmp --target 10.0.0.1")]
     Probe(ProbeOnce),
+    /// Make what a cluster's nodes know each other by.
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Run a witness until SIGTERM, SIGINT or SIGHUP: a process that votes, for clusters of two nodes.
+    Witness {
+        /// The witness's file.
+        file: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -102,6 +111,28 @@ struct ProbeOnce {
     /// A text that the answering datagram has to hold
     #[arg(long, value_name = "TEXT")]
     expect: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Cluster {
+    /// Make a certificate authority, the cluster's secret, and a certificate and a key for each node.
+    Init {
+        /// Where they go; nothing that is there already is overwritten.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// Names of nodes and witnesses.
+        #[arg(long = "node", value_name = "NAME", num_args = 1.., required = true)]
+        nodes: Vec<String>,
+    },
+    /// Make a certificate and a key for one more node or witness.
+    Certificate {
+        /// Where `cluster init` has put the authority.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+        /// The node's name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
 }
 
 #[derive(Args)]
@@ -153,14 +184,27 @@ fn main() -> ExitCode {
         Verb::Stats(stats) => end(show_stats(&stats)),
         Verb::Explain(asked) => end(explain(&asked)),
         Verb::Probe(asked) => end(probe(asked)),
+        Verb::Cluster(Cluster::Init { directory, nodes }) => end(made(authority::init(&directory, &nodes))),
+        Verb::Cluster(Cluster::Certificate { directory, name }) => {
+            end(made(authority::certificate(&directory, &name)))
+        }
+        Verb::Witness { file } => {
+            log_to_standard_error();
+            end(witness::run(&file).map(|()| String::new()).map_err(|error| error.to_string()))
+        }
     }
 }
 
-fn run(config: &Path, node: fn(&Path) -> Result<(), Exit>) -> ExitCode {
-    let filter = EnvFilter::builder()
-        .with_env_var("STEERAGE_LOG")
-        .with_default_directive(tracing::Level::INFO.into())
-        .from_env_lossy();
+fn made(files: Result<Vec<PathBuf>, authority::AuthorityError>) -> Result<String, String> {
+    let files = files.map_err(|error| error.to_string())?;
+    Ok(files.iter().map(|file| format!("{}\n", file.display())).collect())
+}
+
+fn log_to_standard_error() {
+    let asked = std::env::var("STEERAGE_LOG").ok().filter(|asked| !asked.is_empty());
+    let asked = asked.as_deref().unwrap_or("info");
+    // openraft tells of each packet that gets no answer; the log's own messages say what matters of that.
+    let filter = EnvFilter::builder().parse_lossy(format!("openraft=off,{asked}"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -168,6 +212,10 @@ fn run(config: &Path, node: fn(&Path) -> Result<(), Exit>) -> ExitCode {
         .with_ansi(colours)
         .with_target(false)
         .init();
+}
+
+fn run(config: &Path, node: fn(&Path) -> Result<(), Exit>) -> ExitCode {
+    log_to_standard_error();
     match node(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {

@@ -80,7 +80,7 @@ pub struct Ticket(pub u64);
 /// What became of a proposal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is committed, at this index. Whatever [`Log::take`] gave before this (the entry itself, or a snapshot that holds
+    /// It is committed, at this index (a change of the replicas: behind the entry at this index). Whatever [`Log::take`] gave before this (the entry itself, or a snapshot that holds
     /// it) includes it, so the proposer's state machine has it already.
     Committed(u64),
     /// It is not committed and will never be.
@@ -112,8 +112,8 @@ pub enum Refusal {
 /// What a log tells the management thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// The next committed entry. On every replica the same bytes stand at the same index; indices rise, with gaps where the
-    /// log keeps house. Each comes once in the life of this value.
+    /// The next committed entry. On every replica the same bytes stand at the same index; the first is 1, each further one the
+    /// next. Each comes once in the life of this value.
     Entry {
         /// Its place.
         index: u64,

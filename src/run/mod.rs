@@ -1,6 +1,7 @@
 //! Threads, clocks and sockets: a node as a process, and the command line's side of its admin API.
 
 pub mod api;
+pub mod authority;
 #[cfg(feature = "capsule")]
 pub mod capsule;
 pub mod client;
@@ -11,6 +12,7 @@ pub mod explain;
 pub mod gate;
 pub mod health;
 pub mod idle;
+pub mod log;
 pub mod show;
 pub mod socket;
 

@@ -1,0 +1,322 @@
+//! openraft's state machine: hands committed entries to the management thread, and keeps the snapshots that it makes.
+
+use crate::base::NodeSet;
+use crate::cluster::log::Output;
+use crate::run::log::disk::{Base, Disk, DiskError};
+use crate::run::log::store::Store;
+use crate::run::log::types::{
+    Applied, Entry, LogId, SnapshotMeta, StorageError, StoredMembership, Types, replicas,
+};
+use openraft::storage::{RaftStateMachine, Snapshot};
+use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
+use std::io::Cursor;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, watch};
+
+/// Bytes of entries behind the last snapshot after which another is asked for, however few they are.
+const SNAPSHOT_BYTES: usize = 64 << 20;
+
+/// What stands in front of the state in a stored snapshot. It was made at an index, which may lie within a batch; openraft
+/// counts batches, and applies that one again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The index at the end of the last whole batch, where openraft begins.
+    pub whole: u64,
+    /// The index up to which the state has all entries.
+    pub index: u64,
+    /// What is fenced at the end of the last whole batch.
+    pub fenced: NodeSet,
+}
+
+impl Header {
+    const LEN: usize = 24;
+
+    /// Header and state in one.
+    pub fn with(self, state: &[u8]) -> Vec<u8> {
+        let words = [self.whole, self.index, self.fenced.0].map(u64::to_le_bytes);
+        [words.as_flattened(), state].concat()
+    }
+
+    /// Header and state apart; none if `content` is too short to be either.
+    pub fn split(content: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, state) = content.split_first_chunk::<{ Self::LEN }>()?;
+        let (words, _) = head.as_chunks::<8>();
+        let [whole, index, fenced] = [words[0], words[1], words[2]].map(u64::from_le_bytes);
+        Some((Self { whole, index, fenced: NodeSet(fenced) }, state))
+    }
+}
+
+/// A place in openraft's log, and where the entries stand behind it.
+#[derive(Clone, Debug)]
+struct Place {
+    log_id: Option<LogId>,
+    index: u64,
+    membership: StoredMembership,
+}
+
+struct Inner {
+    /// The places since the stored snapshot, at which another could end.
+    places: Vec<Place>,
+    /// Up to here the state has entries, from a snapshot that reached into a batch.
+    skip: u64,
+    bytes: usize,
+    asked: bool,
+    pending: Option<(u64, Vec<u8>)>,
+    stored: Option<SnapshotMeta>,
+}
+
+impl Inner {
+    fn last(&self) -> &Place {
+        // There is always one: a snapshot's end, or the log's beginning.
+        &self.places[self.places.len() - 1]
+    }
+}
+
+/// The state machine. Clones share it.
+#[derive(Clone)]
+pub struct Machine {
+    inner: Arc<Mutex<Inner>>,
+    /// Held while a snapshot is stored: an own one must not come behind a newer one from the leader.
+    storing: Arc<tokio::sync::Mutex<()>>,
+    outputs: mpsc::Sender<Output>,
+    applied: watch::Sender<u64>,
+    store: Store,
+    disk: Disk,
+    /// Places after which a snapshot is asked for.
+    every: usize,
+    /// Whether entries are handed out; a witness has nobody to hand them to.
+    speaks: bool,
+}
+
+/// What a [`Machine`] is made of.
+pub struct Parts {
+    /// Where entries go; when it is full, applying waits.
+    pub outputs: mpsc::Sender<Output>,
+    /// The log, for what is fenced.
+    pub store: Store,
+    /// Where snapshots go.
+    pub disk: Disk,
+    /// Places in openraft's log after which a snapshot is asked for.
+    pub every: usize,
+    /// Whether there is somebody to hand entries to.
+    pub speaks: bool,
+}
+
+impl Machine {
+    /// A machine whose state is the stored `snapshot`, if there is one, which it hands out at once.
+    pub async fn new(parts: Parts, snapshot: Option<(SnapshotMeta, Vec<u8>)>) -> Result<Self, DiskError> {
+        let Parts { outputs, store, disk, every, speaks } = parts;
+        let place = Place { log_id: None, index: 0, membership: StoredMembership::default() };
+        let inner =
+            Inner { places: vec![place], skip: 0, bytes: 0, asked: false, pending: None, stored: None };
+        let machine = Self {
+            inner: Arc::new(Mutex::new(inner)),
+            storing: Arc::default(),
+            outputs,
+            applied: watch::Sender::new(0),
+            store,
+            disk,
+            every,
+            speaks,
+        };
+        if let Some((meta, content)) = snapshot {
+            machine.replace(&meta, &content).await?;
+        }
+        Ok(machine)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index up to which everything has been handed out.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Places since the last snapshot.
+    pub fn behind(&self) -> usize {
+        self.lock().places.len() - 1
+    }
+
+    /// The place where everything committed has been handed out.
+    pub fn last_place(&self) -> Option<LogId> {
+        self.lock().last().log_id
+    }
+
+    /// Takes the state at `index` for the next snapshot. False: there is nothing to store.
+    pub fn offer(&self, index: u64, state: Vec<u8>) -> bool {
+        let mut inner = self.lock();
+        let stored = inner.stored.as_ref().and_then(|meta| meta.last_log_id);
+        let place = inner.places.iter().rev().find(|place| place.index <= index);
+        let new = place.is_some_and(|place| place.log_id > stored) && index <= inner.last().index;
+        if new {
+            inner.pending = Some((index, state));
+        } else {
+            inner.asked = false;
+        }
+        new
+    }
+
+    /// Takes a snapshot of another replica as the next one here, if it ends where this one has been.
+    pub fn adopt(&self, content: &[u8]) -> bool {
+        match Header::split(content) {
+            Some((header, state)) => self.offer(header.index, state.to_vec()),
+            None => false,
+        }
+    }
+
+    /// Nobody hears what is said when the log is being stopped.
+    async fn say(&self, output: Output) {
+        let _ = self.outputs.send(output).await;
+    }
+
+    /// Makes a snapshot the state.
+    async fn replace(&self, meta: &SnapshotMeta, content: &[u8]) -> Result<(), DiskError> {
+        let short = || DiskError("damaged: a snapshot is too short".to_owned());
+        let (header, state) = Header::split(content).ok_or_else(short)?;
+        let membership = meta.last_membership.clone();
+        let said = replicas(&membership);
+        self.store.rebase(Base { at: meta.last_log_id.map_or(0, |id| id.index), fenced: header.fenced });
+        {
+            let mut inner = self.lock();
+            inner.places = vec![Place { log_id: meta.last_log_id, index: header.whole, membership }];
+            inner.skip = header.index;
+            (inner.bytes, inner.asked, inner.pending) = (0, false, None);
+            inner.stored = Some(meta.clone());
+        }
+        if self.speaks {
+            self.say(Output::Install { index: header.index, bytes: state.to_vec() }).await;
+        }
+        self.say(Output::Replicas(said)).await;
+        // What the snapshot has of the batch behind it counts when that is applied.
+        self.applied.send_replace(header.whole);
+        Ok(())
+    }
+
+    async fn apply_one(&self, entry: Entry) -> Applied {
+        let (mut index, skip, mut membership) = {
+            let inner = self.lock();
+            (inner.last().index, inner.skip, inner.last().membership.clone())
+        };
+        let first = index + 1;
+        let mut bytes = 0;
+        match entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(new) => {
+                membership = StoredMembership::new(Some(entry.log_id), new);
+                self.say(Output::Replicas(replicas(&membership))).await;
+            }
+            EntryPayload::Normal(batch) => {
+                for proposal in batch.proposals {
+                    index += 1;
+                    bytes += proposal.bytes.len();
+                    if self.speaks && index > skip {
+                        self.say(Output::Entry { index, bytes: proposal.bytes }).await;
+                    }
+                }
+            }
+        }
+        let ask = {
+            let mut inner = self.lock();
+            inner.places.push(Place { log_id: Some(entry.log_id), index, membership });
+            inner.bytes += bytes;
+            let due = inner.places.len() > self.every || inner.bytes > SNAPSHOT_BYTES;
+            let asked = inner.asked;
+            inner.asked |= due;
+            due && !asked
+        };
+        if ask {
+            self.say(Output::WantSnapshot).await;
+        }
+        self.applied.send_replace(index);
+        Applied(first)
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        let inner = self.lock();
+        Ok((inner.last().log_id, inner.last().membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Applied>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut answers = Vec::new();
+        for entry in entries {
+            answers.push(self.apply_one(entry).await);
+        }
+        Ok(answers)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError> {
+        let content = snapshot.into_inner();
+        let _alone = self.storing.lock().await;
+        let failed = |error: DiskError| StorageIOError::write_snapshot(Some(meta.signature()), &error);
+        self.disk.snapshot(meta, &content).await.map_err(failed)?;
+        self.replace(meta, &content).await.map_err(failed)?;
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
+        let stored = self.lock().stored.clone();
+        let Some(meta) = stored else { return Ok(None) };
+        let failed = |error: DiskError| StorageIOError::read_snapshot(Some(meta.signature()), &error);
+        let content = self.disk.read_snapshot().await.map_err(failed)?;
+        Ok(content.map(|content| Snapshot { meta, snapshot: Box::new(Cursor::new(content)) }))
+    }
+}
+
+impl RaftSnapshotBuilder<Types> for Machine {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
+        let storing = self.storing.clone();
+        let _alone = storing.lock().await;
+        let offered = {
+            let mut inner = self.lock();
+            let pending = inner.pending.take();
+            pending.and_then(|(index, state)| {
+                let place = inner.places.iter().rev().find(|place| place.index <= index)?.clone();
+                Some((index, state, place))
+            })
+        };
+        let Some((index, state, place)) = offered else {
+            // A newer one has come from the leader meanwhile, or two offers were made into one snapshot.
+            let stored = self.get_current_snapshot().await?;
+            let nothing = || StorageIOError::write_snapshot(None, AnyError::error("no state was offered"));
+            return Ok(stored.ok_or_else(nothing)?);
+        };
+        let at = place.log_id.map_or(0, |id| id.index);
+        let header = Header { whole: place.index, index, fenced: self.store.fenced_at(at) };
+        let content = header.with(&state);
+        let meta = SnapshotMeta {
+            last_log_id: place.log_id,
+            last_membership: place.membership,
+            snapshot_id: format!("{}-{index}", place.log_id.unwrap_or_default()),
+        };
+        let failed = |error: DiskError| StorageIOError::write_snapshot(Some(meta.signature()), &error);
+        self.disk.snapshot(&meta, &content).await.map_err(failed)?;
+        let mut inner = self.lock();
+        inner.places.retain(|kept| kept.log_id >= place.log_id);
+        (inner.bytes, inner.asked) = (0, false);
+        inner.stored = Some(meta.clone());
+        drop(inner);
+        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(content)) })
+    }
+}

@@ -1,0 +1,378 @@
+use super::disk;
+use super::machine::{Header, Machine, Parts};
+use super::store::Store;
+use super::task::snapshot_base;
+use super::types::{
+    Applied, Batch, Entry, LogId, Proposal, SnapshotMeta, StorageError, StoredMembership, Types,
+};
+use crate::base::{NodeId, NodeSet};
+use crate::cluster::log::{Log, MAX_ENTRY, Marks, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
+use crate::run::log::{Running, StartError, solo};
+use openraft::storage::{RaftStateMachine, Snapshot};
+use openraft::testing::{StoreBuilder, Suite};
+use openraft::{CommittedLeaderId, EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("steerage-log-{}-{n}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn block<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+async fn open(path: &Path, every: usize) -> (Store, Machine, mpsc::Receiver<Output>) {
+    let (disk, _, mut loaded) = disk::open(path, ReplicaId(0)).unwrap();
+    let base = snapshot_base(&loaded);
+    let store = Store::new(disk.clone(), &mut loaded, base);
+    let (outputs, taken) = mpsc::channel(10_000);
+    let parts = Parts { outputs, store: store.clone(), disk, every, speaks: true };
+    let machine = Machine::new(parts, loaded.snapshot).await.unwrap();
+    (store, machine, taken)
+}
+
+/// A machine to which somebody offers its state whenever openraft wants a snapshot.
+struct Offered(Machine);
+
+impl RaftStateMachine<Types> for Offered {
+    type SnapshotBuilder = Machine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        self.0.applied_state().await
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Applied>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.0.apply(entries).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Machine {
+        let index = *self.0.applied().borrow();
+        assert!(self.0.offer(index, b"state".to_vec()));
+        self.0.get_snapshot_builder().await
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+        self.0.begin_receiving_snapshot().await
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError> {
+        self.0.install_snapshot(meta, snapshot).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
+        self.0.get_current_snapshot().await
+    }
+}
+
+/// What must live as long as a store.
+type Kept = (Folder, mpsc::Receiver<Output>);
+
+struct Builder;
+
+impl StoreBuilder<Types, Store, Offered, Kept> for Builder {
+    async fn build(&self) -> Result<(Kept, Store, Offered), StorageError> {
+        let folder = Folder::new();
+        let (store, machine, taken) = open(&folder.0, 100).await;
+        Ok(((folder, taken), store, Offered(machine)))
+    }
+}
+
+#[test]
+fn the_store_does_what_openraft_asks_of_one() {
+    Suite::test_all(Builder).unwrap();
+}
+
+fn id(index: u64) -> LogId {
+    LogId::new(CommittedLeaderId::new(1, 0), index)
+}
+
+fn entry(index: u64, marks: &[Marks]) -> Entry {
+    let proposals = marks.iter().map(|marks| Proposal { bytes: vec![index as u8], marks: *marks });
+    Entry { log_id: id(index), payload: EntryPayload::Normal(Batch { proposals: proposals.collect() }) }
+}
+
+fn fence(node: u16) -> Marks {
+    Marks { fences: NodeSet::of(NodeId(node)), readmits: NodeSet::EMPTY }
+}
+
+fn readmit(node: u16) -> Marks {
+    Marks { fences: NodeSet::EMPTY, readmits: NodeSet::of(NodeId(node)) }
+}
+
+fn fenced(store: &Store) -> Vec<u16> {
+    NodeSet(store.fenced().load(Ordering::SeqCst)).iter().map(|node| node.0).collect()
+}
+
+#[test]
+fn a_fence_shows_from_the_storing_to_the_cutting_off() {
+    use openraft::storage::RaftLogStorage;
+    let folder = Folder::new();
+    block(async {
+        let (mut store, ..) = open(&folder.0, 100).await;
+        store.take(&[entry(1, &[fence(1)]), entry(2, &[Marks::NONE])]);
+        assert_eq!(fenced(&store), [1]);
+        store.take(&[entry(3, &[readmit(1), fence(2)]), entry(4, &[fence(3)])]);
+        assert_eq!(fenced(&store), [2, 3]);
+        assert_eq!(store.fenced_at(2), NodeSet::of(NodeId(1)));
+        store.truncate(id(4)).await.unwrap();
+        assert_eq!(fenced(&store), [2]);
+        store.truncate(id(3)).await.unwrap();
+        assert_eq!(fenced(&store), [1]);
+        store.forget(id(2)).unwrap();
+        assert_eq!(fenced(&store), [1], "compaction forgets entries, not what they said");
+        store.take(&[entry(3, &[readmit(1)])]);
+        assert_eq!(fenced(&store), [0; 0]);
+    });
+}
+
+#[test]
+fn fences_outlive_the_process() {
+    let folder = Folder::new();
+    block(async {
+        let (mut store, mut machine, _taken) = open(&folder.0, 100).await;
+        let entries = [entry(1, &[fence(1)]), entry(2, &[fence(2)]), entry(3, &[readmit(2), fence(3)])];
+        let (disk, writer, _) = disk::open(&folder.0.join("other"), ReplicaId(0)).unwrap();
+        drop(disk);
+        writer.join();
+        store.take(&entries);
+        machine.apply(entries.iter().take(2).cloned()).await.unwrap();
+        assert!(machine.offer(2, b"state".to_vec()));
+        let snapshot = machine.build_snapshot().await.unwrap();
+        let (header, state) = Header::split(snapshot.snapshot.get_ref()).unwrap();
+        assert_eq!((header.index, header.fenced.0, state), (2, 0b110, &b"state"[..]));
+        store.forget(id(2)).unwrap();
+        openraft::storage::RaftLogStorageExt::blocking_append(&mut store, [entries[2].clone()])
+            .await
+            .unwrap();
+        assert_eq!(fenced(&store), [1, 3]);
+    });
+    block(async {
+        // The writer of before may need a moment to let go of the file.
+        std::thread::sleep(Duration::from_millis(200));
+        let (store, _, mut taken) = open(&folder.0, 100).await;
+        assert_eq!(fenced(&store), [1, 3]);
+        assert_eq!(taken.try_recv().unwrap(), Output::Install { index: 2, bytes: b"state".to_vec() });
+    });
+}
+
+#[test]
+fn a_snapshot_may_end_within_a_batch() {
+    let folder = Folder::new();
+    let batch = |index: u64, texts: &[&str]| {
+        let proposals =
+            texts.iter().map(|text| Proposal { bytes: text.as_bytes().to_vec(), marks: Marks::NONE });
+        Entry { log_id: id(index), payload: EntryPayload::Normal(Batch { proposals: proposals.collect() }) }
+    };
+    let entries = [batch(0, &["a", "b"]), batch(1, &["c", "d", "e"]), batch(2, &["f"])];
+    block(async {
+        let (store, mut machine, _taken) = open(&folder.0, 2).await;
+        store.take(&entries);
+        machine.apply(entries.clone()).await.unwrap();
+        assert!(!machine.offer(7, Vec::new()), "has not been reached");
+        assert!(machine.offer(4, b"abcd".to_vec()));
+        let built = machine.build_snapshot().await.unwrap();
+        assert_eq!(built.meta.last_log_id, Some(id(0)));
+        assert!(!machine.offer(1, Vec::new()), "older than the stored one");
+    });
+    block(async {
+        std::thread::sleep(Duration::from_millis(200));
+        let (_, mut machine, mut taken) = open(&folder.0, 2).await;
+        machine.apply(entries[1..].to_vec()).await.unwrap();
+        assert_eq!(taken.try_recv().unwrap(), Output::Install { index: 4, bytes: b"abcd".to_vec() });
+        assert_eq!(taken.try_recv().unwrap(), Output::Replicas(Vec::new()));
+        assert_eq!(taken.try_recv().unwrap(), Output::Entry { index: 5, bytes: b"e".to_vec() });
+        assert_eq!(taken.try_recv().unwrap(), Output::Entry { index: 6, bytes: b"f".to_vec() });
+    });
+}
+
+#[test]
+fn a_snapshot_of_the_leader_goes_before_an_own_older_one() {
+    let folder = Folder::new();
+    block(async {
+        let (store, mut machine, _taken) = open(&folder.0, 100).await;
+        let entries = [entry(0, &[Marks::NONE]), entry(1, &[Marks::NONE])];
+        store.take(&entries);
+        machine.apply(entries).await.unwrap();
+        assert!(machine.offer(2, b"own".to_vec()));
+        let meta =
+            SnapshotMeta { last_log_id: Some(id(9)), snapshot_id: "leader's".into(), ..Default::default() };
+        let content = Header { whole: 10, index: 10, fenced: NodeSet::EMPTY }.with(b"leader's");
+        machine.install_snapshot(&meta, Box::new(Cursor::new(content.clone()))).await.unwrap();
+        let built = machine.build_snapshot().await.unwrap();
+        assert_eq!((built.meta, built.snapshot.get_ref()), (meta, &content));
+        assert!(!machine.offer(2, b"own".to_vec()));
+    });
+}
+
+fn alone(folder: &Folder, every: usize) -> Result<Running, StartError> {
+    let config = solo::Config {
+        node: NodeId(0),
+        name: "n0".to_owned(),
+        address: "127.0.0.1:1".to_owned(),
+        data: folder.0.clone(),
+        snapshot_every: every,
+    };
+    Running::alone(config)
+}
+
+/// What comes until `enough`.
+fn until(log: &mut Running, enough: impl Fn(&Output) -> bool) -> Vec<Output> {
+    let begin = Instant::now();
+    let mut all = Vec::new();
+    while begin.elapsed() < PATIENCE {
+        match log.take() {
+            Some(output) => {
+                let last = enough(&output);
+                all.push(output);
+                if last {
+                    return all;
+                }
+            }
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    panic!("it has not come: {all:?}");
+}
+
+fn of(ticket: Ticket) -> impl Fn(&Output) -> bool {
+    move |output| matches!(output, Output::Outcome(of, _) if *of == ticket)
+}
+
+fn entries(outputs: &[Output]) -> Vec<(u64, Vec<u8>)> {
+    let each = outputs.iter().filter_map(|output| match output {
+        Output::Entry { index, bytes } => Some((*index, bytes.clone())),
+        _ => None,
+    });
+    each.collect()
+}
+
+#[test]
+fn a_node_alone_commits_and_remembers() {
+    let folder = Folder::new();
+    let mut log = alone(&folder, 1000).unwrap();
+    let tickets: Vec<Ticket> = (0..20).map(|n| log.propose(vec![n], Marks::NONE)).collect();
+    let said = until(&mut log, of(tickets[19]));
+    let expected: Vec<(u64, Vec<u8>)> = (0..20).map(|n| (u64::from(n) + 1, vec![n])).collect();
+    assert_eq!(entries(&said), expected);
+    assert!(said.contains(&Output::Role { leader: Some(ReplicaId(0)), term: 1, quorum: true }));
+    assert_eq!(said.last(), Some(&Output::Outcome(tickets[19], Outcome::Committed(20))));
+    let long = log.propose(vec![0; MAX_ENTRY + 1], Marks::NONE);
+    let said = until(&mut log, of(long));
+    assert_eq!(said.last(), Some(&Output::Outcome(long, Outcome::Refused(Refusal::TooLong(MAX_ENTRY + 1)))));
+    let fence = log.propose(vec![20], fence(3));
+    until(&mut log, of(fence));
+    assert_eq!(log.fenced(), NodeSet::of(NodeId(3)));
+    drop(log);
+
+    let mut log = alone(&folder, 1000).unwrap();
+    let said = until(&mut log, |output| matches!(output, Output::Role { .. }));
+    assert_eq!(entries(&said)[..20], expected);
+    assert_eq!(log.fenced(), NodeSet::of(NodeId(3)));
+    let next = log.propose(vec![99], Marks::NONE);
+    until(&mut log, |output| *output == Output::Outcome(next, Outcome::Committed(22)));
+}
+
+#[test]
+fn a_node_alone_compacts() {
+    let folder = Folder::new();
+    let mut log = alone(&folder, 4).unwrap();
+    for n in 0..5 {
+        let ticket = log.propose(vec![n], Marks::NONE);
+        until(&mut log, of(ticket));
+    }
+    let ticket = log.propose(vec![5], Marks::NONE);
+    until(&mut log, of(ticket));
+    log.snapshot(6, b"six".to_vec());
+    let ticket = log.propose(vec![6], Marks::NONE);
+    until(&mut log, of(ticket));
+    drop(log);
+    let mut log = alone(&folder, 4).unwrap();
+    let said = until(&mut log, |output| matches!(output, Output::Role { .. }));
+    assert_eq!(said[0], Output::Install { index: 6, bytes: b"six".to_vec() });
+    assert_eq!(entries(&said), [(7, vec![6])]);
+    let refused = log.set_replicas(vec![Replica {
+        id: ReplicaId(0),
+        name: "n0".to_owned(),
+        address: String::new(),
+        votes: true,
+    }]);
+    let said = until(&mut log, of(refused));
+    assert!(matches!(said.last(), Some(Output::Outcome(_, Outcome::Refused(Refusal::Replicas(_))))));
+}
+
+#[test]
+fn a_store_in_use_or_of_another_is_refused() {
+    let folder = Folder::new();
+    let first = alone(&folder, 4).unwrap();
+    assert!(matches!(alone(&folder, 4), Err(StartError::Disk(_))));
+    drop(first);
+    let error = disk::open(&folder.0, ReplicaId(7)).err().unwrap().to_string();
+    assert!(error.contains("is replica 0's, not 7's"), "{error}");
+}
+
+#[test]
+fn damage_is_found_wherever_it_is() {
+    let folder = Folder::new();
+    let mut log = alone(&folder, 1000).unwrap();
+    for n in 0..50 {
+        let ticket = log.propose(vec![n; 500], Marks::NONE);
+        until(&mut log, of(ticket));
+    }
+    drop(log);
+    let file = folder.0.join(disk::FILE);
+    let good = std::fs::read(&file).unwrap();
+    let expected: Vec<(u64, Vec<u8>)> = (0..50).map(|n| (u64::from(n) + 1, vec![n; 500])).collect();
+    let mut found = 0;
+    for place in (0..good.len()).step_by(good.len() / 61) {
+        let mut bad = good.clone();
+        for byte in bad.iter_mut().skip(place).take(64) {
+            *byte ^= 0x5a;
+        }
+        std::fs::write(&file, bad).unwrap();
+        match disk::open(&folder.0, ReplicaId(0)) {
+            // Pages that hold nothing may hold anything.
+            Ok((disk, writer, loaded)) => {
+                let bytes = loaded.entries.iter().filter_map(|entry| match &entry.payload {
+                    EntryPayload::Normal(batch) => Some(batch.proposals[0].bytes.clone()),
+                    _ => None,
+                });
+                assert_eq!(
+                    bytes.collect::<Vec<_>>(),
+                    expected.iter().map(|(_, b)| b.clone()).collect::<Vec<_>>()
+                );
+                drop(disk);
+                writer.join();
+            }
+            Err(_) => found += 1,
+        }
+    }
+    assert!(found > 0);
+}

@@ -1,0 +1,107 @@
+//! Who holds the log changes while it runs.
+
+use crate::cluster::{Cluster, End};
+use crate::replica::run_if_child;
+
+#[test]
+fn a_learner_catches_up_by_snapshot_and_takes_a_voters_place() {
+    run_if_child();
+    let test = "member::a_learner_catches_up_by_snapshot_and_takes_a_voters_place";
+    let mut cluster = Cluster::new(test, &[0, 1, 2, 3], &[0, 1, 2]);
+    cluster.snapshot_every = 10;
+    for id in 0..3 {
+        cluster.start(id);
+    }
+    for n in 0..60 {
+        cluster.commit(n % 3).unwrap();
+    }
+    // A replica that has not been told whom to begin with waits to be called.
+    cluster.forget_first();
+    cluster.start(3);
+    cluster.set_replicas(1, &[(0, true), (1, true), (2, true), (3, false)]).unwrap();
+    cluster.settle(&[0, 1, 2, 3]).unwrap();
+    assert!(cluster.record.known[&3].installs > 0, "the log was compacted: {:?}", cluster.record.known);
+    // Any replica takes proposals.
+    cluster.commit(3).unwrap();
+    cluster.set_replicas(3, &[(3, true), (1, true), (2, true)]).unwrap();
+    cluster.wait("the new voters", |record| record.known[&3].voters == "1,2,3").unwrap();
+    cluster.kill(0);
+    cluster.settle(&[1, 2, 3]).unwrap();
+    // Two of three make a majority, the new one among them.
+    cluster.kill(1);
+    cluster.settle(&[2, 3]).unwrap();
+    cluster.start(1);
+    cluster.settle(&[1, 2, 3]).unwrap();
+}
+
+#[test]
+fn a_minority_takes_no_entry_and_says_so() {
+    run_if_child();
+    let mut cluster = Cluster::new("member::a_minority_takes_no_entry_and_says_so", &[0, 1, 2], &[0, 1, 2]);
+    for id in 0..3 {
+        cluster.start(id);
+    }
+    cluster.settle(&[0, 1, 2]).unwrap();
+    cluster.kill(1);
+    cluster.kill(2);
+    cluster.wait("no quorum", |record| !record.known[&0].quorum).unwrap();
+    let tag = cluster.propose(0, 0);
+    cluster.wait("an outcome", |record| record.ends.contains_key(&tag)).unwrap();
+    assert!(matches!(&cluster.record.ends[&tag], End::Refused(why) if why.contains("majority")));
+    cluster.start(1);
+    cluster.commit(0).unwrap();
+    cluster.start(2);
+    cluster.settle(&[0, 1, 2]).unwrap();
+}
+
+#[test]
+fn a_voter_that_has_lost_its_store_does_not_vote_until_it_is_let_in_again() {
+    run_if_child();
+    let test = "member::a_voter_that_has_lost_its_store_does_not_vote_until_it_is_let_in_again";
+    let mut cluster = Cluster::new(test, &[0, 1, 2], &[0, 1, 2]);
+    for id in 0..3 {
+        cluster.start(id);
+    }
+    cluster.settle(&[0, 1, 2]).unwrap();
+    cluster.kill(2);
+    cluster.commit(0).unwrap();
+    cluster.forget_first();
+    cluster.wipe(2);
+    cluster.start(2);
+    // It gets all there is, but with one of the others gone there is nobody to elect a leader.
+    cluster.settle(&[0, 1, 2]).unwrap();
+    cluster.kill(0);
+    cluster.kill(1);
+    cluster.start(1);
+    let tag = cluster.propose(1, 0);
+    cluster.wait("an outcome", |record| record.ends.contains_key(&tag)).unwrap();
+    assert!(matches!(cluster.record.ends[&tag], End::Refused(_)), "{:?}", cluster.record.ends[&tag]);
+    cluster.start(0);
+    cluster.settle(&[0, 1, 2]).unwrap();
+    cluster.set_replicas(0, &[(0, true), (1, true)]).unwrap();
+    cluster.set_replicas(0, &[(0, true), (1, true), (2, true)]).unwrap();
+    cluster.kill(0);
+    cluster.settle(&[1, 2]).unwrap();
+}
+
+#[test]
+fn a_fence_shows_at_a_majority_when_it_is_committed_and_after_restarts() {
+    run_if_child();
+    let test = "member::a_fence_shows_at_a_majority_when_it_is_committed_and_after_restarts";
+    let mut cluster = Cluster::new(test, &[0, 1, 2], &[0, 1, 2]);
+    cluster.snapshot_every = 5;
+    for id in 0..3 {
+        cluster.start(id);
+    }
+    cluster.settle(&[0, 1, 2]).unwrap();
+    cluster.processes.get_mut(&0).unwrap().command("fence 7");
+    cluster.wait("the fence", |record| record.ends.contains_key("fence-7")).unwrap();
+    cluster.wait("it at all", |record| record.known.values().all(|known| known.fenced == 1 << 7)).unwrap();
+    for n in 0..20 {
+        cluster.commit(n % 3).unwrap();
+    }
+    cluster.kill(2);
+    cluster.start(2);
+    cluster.settle(&[0, 1, 2]).unwrap();
+    assert_eq!(cluster.record.known[&2].fenced, 1 << 7, "{:?}", cluster.record.known);
+}
