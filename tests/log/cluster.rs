@@ -35,6 +35,8 @@ pub struct Known {
     pub installs: usize,
     pub snapshots: usize,
     pub fenced: u64,
+    /// Who has renewed its lease, by the request's token.
+    pub renewed: BTreeMap<u64, Vec<u16>>,
 }
 
 /// What has been said, and whether it can be true.
@@ -92,6 +94,9 @@ impl Record {
             }
             "V" => known.voters = words.get(1).unwrap_or(&"").to_string(),
             "N" => known.fenced = words[1].parse().unwrap(),
+            "L" => {
+                known.renewed.entry(words[1].parse().unwrap()).or_default().push(words[2].parse().unwrap());
+            }
             "F" => known.failed = Some(line[2..].to_owned()),
             "C" | "X" | "U" => self.outcome(&line),
             _ => self.broken.push(format!("n{} says {line:?}", said.id)),

@@ -84,6 +84,38 @@ fn a_voter_that_has_lost_its_store_does_not_vote_until_it_is_let_in_again() {
     cluster.settle(&[1, 2]).unwrap();
 }
 
+/// All voters renew a node's lease, a minority's silence does no harm, and from the commit of a fence on no majority does.
+#[test]
+fn voters_renew_the_leases_of_those_that_nothing_fences() {
+    run_if_child();
+    let test = "member::voters_renew_the_leases_of_those_that_nothing_fences";
+    let mut cluster = Cluster::new(test, &[0, 1, 2], &[0, 1, 2]);
+    for id in 0..3 {
+        cluster.start(id);
+    }
+    cluster.settle(&[0, 1, 2]).unwrap();
+    let renew = |cluster: &mut Cluster, id: u16, token: u64, voters: usize| {
+        cluster.processes.get_mut(&id).unwrap().command(&format!("renew {token}"));
+        let enough = move |record: &crate::cluster::Record| {
+            record.known[&id].renewed.get(&token).map_or(0, Vec::len) >= voters
+        };
+        cluster.wait("renewals", enough).unwrap();
+    };
+    renew(&mut cluster, 1, 1, 3);
+    cluster.kill(2);
+    renew(&mut cluster, 1, 2, 2);
+    cluster.processes.get_mut(&0).unwrap().command("fence 1");
+    cluster.wait("the fence", |record| record.ends.contains_key("fence-1")).unwrap();
+    renew(&mut cluster, 0, 1, 2);
+    cluster.start(2);
+    cluster.settle(&[0, 1, 2]).unwrap();
+    cluster.processes.get_mut(&1).unwrap().command("renew 3");
+    renew(&mut cluster, 0, 2, 3);
+    // What was asked before has been answered, too, by whoever would.
+    renew(&mut cluster, 0, 3, 3);
+    assert_eq!(cluster.record.known[&1].renewed.get(&3), None, "{:?}", cluster.record.known[&1]);
+}
+
 #[test]
 fn a_fence_shows_at_a_majority_when_it_is_committed_and_after_restarts() {
     run_if_child();

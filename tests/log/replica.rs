@@ -113,6 +113,9 @@ fn obey(mut log: Running) {
 
 fn command(log: &mut Running, line: &str, tags: &mut std::collections::BTreeMap<Ticket, String>) {
     let (verb, rest) = line.split_once(' ').unwrap();
+    if verb == "renew" {
+        return log.renew(rest.parse().unwrap());
+    }
     let ticket = match verb {
         "propose" => {
             let (tag, padding) = rest.split_once(' ').unwrap_or((rest, "0"));
@@ -175,6 +178,7 @@ fn tell(
         Output::Role { leader, term, quorum } => {
             say(&format!("R {} {term} {quorum}", leader.map_or(-1, |id| i32::from(id.0))));
         }
+        Output::Renewed { by, token } => say(&format!("L {token} {by}")),
         Output::Replicas(all) => {
             let voters: Vec<String> = all.iter().filter(|r| r.votes).map(|r| r.id.to_string()).collect();
             say(&format!("V {}", voters.join(",")));

@@ -1,5 +1,6 @@
 //! A running replica: openraft, and what stands around it.
 
+use crate::base::NodeSet;
 use crate::cluster::log::{MAX_PROPOSALS, Refusal, Replica, ReplicaId};
 use crate::run::log::disk::{Disk, DiskError};
 use crate::run::log::frame::{Answer, Request, Verdict};
@@ -220,6 +221,18 @@ impl Core {
             Ok(Err(LinkError::NotSent(_))) => Verdict::Elsewhere,
             Ok(Ok(_) | Err(LinkError::Lost(_))) | Err(_) => Verdict::Unknown,
         }
+    }
+
+    /// Whether this replica, asked at this moment, renews the lease of that one.
+    pub fn renews(&self, of: u64) -> bool {
+        let fenced = NodeSet(self.store.fenced().load(Ordering::SeqCst));
+        let node = u16::try_from(of).ok().and_then(|id| ReplicaId(id).node());
+        self.admitted() && node.is_some_and(|node| !fenced.contains(node))
+    }
+
+    /// The voters.
+    pub fn voters(&self) -> Vec<u64> {
+        self.raft.metrics().borrow().membership_config.voter_ids().collect()
     }
 
     /// As the leader, has a proposal committed.

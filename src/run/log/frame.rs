@@ -47,6 +47,8 @@ pub enum Request {
     Replicas(Vec<Replica>),
     /// From the leader: you may vote from now on.
     Admit,
+    /// Renew my lease, unless I am fenced by what you have stored.
+    Renew,
     /// Show me your stored snapshot's content from this byte on.
     Fetch(u64),
 }
@@ -88,6 +90,8 @@ pub enum Answer {
     Verdict(Verdict),
     /// To [`Request::Admit`].
     Admitted,
+    /// To [`Request::Renew`]: whether it is renewed.
+    Renewed(bool),
     /// To [`Request::Fetch`]; none if there is no snapshot.
     Piece(Option<Piece>),
     /// To any: it could not be done.

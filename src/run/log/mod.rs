@@ -268,6 +268,11 @@ impl Log for Running {
         self.hand_snapshot();
     }
 
+    fn renew(&mut self, token: u64) {
+        // A log that is too busy for it doesn't renew it: there will be another request soon.
+        let _ = self.commands.try_send(Command::Renew(token));
+    }
+
     fn fenced(&self) -> NodeSet {
         NodeSet(self.fenced.load(Ordering::SeqCst))
     }

@@ -3,7 +3,7 @@
 //! The store is the one that openraft would keep for a cluster of this one voter. So the node can have peers later: it is
 //! started as a replica on this store, and given them.
 
-use crate::base::NodeId;
+use crate::base::{NodeId, NodeSet};
 use crate::cluster::log::{Outcome, Output, Refusal, ReplicaId, Ticket};
 use crate::run::log::disk::{Disk, DiskError, Loaded};
 use crate::run::log::machine::{self, Machine};
@@ -15,7 +15,7 @@ use openraft::{CommittedLeaderId, EntryPayload, Membership, RaftLogReader, RaftS
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 /// How a node's own log is set up.
@@ -153,6 +153,12 @@ impl Solo {
                 let why =
                     "the node runs without peers: it must be started as one of several first".to_owned();
                 self.say(Output::Outcome(ticket, Outcome::Refused(Refusal::Replicas(why)))).await;
+            }
+            Command::Renew(token) => {
+                let me = self.config.node;
+                if !NodeSet(self.store.fenced().load(Ordering::SeqCst)).contains(me) {
+                    self.say(Output::Renewed { by: me.into(), token }).await;
+                }
             }
             Command::Snapshot(index, state) => {
                 if machine.offer(index, state) {

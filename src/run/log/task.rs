@@ -3,14 +3,14 @@
 use crate::cluster::log::{MAX_PROPOSALS, Outcome, Output, Refusal, Replica, Ticket};
 use crate::run::log::core::{self, Core, Waiting, Wish};
 use crate::run::log::disk::{Base, Disk, Loaded, Writer};
-use crate::run::log::frame::{CHUNK, Verdict};
+use crate::run::log::frame::{Answer, CHUNK, Request, Verdict};
 use crate::run::log::link::Links;
 use crate::run::log::machine::{self, Header, Machine};
 use crate::run::log::network::Network;
 use crate::run::log::refusals::Refusals;
 use crate::run::log::store::Store;
 use crate::run::log::tls::Identity;
-use crate::run::log::types::{Peer, Proposal, Raft};
+use crate::run::log::types::{Peer, Proposal, Raft, replica_id};
 use crate::run::log::{Config, Timing, duty, server};
 use openraft::SnapshotPolicy;
 use std::collections::BTreeMap;
@@ -32,6 +32,8 @@ pub enum Command {
     Propose(Ticket, Proposal),
     /// These to be the replicas.
     Replicas(Ticket, Vec<Replica>),
+    /// The lease to be renewed by all voters.
+    Renew(u64),
     /// The state at an index to be kept.
     Snapshot(u64, Vec<u8>),
 }
@@ -202,6 +204,10 @@ async fn obey(core: Arc<Core>, mut commands: mpsc::Receiver<Command>, outputs: m
                 }
                 continue;
             }
+            Command::Renew(token) => {
+                renew(&core, token, &outputs);
+                continue;
+            }
             Command::Propose(ticket, proposal) => (ticket, Wish::Entry(proposal)),
             Command::Replicas(ticket, replicas) => (ticket, Wish::Replicas(replicas)),
         };
@@ -225,6 +231,26 @@ async fn obey(core: Arc<Core>, mut commands: mpsc::Receiver<Command>, outputs: m
             };
             // Nobody takes it when the log is being stopped.
             let _ = outputs.send(Output::Outcome(ticket, outcome)).await;
+        });
+    }
+}
+
+/// Asks every voter to renew this node's lease, all at once.
+fn renew(core: &Arc<Core>, token: u64, outputs: &mpsc::Sender<Output>) {
+    for voter in core.voters() {
+        let (core, outputs) = (core.clone(), outputs.clone());
+        tokio::spawn(async move {
+            let renewed = if voter == core.id() {
+                core.renews(voter)
+            } else {
+                let Some(link) = core.link(voter) else { return };
+                let answer = timeout(core.timing.election_max, link.ask(Request::Renew)).await;
+                matches!(answer, Ok(Ok(Answer::Renewed(true))))
+            };
+            if renewed {
+                // Nobody takes it when the log is being stopped.
+                let _ = outputs.send(Output::Renewed { by: replica_id(voter), token }).await;
+            }
         });
     }
 }
