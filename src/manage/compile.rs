@@ -3,9 +3,7 @@
 use super::config::{Config, NodeConfig, PortRole, VirtualServerConfig};
 use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::limits::MAX_NODES;
-use crate::base::{
-    Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, SnatId, Tick, VirtualServerId,
-};
+use crate::base::{Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, SnatId, Tick, VirtualServerId};
 use crate::path::port::PortCaps;
 use crate::table::exact::{ExactMap, Filter};
 use crate::table::maglev::{Maglev, Member};
