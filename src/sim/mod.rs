@@ -5,6 +5,7 @@
 //! to replay a seed.
 
 mod cluster;
+mod hop;
 mod host;
 mod leader;
 mod load;
