@@ -34,7 +34,6 @@ use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::{Addr, Bucket, GroupId, HashKey, Instant};
 use crate::view::{View, snat_bucket};
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::time::Duration;
 
 /// Idle times of the nodes' configuration.
