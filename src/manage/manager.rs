@@ -77,13 +77,12 @@ pub struct Manager {
 const STRAY_LOG: Duration = Duration::from_secs(10);
 
 impl Manager {
-    /// A manager that has published its first View through `views`.
+    /// A manager that has published its first View through `views`; the workers read its `lease`.
     pub fn new(
         config: Config,
         incarnation: Incarnation,
-        views: Publisher<View>,
+        (views, lease): (Publisher<View>, Arc<Lease>),
         (events, heartbeats_in): (Receiver<Event>, Receiver<Heartbeat>),
-        lease: Arc<Lease>,
         workers: Vec<WorkerLink>,
         devices: Vec<Device>,
         now: Instant,

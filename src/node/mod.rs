@@ -136,9 +136,8 @@ impl<P: Port> Node<P> {
         let manager = Manager::new(
             config.clone(),
             incarnation,
-            views,
+            (views, lease),
             (events, heartbeats),
-            lease,
             links,
             devices.collect(),
             now,

@@ -24,17 +24,15 @@ pub struct Census {
     tallies: Box<[Tally; MAX_GROUPS]>,
 }
 
-impl Census {
+impl Default for Census {
     /// None under way.
-    pub fn new() -> Self {
-        Self {
-            placed: 0,
-            began: Instant::ZERO,
-            left: 0,
-            tallies: Box::new([(0, BucketSet::EMPTY); MAX_GROUPS]),
-        }
+    fn default() -> Self {
+        let tallies = Box::new([(0, BucketSet::EMPTY); MAX_GROUPS]);
+        Self { placed: 0, began: Instant::ZERO, left: 0, tallies }
     }
+}
 
+impl Census {
     /// Begins a pass over a table of so many entries, wherever the cursor stands, unless one by this placement is under way.
     #[inline]
     pub fn begin(&mut self, view: &View, entries: usize, now: Instant) {

@@ -128,18 +128,23 @@ fn snat(
     let start = mix(meta.hash.0 ^ now.0) as usize;
     // This node's own come first; where there are more than are tried, flows begin at different ones.
     let (own, others) = group.snats.split_at(group.own_snats);
-    let (left_to, tries) = match view.buckets[group_id.index()].placement.previous(meta.hash.bucket()) {
-        None => (None, SNAT_ADDRESSES),
+    let left_to = match view.buckets[group_id.index()].placement.previous(meta.hash.bucket()) {
+        None => None,
         Some(previous) => left_to(view, group, server.address, previous),
     };
-    let addresses = rotated(own, start)
-        .chain(rotated(others, start))
-        .filter(|snat| view.services.snats[snat.index()].address.is_v4() == server.address.is_v4());
-    let mut spare: Option<(EntryId, u16, FlowHash)> = None;
-    for snat in addresses.take(tries) {
-        if left_to.is_some_and(|node| view.services.snats[snat.index()].node == node) {
+    let (mut tries, mut spare) = (0, None::<(EntryId, u16, FlowHash)>);
+    // One plain loop: chained and filtered iterators cost more, which every new connection pays.
+    for n in 0..group.snats.len() {
+        let (list, n) = if n < own.len() { (own, n) } else { (others, n - own.len()) };
+        let snat = list[(start + n) % list.len()];
+        let of = &view.services.snats[snat.index()];
+        if of.address.is_v4() != server.address.is_v4() || left_to == Some(of.node) {
             continue;
         }
+        if tries == SNAT_ADDRESSES {
+            break;
+        }
+        tries += 1;
         for i in 0..PORTS_A_BUCKET {
             let class = (start + i) % PORTS_A_BUCKET + 1;
             let port = port(class, bucket);
@@ -166,15 +171,12 @@ fn snat(
     Some((session.snat, port, hash))
 }
 
-/// Whether a bucket's previous owner is to be left the SNAT addresses that it advertises, as it is if the group has others of
-/// the family of `real`; and how many addresses are to be looked at then, those counted.
+/// The previous owner of a bucket, if the SNAT addresses that it advertises are to be left to it: if the group has others of the
+/// family of `real`.
 #[cold]
-fn left_to(view: &View, group: &Group, real: Addr, previous: NodeId) -> (Option<NodeId>, usize) {
-    let snats = group.snats.iter().map(|id| &view.services.snats[id.index()]);
-    let of_family = snats.filter(|snat| snat.address.is_v4() == real.is_v4());
-    let (all, its_own) =
-        of_family.fold((0, 0), |(all, its), snat| (all + 1, its + usize::from(snat.node == previous)));
-    if its_own < all { (Some(previous), its_own + SNAT_ADDRESSES) } else { (None, SNAT_ADDRESSES) }
+fn left_to(view: &View, group: &Group, real: Addr, previous: NodeId) -> Option<NodeId> {
+    let mut snats = group.snats.iter().map(|id| &view.services.snats[id.index()]);
+    snats.any(|snat| snat.address.is_v4() == real.is_v4() && snat.node != previous).then_some(previous)
 }
 
 /// The ports of a SNAT address that name `bucket`, ascending.
@@ -186,9 +188,4 @@ pub fn ports(bucket: Bucket) -> impl Iterator<Item = u16> {
 #[inline(always)]
 fn port(class: usize, bucket: Bucket) -> u16 {
     (class * BUCKETS) as u16 | bucket.0
-}
-
-/// All of a list, beginning at its `start`th modulo its length.
-fn rotated(list: &[SnatId], start: usize) -> impl Iterator<Item = SnatId> + '_ {
-    (0..list.len()).map(move |i| list[(start + i) % list.len()])
 }

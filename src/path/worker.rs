@@ -112,7 +112,7 @@ impl<P: Port> Worker<P> {
             chores_due: Instant::ZERO,
             second_ends: Instant::ZERO,
             swept_until: Instant::ZERO,
-            census: Census::new(),
+            census: Census::default(),
         }
     }
 

@@ -42,6 +42,8 @@ pub struct Leader {
     look_due: Instant,
     /// Since then all nodes have known the last placement.
     settled: Option<Instant>,
+    /// When a node was last seen to count another that has spoken to it as down, which may live.
+    pub doubted: Option<Instant>,
 }
 
 impl Leader {
@@ -58,6 +60,7 @@ impl Leader {
             due: Default::default(),
             look_due: Instant::ZERO,
             settled: None,
+            doubted: None,
         }
     }
 
@@ -86,12 +89,15 @@ impl Leader {
             return None;
         }
         self.look_due = now + LOOK;
-        let all_know = nodes.iter_mut().zip(&self.due).all(|(appliance, due)| {
-            appliance.as_mut().is_none_or(|appliance| {
-                let stats = appliance.node.manager().stats(now);
-                due.is_empty() && stats.view == stats.view_adopted
-            })
-        });
+        let mut all_know = true;
+        for (appliance, due) in nodes.iter_mut().zip(&self.due) {
+            let Some(appliance) = appliance else { continue };
+            let stats = appliance.node.manager().stats(now);
+            all_know &= due.is_empty() && stats.view == stats.view_adopted;
+            if stats.peers.iter().any(|peer| !peer.up && peer.incarnation != 0) {
+                self.doubted = Some(now);
+            }
+        }
         if !all_know {
             self.settled = None;
             return None;
@@ -112,7 +118,7 @@ impl Leader {
         None
     }
 
-    /// From a dead node buckets are taken over; a dead one takes none.
+    /// A dead node takes none. From one that is dead they are taken over; it may be back before all know of that.
     fn apply(
         &mut self,
         Move { from, to, salt, .. }: Move,
@@ -122,13 +128,13 @@ impl Leader {
         if nodes[to].is_none() {
             return moved;
         }
-        let (alive, from, to) = (nodes[from].is_some(), NodeId(from as u16), NodeId(to as u16));
+        let (from, to) = (NodeId(from as u16), NodeId(to as u16));
         let groups = self.homes.iter_mut().zip(&self.members).enumerate();
         for (group, (homes, _)) in groups.filter(|(_, (_, members))| **members >> to.0 & 1 == 1) {
             for (i, home) in homes.iter_mut().enumerate() {
                 let chosen = mix(salt ^ mix(i as u64)) & 1 == 1 && home.owner == Some(from);
                 if chosen && home.previous.is_none_or(|previous| previous == to) {
-                    *home = Home { owner: Some(to), previous: alive.then_some(from) };
+                    *home = Home { owner: Some(to), previous: Some(from) };
                     moved.push((GroupId(group as u16), Bucket(i as u16)));
                 }
             }

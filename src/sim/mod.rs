@@ -6,6 +6,7 @@
 
 mod cluster;
 pub mod council;
+mod hop;
 mod host;
 mod leader;
 mod load;

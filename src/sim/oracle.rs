@@ -21,10 +21,12 @@
 //!   whose bucket the nodes' cluster files give to different nodes, twice. So may a damaged one, whose tuple or hash may name any
 //!   bucket.
 //! - Of a flow whose bucket has moved, what is excused for its owner's next life is for that of any node that has owned it; and
-//!   it may get another real server if any node has other weights of the servers in its file.
+//!   it may get another real server if any node has other weights of the servers in its file. It may get another SNAT address or
+//!   port also within an idle time after a node has counted another as down: a previous owner that is thought dead isn't asked.
 //! - Nothing is asked of the NAT of a flow whose bucket the nodes' cluster files give to different nodes, but that its
 //!   packets don't loop, multiply or change.
 
+use super::hop::Hop;
 use super::load::Flow;
 use super::packet::{self, Bad, Packet, Words};
 use super::plan::{Change, FlowPlan, Method, NODES, Plan, SERVER_PORT, server, snat};
@@ -32,7 +34,6 @@ use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::{Addr, Bucket, GroupId, HashKey, Instant};
 use crate::view::{View, snat_bucket};
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::time::Duration;
 
 /// Idle times of the nodes' configuration.
@@ -92,54 +93,6 @@ pub struct Violation {
     pub what: String,
     /// The packet's way so far, if one was concerned.
     pub hops: Vec<String>,
-}
-
-/// Where a packet was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hop {
-    /// Sent by a client.
-    Client,
-    /// Sent by a server.
-    Server(u8),
-    /// Given to a node's front queue.
-    FrontIn(u8, u8),
-    /// Given to a node's backplane queue.
-    BackIn(u8, u8),
-    /// Sent by a node to a host.
-    FrontOut(u8),
-    /// Sent by a node to another.
-    BackOut(u8),
-    /// For a node that is dead.
-    Dead(u8),
-    /// Lost, doubled and damaged by the wire.
-    Lost,
-    /// See [`Self::Lost`].
-    Doubled,
-    /// See [`Self::Lost`].
-    Damaged,
-    /// Taken by a client.
-    AtClient,
-    /// Taken by a server.
-    AtServer(u8),
-}
-
-impl fmt::Display for Hop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Client => write!(f, "sent by its client"),
-            Self::Server(s) => write!(f, "sent by server {s}"),
-            Self::FrontIn(n, q) => write!(f, "into n{}, front queue {q}", n + 1),
-            Self::BackIn(n, q) => write!(f, "into n{}, backplane queue {q}", n + 1),
-            Self::FrontOut(n) => write!(f, "out of n{}, front", n + 1),
-            Self::BackOut(n) => write!(f, "out of n{}, backplane", n + 1),
-            Self::Dead(n) => write!(f, "for n{}, which is dead", n + 1),
-            Self::Lost => write!(f, "lost"),
-            Self::Doubled => write!(f, "doubled"),
-            Self::Damaged => write!(f, "damaged"),
-            Self::AtClient => write!(f, "taken by its client"),
-            Self::AtServer(s) => write!(f, "taken by server {s}"),
-        }
-    }
 }
 
 /// How a packet came to a server.
@@ -264,6 +217,8 @@ pub struct Oracles {
     strangers: u64,
     /// Buckets have moved.
     moves: bool,
+    /// When a node was last seen to count another as down.
+    pub doubted: Option<Instant>,
     /// Of all deliveries so far.
     pub digest: u64,
     /// What happened.
@@ -307,6 +262,7 @@ impl Oracles {
             damages: 0,
             strangers: 0,
             moves: false,
+            doubted: None,
             digest: plan.seed,
             figures: Figures::default(),
         }
@@ -661,15 +617,21 @@ impl Oracles {
         let established = flow.established(packet.words.connection) && !closable;
         let lifetime = if established { ESTABLISHED } else { HALF_OPEN };
         let slack = self.slack;
+        let doubted = self.doubted.is_some_and(|at| now - at < lifetime + slack);
         let watch = &mut self.watches[record.flow as usize];
         if watch.disputed {
             return Ok(());
         }
         let life = watch.life;
+        let watch_moved = watch.moved();
         match &mut watch.mapping {
             Some(mapping) if mapping.source == source => mapping.last = now,
             Some(_) if watch.earlier.iter().any(|(old, end)| *old == source && record.sent <= *end) => {
                 return Ok(());
+            }
+            Some(mapping) if watch_moved && doubted => {
+                watch.earlier.push((mapping.source, now));
+                *mapping = Mapping { source, life, last: now };
             }
             Some(mapping) if mapping.life != life || now - mapping.last + slack >= lifetime => {
                 watch.earlier.push((mapping.source, now));

@@ -5,10 +5,11 @@
 //! servers give a packet for the cluster to any node, as a router with many equal ways does.
 
 use super::cluster::{Appliance, Hashing, Waiting, back_mac, front_mac, node_of};
+use super::hop::Hop;
 use super::host::{self, Lookup};
 use super::leader::Leader;
 use super::load::Flow;
-use super::oracle::{Arrival, Came, Hop, Oracle, Oracles, TTL, Violation, time};
+use super::oracle::{Arrival, Came, Oracle, Oracles, TTL, Violation, time};
 use super::packet::{self, Bad, Packet, Words};
 use super::plan::{Change, NODES, Place, Plan, SERVERS, Spray, front, server};
 use crate::base::hash::mix;
@@ -110,7 +111,9 @@ impl World {
 
     fn decide(&mut self) {
         let Some((leader, begin)) = &mut self.leader else { return };
-        let Some(moved) = leader.turn(&mut self.nodes, *begin, self.now) else { return };
+        let moved = leader.turn(&mut self.nodes, *begin, self.now);
+        self.oracles.doubted = leader.doubted;
+        let Some(moved) = moved else { return };
         for (group, bucket) in &moved.buckets {
             self.oracles.moves(*group, *bucket, moved.which.to);
         }

@@ -3,7 +3,7 @@
 use super::{Owner, View};
 use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
-use crate::base::{Bucket, GroupId, Instant, NodeId, WorkerId};
+use crate::base::{Bucket, GroupId, Incarnation, Instant, NodeId, WorkerId};
 use crate::table::placement::Placement;
 
 /// A set of a group's buckets: a bit each.
@@ -66,10 +66,12 @@ impl View {
         Some(self.at(node, bucket))
     }
 
-    /// Whether a bucket's previous owner may still have sessions: it must live.
+    /// Whether a bucket's previous owner may still have sessions: it must live, as far as we know. That this node, which may have
+    /// started just now, has yet to hear of it says nothing.
     #[inline]
     pub fn may_hold(&self, previous: NodeId) -> bool {
-        self.nodes[previous.index()].up && !planted::is(Bug::PreviousOwnerForgotten)
+        let node = &self.nodes[previous.index()];
+        (node.up || node.incarnation == Incarnation(0)) && !planted::is(Bug::PreviousOwnerForgotten)
     }
 
     /// A bucket's place at `node`.
