@@ -266,13 +266,15 @@ impl Plan<'_> {
             let good = place.replicas.iter().filter(|r| stays(r.node)).count();
             let complete = place.replicas.iter().filter(|r| stays(r.node) && r.complete).count();
             let wanted = self.copies.saturating_sub(1);
-            if good < wanted && left > 0 && !place.replicas.is_full() {
-                if let Some(node) = self.crowd.stand_by(place, self.shares) {
-                    left -= 1;
-                    self.crowd.add(place.owner, node);
-                    self.steps.push(Step::Learn(bucket, node));
-                    continue;
-                }
+            if good < wanted
+                && left > 0
+                && !place.replicas.is_full()
+                && let Some(node) = self.crowd.stand_by(place, self.shares)
+            {
+                left -= 1;
+                self.crowd.add(place.owner, node);
+                self.steps.push(Step::Learn(bucket, node));
+                continue;
             }
             let others = self.shares.iter().filter(|s| s.weight > 0 && Some(s.node) != place.owner).count();
             let leaver =

@@ -294,7 +294,7 @@ impl World {
             }
         }
         // Owners change by entries, and those take longer than this.
-        if self.now.0 / STEP.as_nanos() as u64 % 4 == 0 { self.judge() } else { Ok(()) }
+        if (self.now.0 / STEP.as_nanos() as u64).is_multiple_of(4) { self.judge() } else { Ok(()) }
     }
 
     fn turn(&mut self, node: u16, beats: &mut Vec<(u16, u32, Report)>) {

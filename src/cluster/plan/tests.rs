@@ -98,8 +98,8 @@ proptest! {
                     members.entry(node).and_modify(|w| *w = weight);
                 }
                 Act::Drain(node) => {
-                    if members.contains_key(&node) {
-                        members.insert(node, 0);
+                    if let Some(weight) = members.get_mut(&node) {
+                        *weight = 0;
                         settle(&mut map, &shares(&members), copies, 512);
                         members.remove(&node);
                     }
