@@ -36,8 +36,6 @@ pub enum Bug {
     SnapshotTorn,
     /// A write is acknowledged before it is committed (planted in the model of the log).
     AcknowledgedEarly,
-    /// What an ended life of a node has prepared counts for the next.
-    OldLifeSpeaks,
     /// A worker panics once it has received a hundred frames in front (planted in the simulator's turn, not in the path).
     WorkerPanics,
 }
@@ -53,7 +51,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 18] = [
+        pub const ALL: [Self; 17] = [
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
             Self::WrongPortClass,
@@ -70,7 +68,6 @@ mod switch {
             Self::EntrySkipped,
             Self::SnapshotTorn,
             Self::AcknowledgedEarly,
-            Self::OldLifeSpeaks,
             Self::WorkerPanics,
         ];
 
@@ -93,7 +90,6 @@ mod switch {
                 Self::EntrySkipped => "entry-skipped",
                 Self::SnapshotTorn => "snapshot-torn",
                 Self::AcknowledgedEarly => "acknowledged-early",
-                Self::OldLifeSpeaks => "old-life-speaks",
                 Self::WorkerPanics => "worker-panics",
             }
         }

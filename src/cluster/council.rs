@@ -175,9 +175,7 @@ impl<L: Log> Council<L> {
         stuck: Option<u16>,
         now: Instant,
     ) {
-        if self.seen.get(&node).is_some_and(|s| s.incarnation > incarnation)
-            && !planted::is(Bug::OldLifeSpeaks)
-        {
+        if self.seen.get(&node).is_some_and(|s| s.incarnation > incarnation) {
             return;
         }
         let differs = self.digests.iter().any(|(i, digest)| *i == report.index && *digest != report.digest);

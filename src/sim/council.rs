@@ -197,7 +197,7 @@ impl World {
     fn fault(&mut self) {
         let nodes = self.seats.len() as u64;
         let node = self.rng.below(nodes) as u16;
-        match self.rng.below(9) {
+        match self.rng.below(11) {
             0 | 1 => self.kill(node),
             2 => {
                 // A partition, or one that only some feel.
@@ -216,16 +216,21 @@ impl World {
                     self.cut.insert((n.min(node), n.max(node)));
                 });
             }
-            4 => self.cut.clear(),
-            5 => self.lossy = !self.lossy,
-            6 => {
+            // The leader takes a node for dead that all others hear.
+            4 | 5 => {
+                let leader = self.leader.map_or(0, |leader| leader.0);
+                self.cut.insert((leader.min(node), leader.max(node)));
+            }
+            6 => self.cut.clear(),
+            7 => self.lossy = !self.lossy,
+            8 => {
                 let until = self.now + Duration::from_millis(self.rng.below(1500));
                 if let Some(seat) = &mut self.seats[usize::from(node)] {
                     seat.stalled_until = until;
                 }
                 self.model().lag(ReplicaId(node), until);
             }
-            7 => {
+            9 => {
                 let drain = self.rng.below(2) == 0;
                 let target = NodeId(self.rng.below(nodes) as u16);
                 self.propose(node, target, drain);
