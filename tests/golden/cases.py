@@ -206,15 +206,17 @@ def steered_in(case: Case) -> None:
     for reason, frame in [
         ("backplane_cookie", world.from_peer(packet, case.over, proof=world.cookie(world.PEER, world.PEER_LIFE + 1))),
         ("backplane_malformed", world.from_peer(packet, case.over, stage=0)),
-        ("backplane_malformed", world.from_peer(packet, case.over, stage=4)),
+        ("backplane_malformed", world.from_peer(packet, case.over, stage=5)),
         ("backplane_malformed", world.from_peer(packet, case.over, sender=world.NODE)),
         ("backplane_malformed", world.from_peer(packet, case.over, sender=9)),
     ]:
         case.refuse_steered(reason, frame)
         case.steer(world.from_peer(packet, case.over), by_dsr(packet))
-    # A steered packet is steered no further, and tells its size where it ends.
+    # A flow that isn't the node's goes back to its owner, once; and a packet tells its size where it ends.
     away = next(iter(flows(4, AWAY[4], 7901)))
-    case.refuse_steered("stage_exhausted", world.from_peer(away, case.over))
+    returned = world.STAGE_RETURNED
+    case.steer(world.from_peer(away, case.over), back=world.steered(away, case.over, stage=returned))
+    case.refuse_steered("stage_exhausted", world.from_peer(away, case.over, stage=returned))
     for kind, vip, over in IPIP:
         big = _of_size(kind, vip, MTU)
         case.steer(world.from_peer(big, case.over), _too_big(big, MTU - (20 if over == 4 else 40)))

@@ -22,6 +22,7 @@ BACKPLANE = {4: ("10.20.0.11", "10.20.0.12"), 6: ("fd20::11", "fd20::12")}
 NODE, PEER = 0, 1
 NODE_LIFE, PEER_LIFE = 7, 3
 STAGE_OWNER = 2
+STAGE_RETURNED = 4
 HEADER_BYTES = 32
 SNAT = {4: "10.10.0.101", 6: "fd10::101"}
 PEER_SNAT = {4: "10.10.0.111", 6: "fd10::111"}
@@ -144,13 +145,13 @@ def outer(
     return IP(src=source, dst=target, tos=ip_class(inside), id=0, flags="DF", ttl=64, proto=number)
 
 
-def steered(packet: IP | IPv6, over: int, value: int | None = None) -> Ether:
+def steered(packet: IP | IPv6, over: int, value: int | None = None, stage: int = STAGE_OWNER) -> Ether:
     """The backplane frame in which the node steers `packet` to its peer."""
     value = flow_hash(packet) if value is None else value
     own, peer = BACKPLANE[over]
     port = outer_port(value)
     envelope = outer(own, peer, packet, 17, label(value))
-    load = header(STAGE_OWNER, NODE, NODE_LIFE, value, cookie(NODE, NODE_LIFE)) + bytes(packet)
+    load = header(stage, NODE, NODE_LIFE, value, cookie(NODE, NODE_LIFE)) + bytes(packet)
     return Ether(dst=PEER_BACK, src=NODE_BACK) / envelope / UDP(sport=port, dport=DATA_PORT, chksum=0) / load
 
 

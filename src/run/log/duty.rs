@@ -54,18 +54,15 @@ pub async fn stand(core: Arc<Core>) {
     let mut leaderless = Instant::now();
     loop {
         sleep(core.timing.heartbeat).await;
-        let (state, leader) = {
-            let metrics = core.raft.metrics();
-            let metrics = metrics.borrow();
-            (metrics.state, metrics.current_leader)
-        };
+        let state = core.raft.metrics().borrow().state;
         if state == ServerState::Leader {
             core.raft.runtime_config().elect(false);
             if could_follow(&core) {
                 step_down(&core).await;
             }
             leaderless = Instant::now();
-        } else if leader.is_some() || !core.admitted() {
+        } else if core.role().2 || !core.admitted() {
+            // openraft names a dead leader until another is elected; whether it lives shows in what is heard of it.
             core.raft.runtime_config().elect(false);
             leaderless = Instant::now();
         } else {
