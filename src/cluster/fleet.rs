@@ -3,7 +3,6 @@
 
 use super::place::{Map, Share};
 use super::plan::Step;
-use crate::base::hash::mix;
 use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -79,7 +78,7 @@ pub struct Topology {
 /// A group as far as placement goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupShape {
-    /// Tells groups apart: nodes own different buckets in each.
+    /// Tells groups apart where a bucket's next owner is chosen by hash.
     pub seed: u64,
     /// Who serves it.
     pub members: NodeSet,
@@ -235,15 +234,6 @@ impl Fleet {
                 .maps
                 .get_mut(&group)
                 .is_some_and(|map| !Arc::make_mut(map).forget_previous(node, buckets).is_empty())
-    }
-
-    /// The node that answers ARP and neighbour discovery for an address of a group: the serving member with the highest random
-    /// weight, `preferred` before all others.
-    pub fn advertiser(&self, group: GroupId, address: u64, preferred: Option<NodeId>) -> Option<NodeId> {
-        let shares = self.shares(group);
-        let able = shares.iter().filter(|s| s.weight > 0).map(|s| s.node);
-        let rank = |node: &NodeId| (preferred == Some(*node), mix(address ^ mix(u64::from(node.0) + 1)));
-        able.max_by_key(rank).or_else(|| shares.iter().map(|s| s.node).max_by_key(rank))
     }
 }
 

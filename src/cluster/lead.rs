@@ -22,8 +22,6 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub struct Patience {
     /// Silence after which a node is taken out.
     pub suspicion: Duration,
-    /// How long a worker's turns may stand still.
-    pub stuck: Duration,
     /// How long a node may take to prepare a View.
     pub prepare: Duration,
 }

@@ -6,7 +6,6 @@
 use crate::base::hash::mix;
 use crate::base::limits::{BUCKETS, MAX_NODES};
 use crate::base::planted::{self, Bug};
-use crate::base::rng::Rng;
 use crate::base::{Bucket, NodeId};
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
@@ -79,35 +78,6 @@ impl Default for Map {
 }
 
 impl Map {
-    /// The first placement of a group over nodes of which each is given once: exact shares, rounded by the method of largest
-    /// remainders, of buckets that `seed` (which tells groups apart) chooses; each with `copies` - 1 that stand by, spread so
-    /// that the buckets of a node that fails spread over all others. Nothing has happened yet, so all are complete.
-    pub fn initial(seed: u64, shares: &[Share], copies: usize) -> Self {
-        let mut shares = shares.to_vec();
-        shares.sort_unstable_by_key(|s| s.node);
-        let mut map = Self::default();
-        let quotas = quotas(&shares, |share| mix(seed ^ mix(u64::from(share.node.0))));
-        let mut owners = quotas.iter().zip(&shares).flat_map(|(n, s)| std::iter::repeat_n(s.node, *n));
-        for place in &mut map.places {
-            place.owner = owners.next();
-        }
-        // Fisher and Yates' shuffle (Knuth, TAOCP vol. 2, algorithm P).
-        let mut rng = Rng::new(seed);
-        for last in (1..BUCKETS).rev() {
-            map.places.swap(last, rng.below(last as u64 + 1) as usize);
-        }
-        let mut crowd = Crowd::of(&map);
-        for bucket in 0..BUCKETS {
-            while map.places[bucket].replicas.len() + 1 < copies.min(MAX_REPLICAS)
-                && let Some(node) = crowd.stand_by(&map.places[bucket], &shares)
-            {
-                crowd.add(map.places[bucket].owner, node);
-                map.places[bucket].replicas.push(Replica { node, complete: true });
-            }
-        }
-        map
-    }
-
     /// A bucket.
     pub fn get(&self, bucket: Bucket) -> &Place {
         &self.places[bucket.index()]
@@ -134,11 +104,6 @@ impl Map {
     /// The buckets that `node` owns.
     pub fn count(&self, node: NodeId) -> usize {
         self.places.iter().filter(|p| p.owner == Some(node)).count()
-    }
-
-    /// Whether `node` has anything to do with any bucket.
-    pub fn names(&self, node: NodeId) -> bool {
-        self.places.iter().any(|p| p.owner == Some(node) || p.previous == Some(node) || p.has_replica(node))
     }
 
     /// `dead` has failed: whoever stands by for a bucket of it, complete before incomplete, owns that; where nobody does, a
@@ -204,23 +169,6 @@ fn by_hash(seed: u64, bucket: usize, members: &[Share]) -> Option<NodeId> {
     let weight = |s: &&Share| mix(seed ^ mix((bucket as u64) << 16 | u64::from(s.node.0)));
     let willing = members.iter().filter(|s| s.weight > 0);
     willing.max_by_key(weight).or_else(|| members.iter().max_by_key(weight)).map(|s| s.node)
-}
-
-/// Each member's whole number of buckets, together all if there is any weight. Ties of remainders go by `rank`.
-fn quotas(shares: &[Share], rank: impl Fn(&Share) -> u64) -> Vec<usize> {
-    let total: u64 = shares.iter().map(|s| u64::from(s.weight)).sum();
-    if total == 0 {
-        return vec![0; shares.len()];
-    }
-    let part = |s: &Share| BUCKETS as u64 * u64::from(s.weight);
-    let mut quotas: Vec<_> = shares.iter().map(|s| (part(s) / total) as usize).collect();
-    let left = BUCKETS - quotas.iter().sum::<usize>();
-    let mut order: Vec<usize> = (0..shares.len()).collect();
-    order.sort_unstable_by_key(|&i| (std::cmp::Reverse(part(&shares[i]) % total), rank(&shares[i]), i));
-    for i in order.into_iter().take(left) {
-        quotas[i] += 1;
-    }
-    quotas
 }
 
 /// How many buckets of each owner each node stands by for.

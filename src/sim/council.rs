@@ -33,11 +33,7 @@ const NOBODY: NodeId = NodeId(u16::MAX);
 pub const TIMES: Times = Times {
     renewal: Duration::from_millis(50),
     lease: Duration::from_millis(350),
-    patience: Patience {
-        suspicion: Duration::from_millis(400),
-        stuck: Duration::from_millis(500),
-        prepare: Duration::from_millis(1500),
-    },
+    patience: Patience { suspicion: Duration::from_millis(400), prepare: Duration::from_millis(1500) },
 };
 
 /// What must hold, and didn't.

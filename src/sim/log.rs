@@ -353,12 +353,11 @@ impl Model {
             if let Some(bytes) = item.bytes.clone() {
                 seat.outputs.push_back(Output::Entry { index: seat.delivered as u64, bytes });
             }
-            if let Some((from, life, ticket)) = item.origin.filter(|(from, ..)| *from == id)
-                && life == seat.life
+            if let Some((from, life, ticket)) = item.origin
+                && (from, life) == (id, seat.life)
             {
                 let outcome = Outcome::Committed(seat.delivered as u64);
                 seat.outputs.push_back(Output::Outcome(ticket, outcome));
-                let _ = from;
             }
         }
         let since = seat.delivered - seat.snapshot.as_ref().map_or(0, |(at, _)| *at);

@@ -332,14 +332,23 @@ impl Cluster {
     }
 
     pub fn wait(&mut self, what: &str, enough: impl Fn(&Record) -> bool) -> Result<(), String> {
+        self.wait_for(PATIENCE, what, enough)
+    }
+
+    pub fn wait_for(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        enough: impl Fn(&Record) -> bool,
+    ) -> Result<(), String> {
         let begin = Instant::now();
         loop {
             self.hear();
             if enough(&self.record) {
                 return Ok(());
             }
-            if begin.elapsed() > PATIENCE {
-                return Err(format!("not in {PATIENCE:?}: {what}; known: {:?}", self.record.known));
+            if begin.elapsed() > patience {
+                return Err(format!("not in {patience:?}: {what}; known: {:?}", self.record.known));
             }
             if let Ok(said) = self.heard.recv_timeout(Duration::from_millis(5)) {
                 self.record.hear(said);

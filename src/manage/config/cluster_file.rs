@@ -183,22 +183,7 @@ fn named(
     key: impl Fn(Name) -> Key,
     read: impl Fn(&mut Fields<'_, '_>) -> Option<Object>,
 ) {
-    let Some(all) = bounded(root, kind.word(), most) else {
-        file.unsure.insert(kind);
-        return;
-    };
-    for section in &all {
-        let mut fields = Fields::of(section);
-        let called = fields.required("name", name);
-        let object = read(&mut fields);
-        match called {
-            Some(called) => {
-                let place = fields.places["name"];
-                file.add(fields, key(called), place, object);
-            }
-            None => _ = file.unsure.insert(kind),
-        }
-    }
+    listed(file, root, (kind, most), "name", |f| f.required("name", name).map(&key), read);
 }
 
 /// The elements of a list whose keys are addresses.
@@ -210,18 +195,30 @@ fn addressed(
     key: impl Fn(Addr) -> Key,
     read: impl Fn(&mut Fields<'_, '_>) -> Option<Object>,
 ) {
+    listed(file, root, (kind, most), "address", |f| f.required("address", host).map(&key), read);
+}
+
+/// The elements of a list, of at most so many, whose keys stand in the field `called`.
+fn listed(
+    file: &mut ClusterFile,
+    root: &Section<'_>,
+    (kind, most): (Kind, usize),
+    called: &'static str,
+    key: impl Fn(&mut Fields<'_, '_>) -> Option<Key>,
+    read: impl Fn(&mut Fields<'_, '_>) -> Option<Object>,
+) {
     let Some(all) = bounded(root, kind.word(), most) else {
         file.unsure.insert(kind);
         return;
     };
     for section in &all {
         let mut fields = Fields::of(section);
-        let address = fields.required("address", host);
+        let key = key(&mut fields);
         let object = read(&mut fields);
-        match address {
-            Some(address) => {
-                let place = fields.places["address"];
-                file.add(fields, key(address), place, object);
+        match key {
+            Some(key) => {
+                let place = fields.places[called];
+                file.add(fields, key, place, object);
             }
             None => _ = file.unsure.insert(kind),
         }

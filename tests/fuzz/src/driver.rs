@@ -6,7 +6,7 @@ use crate::packet::{self, Packet, chain, spoil};
 use crate::solo::{Side, Solo, VIPS, backplane_frame, host_mac, v6_address, vip};
 use std::collections::VecDeque;
 use std::time::Duration;
-use steerage::base::{Addr, FlowHash, FlowKey, Incarnation, NodeId, WorkerId};
+use steerage::base::{Addr, FlowHash, FlowKey, Incarnation, Instant, NodeId, WorkerId};
 use steerage::io::memory::MemoryFrame;
 use steerage::path::port::RxChecksum;
 use steerage::wire::arp::{self, Arp, Operation};
@@ -521,17 +521,22 @@ impl Driver {
         self.inject(draw, side, &frame, false);
     }
 
-    /// Someone else holds buffers, or lets them go.
+    /// Someone else holds buffers, or lets them go; or the node has no lease for a moment.
     fn resources(&mut self, draw: &mut Draw) {
         self.seized.clear();
+        let mut lease = Instant(u64::MAX);
         if draw.once_in(32) {
             let spare = draw.below(4);
+            if spare == 0 {
+                lease = self.solo.now;
+            }
             self.seized.extend(std::iter::from_fn(|| self.solo.pools.control.alloc()));
             if draw.once_in(2) {
                 self.seized.extend(std::iter::from_fn(|| self.solo.pools.data.alloc()));
             }
             self.seized.truncate(self.seized.len().saturating_sub(spare));
         }
+        self.solo.node.manager().lease(lease);
     }
 
     /// One worker stands still while others work; or nobody takes what the node sends.
