@@ -49,7 +49,19 @@ fn device(name: &str, device: &str) -> DeviceConfig {
     }
 }
 
-/// Ends the host's `run`, as an operator's signal does.
+/// Ends the host's `run`, as an operator's signal does. Capsule starts the turns before it looks out for signals.
 fn terminate() {
+    let begin = std::time::Instant::now();
+    while !caught(signal_hook::consts::SIGTERM) {
+        assert!(begin.elapsed().as_secs() < 5, "the host doesn't look out for signals");
+        std::thread::yield_now();
+    }
     signal_hook::low_level::raise(signal_hook::consts::SIGTERM).unwrap();
+}
+
+/// Whether the process has a handler for `signal` (`SigCgt` in proc_pid_status(5)).
+fn caught(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal - 1) & 1 == 1
 }
