@@ -38,6 +38,10 @@ enum Verb {
         /// The node file.
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
+        /// Begin a new cluster with what the cluster file says, together with the other nodes in it. Of no effect if the
+        /// node's log has begun.
+        #[arg(long)]
+        new_cluster: bool,
         /// Let capsule's runtime start DPDK and run the workers
         #[cfg(feature = "capsule")]
         #[arg(long)]
@@ -178,8 +182,8 @@ struct Stats {
 fn main() -> ExitCode {
     match Command::parse().verb {
         #[cfg(feature = "capsule")]
-        Verb::Run { config, capsule: true } => run(&config, run::capsule::run),
-        Verb::Run { config, .. } => run(&config, run::run),
+        Verb::Run { config, new_cluster, capsule: true } => run(&config, new_cluster, run::capsule::run),
+        Verb::Run { config, new_cluster, .. } => run(&config, new_cluster, run::run),
         Verb::Check { file } => end(check(&file)),
         Verb::Stats(stats) => end(show_stats(&stats)),
         Verb::Explain(asked) => end(explain(&asked)),
@@ -214,9 +218,9 @@ fn log_to_standard_error() {
         .init();
 }
 
-fn run(config: &Path, node: fn(&Path) -> Result<(), Exit>) -> ExitCode {
+fn run(config: &Path, new_cluster: bool, node: fn(&Path, bool) -> Result<(), Exit>) -> ExitCode {
     log_to_standard_error();
-    match node(config) {
+    match node(config, new_cluster) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
             say(&format!("steerage: {exit}"));

@@ -148,7 +148,7 @@ impl<P: Port> Lab<P> {
             lab.now = lab.now + Duration::from_millis(1);
             lab.node.turn(lab.now);
         }
-        assert!(lab.node.manager().ready(), "the node has not found its neighbours");
+        assert!(lab.node.manager().ready(lab.now), "the node has not found its neighbours");
         // What it was heard to say is too old by now to count as a sign of life.
         let caps = lab.back_caps();
         lab.beat(2, caps);
@@ -178,6 +178,8 @@ impl<P: Port> Lab<P> {
             counter,
             view: 1,
             configuration: 0,
+            index: 0,
+            prepared: 0,
             ready: true,
             turns: Default::default(),
         };

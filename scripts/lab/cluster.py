@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -26,11 +28,14 @@ class Cluster:
         binary: Path,
         hugepages: bool = True,
         steering_cache: bool = True,
+        log: bool = False,
     ):
+        """`log`: the nodes decide together, as members of a cluster that begins with them."""
         self.lab = lab
         self._binary = binary
         self._hugepages = hugepages
         self._steering_cache = steering_cache
+        self._log = log
         self._processes: list[Process] = []
         self.names = [f"n{number}" for number in range(1, len(lab.nodes) + 1)]
 
@@ -48,15 +53,31 @@ class Cluster:
     def start(self) -> None:
         """Writes the configuration, starts all nodes and waits until they are ready."""
         (self.lab.directory / "cluster.toml").write_text(cluster_file(self.names, len(self.lab.servers)))
-        for number, name in enumerate(self.names, 1):
-            # One that an earlier node left would look like a node that is coming up.
-            self._socket(number).unlink(missing_ok=True)
-            file = self._file(number)
-            file.write_text(node_file(number, self._socket(number), self._hugepages, self._steering_cache))
-            self._processes.append(
-                self.lab.node(number).spawn([str(self._binary), "run", "-c", str(file)], f"steerage-{name}.log")
-            )
+        if self._log:
+            # What an earlier cluster of this laboratory has left.
+            for left in ("pki", *(f"log-{name}" for name in self.names)):
+                shutil.rmtree(self.lab.directory / left, ignore_errors=True)
+            output([str(self._binary), "cluster", "init", str(self.lab.directory / "pki"), "--node", *self.names])
+        for number in range(1, len(self.names) + 1):
+            text = node_file(number, self._socket(number), self._hugepages, self._steering_cache)
+            self._file(number).write_text(text + (log_part(number) if self._log else ""))
+            self._processes.append(self._spawn(number, ["--new-cluster"] if self._log else []))
         self.wait_ready()
+
+    def _spawn(self, number: int, options: list[str]) -> Process:
+        # One that an earlier node left would look like a node that is coming up.
+        self._socket(number).unlink(missing_ok=True)
+        command = [str(self._binary), "run", "-c", str(self._file(number)), *options]
+        return self.lab.node(number).spawn(command, f"steerage-{self.names[number - 1]}.log")
+
+    def kill(self, number: int) -> None:
+        """Kills node `number`, from 1, as a power cut would."""
+        self.process(number).signal(signal.SIGKILL)
+        self.process(number).wait(5)
+
+    def start_again(self, number: int) -> None:
+        """Starts node `number`, from 1, which has ended, with what it has stored."""
+        self._processes[number - 1] = self._spawn(number, [])
 
     def stop(self) -> list[int]:
         """Ends all nodes by SIGTERM; returns their exit codes in order."""
@@ -162,12 +183,26 @@ addresses = [{addresses}]
 """
 
 
+def log_part(number: int) -> str:
+    """What lets node `number`, from 1, decide together with the others."""
+    return f"""
+[log]
+directory = "log-n{number}"
+ca = "pki/ca.crt"
+certificate = "pki/n{number}.crt"
+key = "pki/n{number}.key"
+"""
+
+
 def cluster_file(names: list[str], servers: int) -> str:
     """Configuration that all nodes share. Every virtual server is there for each family, named NAME-v4 and NAME-v6;
     with UDP NAME-udp-v4 …, and with real servers of the other family NAME-cross-v4 …"""
     parts = [f'[cluster]\nkey = "{KEY}"\nbackplane_prefix = {plan.BACKPLANE_LENGTH}\n']
     for number, name in enumerate(names, 1):
-        parts.append(f'[[node]]\nname = "{name}"\nbackplane = "{plan.backplane(number)}"\nworkers = 1\n')
+        parts.append(
+            f'[[node]]\nname = "{name}"\nbackplane = "{plan.backplane(number)}"\nworkers = 1\n'
+            f'management = "{plan.management(number)}:{plan.LOG_PORT}"\n'
+        )
     groups = {name: members for name, members in plan.GROUPS.items() if max(members) <= len(names)}
     for name, members in groups.items():
         parts.append(f'[[group]]\nname = "{name}"\nmembers = {_toml([f"n{member}" for member in members])}\n')

@@ -134,8 +134,10 @@ class Lab:
         self.switch.ip([
             f"link add br-front mtu {plan.FRONT_MTU} {bridge}",
             f"link add br-back mtu {plan.BACKPLANE_MTU} {bridge}",
+            f"link add br-mgmt {bridge}",
             "link set br-front up",
             "link set br-back up",
+            "link set br-mgmt up",
         ])
         self.client = self._namespace("client")
         self._endpoint(self.client, "client", plan.CLIENT, plan.CLIENT_MTU)
@@ -183,6 +185,8 @@ class Lab:
         self._link(namespace, "front", f"n{number}f", "br-front", plan.front_mac(host), plan.FRONT_MTU)
         self._link(namespace, "back", f"n{number}b", "br-back", plan.backplane_mac(number), plan.BACKPLANE_MTU)
         namespace.ip(["link set front arp off up", "link set back arp off up"])
+        self._link(namespace, "mgmt", f"n{number}m", "br-mgmt", plan.management_mac(number), 1500)
+        namespace.ip([f"addr add {plan.management(number)}/{plan.MANAGEMENT_LENGTH} dev mgmt", "link set mgmt up"])
         return namespace
 
     def _server(self, number: int) -> Server:

@@ -4,6 +4,7 @@
                ├── br-front 10.10.0.0/24, fd10::/64 ───┤
     VIPs 10.99.0.0/24, fd99::/64 routed to the nodes   └─ nodes n1.. .11..   (SNAT .101..)
                         nodes n1.. .11.. ── br-back 10.20.0.0/24
+                        nodes n1.. .11.. ── br-mgmt 10.30.0.0/24, by the kernel
 """
 
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ BACKPLANE_MTU = 1700
 FRONT_PREFIX = {4: "10.10.0.0/24", 6: "fd10::/64"}
 FRONT_LENGTH = {4: 24, 6: 64}
 BACKPLANE_LENGTH = 24
+MANAGEMENT_LENGTH = 24
 FAMILIES = (4, 6)
 
 HTTP_PORT = 80
+# Where nodes take their log's connections and heartbeats.
+LOG_PORT = 6601
 # Virtual servers that tunnel to a real server of the other family have the same VIP and this port.
 CROSS_PORT = 81
 UDP_PORT = 9000
@@ -41,6 +45,11 @@ def backplane(node: int) -> str:
     return f"10.20.0.{NODES + node}"
 
 
+def management(node: int) -> str:
+    """Node `node`'s (from 1) address on the management network."""
+    return f"10.30.0.{NODES + node}"
+
+
 def front_mac(host: int) -> str:
     """MAC address of a host on the front network."""
     return f"02:00:0a:0a:00:{host:02x}"
@@ -49,6 +58,11 @@ def front_mac(host: int) -> str:
 def backplane_mac(node: int) -> str:
     """MAC address of node `node` (from 1) on the backplane."""
     return f"02:00:0a:14:00:{NODES + node:02x}"
+
+
+def management_mac(node: int) -> str:
+    """MAC address of node `node` (from 1) on the management network."""
+    return f"02:00:0a:1e:00:{NODES + node:02x}"
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 //!
 //! A value that is turned by the manager, which in return makes Views of what is decided. It knows nothing of Views itself.
 
+use super::asks::{Answer, Ask, Asks};
 use super::fleet::{Phase, TakenOver, Why};
 use super::lead::{Lead, Patience, Seen};
 use super::lease::{Lease, successor_waits};
-use super::log::{Log, Marks, Outcome, Output, ReplicaId, Ticket};
+use super::log::{Log, Marks, Output, Refusal, Replica, ReplicaId, Ticket};
 use super::state::{Entry, State};
+use super::voters;
 use crate::base::planted::{self, Bug};
 use crate::base::{Incarnation, Instant, NodeId, NodeSet};
 use std::collections::{BTreeMap, VecDeque};
@@ -51,6 +53,8 @@ pub struct News {
     pub installed: Option<Instant>,
 }
 
+/// After this long the leader asks again for replicas of the log that it didn't get.
+const REPLICAS_AGAIN: Duration = Duration::from_secs(5);
 /// Digests of late entries that are remembered, to be compared with others'.
 const DIGESTS: usize = 256;
 
@@ -69,7 +73,9 @@ pub struct Council<L> {
     renewal_due: Instant,
     leader: Option<ReplicaId>,
     quorum: bool,
-    outcomes: VecDeque<(Ticket, Outcome)>,
+    asks: Asks,
+    replicas: Vec<Replica>,
+    replicas_due: Instant,
     failed: Option<Why>,
 }
 
@@ -97,7 +103,9 @@ impl<L: Log> Council<L> {
             renewal_due: now,
             leader: None,
             quorum: false,
-            outcomes: VecDeque::new(),
+            asks: Asks::default(),
+            replicas: Vec::new(),
+            replicas_due: now,
             failed: None,
         }
     }
@@ -122,7 +130,8 @@ impl<L: Log> Council<L> {
         if planted::is(Bug::LeaseUnchecked) {
             return Some(Instant(u64::MAX));
         }
-        self.lease.until().filter(|_| self.state.fleet().serves(self.me, self.incarnation))
+        let serves = self.failed.is_none() && self.state.fleet().serves(self.me, self.incarnation);
+        self.lease.until().filter(|_| serves)
     }
 
     /// Whether this life was taken out, and why: all that it holds is void, and another life is to begin.
@@ -191,18 +200,29 @@ impl<L: Log> Council<L> {
         self.seen.insert(node, seen);
     }
 
-    /// Proposes an entry; what became of it is told by [`Self::outcome`].
-    ///
-    /// # Errors
-    /// If it can't be written.
-    pub fn propose(&mut self, entry: &Entry) -> Result<Ticket, postcard::Error> {
+    fn propose(&mut self, entry: &Entry) -> Result<Ticket, postcard::Error> {
         let bytes = entry.encode()?;
         Ok(self.log.propose(bytes, marks(entry)))
     }
 
-    /// What became of a proposal.
-    pub fn outcome(&mut self) -> Option<(Ticket, Outcome)> {
-        self.outcomes.pop_front()
+    /// Has something decided; what became of it is told by [`Self::answered`].
+    pub fn ask(&mut self, entry: Entry, now: Instant) -> Ask {
+        self.asks.ask(entry, now)
+    }
+
+    /// What became of something that was asked for.
+    pub fn answered(&mut self) -> Option<(Ask, Answer)> {
+        self.asks.answered()
+    }
+
+    /// Whether all nodes that serve run the version in force, by what they say.
+    pub fn all_adopted(&self) -> bool {
+        let fleet = self.state.published();
+        fleet.serving().iter().all(|node| {
+            let life = fleet.member(node).map(|m| m.incarnation);
+            let seen = self.seen.get(&node).filter(|s| Some(s.incarnation) == life);
+            seen.is_some_and(|s| s.adopted >= self.state.in_force())
+        })
     }
 
     /// Takes what the log has, renews the lease, and sees to the cluster if it leads.
@@ -220,12 +240,38 @@ impl<L: Log> Council<L> {
         if self.failed.is_none() {
             self.heard(self.me, self.incarnation, &own, None, now);
         }
-        self.lead.leads(self.leader == Some(self.me.into()) && self.quorum, now);
+        let leads = self.leader == Some(self.me.into()) && self.quorum;
+        self.lead.leads(leads, now);
         for entry in self.lead.turn(&self.state, &self.seen, now) {
             // What becomes of it shows in the state.
             let _ = self.propose(&entry);
         }
+        if leads && now >= self.replicas_due {
+            self.see_to_replicas(now);
+        }
+        let at_rest = self.state.version() == self.state.in_force();
+        for (ask, entry) in self.asks.due(at_rest, self.quorum, now) {
+            match self.propose(&entry) {
+                Ok(ticket) => self.asks.proposed(ticket, ask, entry),
+                Err(error) => self.asks.refused(ask, Refusal::Failed(error.to_string())),
+            }
+        }
         news
+    }
+
+    /// Has the log held by those whom the namespace asks for.
+    fn see_to_replicas(&mut self, now: Instant) {
+        let Some(wanted) = voters::wanted(self.state.namespace(), &self.replicas) else { return };
+        let sorted = |mut replicas: Vec<Replica>| {
+            replicas.sort_unstable_by_key(|replica| replica.id);
+            replicas
+        };
+        let wanted = sorted(wanted);
+        if !self.replicas.is_empty() && wanted != sorted(self.replicas.clone()) {
+            self.replicas_due = now + REPLICAS_AGAIN;
+            // What becomes of it shows in the replicas that the log tells of.
+            let _ = self.log.set_replicas(wanted);
+        }
     }
 
     fn take(&mut self, output: Output, news: &mut News, now: Instant) {
@@ -261,10 +307,14 @@ impl<L: Log> Council<L> {
             },
             Output::Replicas(replicas) => {
                 self.lease.set_voters(replicas.iter().filter(|r| r.votes).map(|r| r.id).collect());
+                (self.replicas, self.replicas_due) = (replicas, Instant::ZERO);
             }
             Output::Role { leader, quorum, .. } => (self.leader, self.quorum) = (leader, quorum),
             Output::Renewed { by, token } => self.lease.acknowledged(by, token),
-            Output::Outcome(ticket, outcome) => self.outcomes.push_back((ticket, outcome)),
+            Output::Outcome(ticket, outcome) => {
+                let space = self.state.namespace();
+                self.asks.outcome(ticket, outcome, |request| space.outcome(request).cloned());
+            }
             Output::WantSnapshot => match self.state.encode() {
                 Ok(bytes) => self.log.snapshot(self.state.index(), bytes),
                 Err(error) => self.failed = Some(Why::Apply(format!("a snapshot: {error}"))),

@@ -187,6 +187,32 @@ pub trait Log {
     fn fenced(&self) -> NodeSet;
 }
 
+impl<L: Log + ?Sized> Log for Box<L> {
+    fn propose(&mut self, bytes: Vec<u8>, marks: Marks) -> Ticket {
+        (**self).propose(bytes, marks)
+    }
+
+    fn set_replicas(&mut self, replicas: Vec<Replica>) -> Ticket {
+        (**self).set_replicas(replicas)
+    }
+
+    fn take(&mut self) -> Option<Output> {
+        (**self).take()
+    }
+
+    fn snapshot(&mut self, index: u64, bytes: Vec<u8>) {
+        (**self).snapshot(index, bytes);
+    }
+
+    fn renew(&mut self, token: u64) {
+        (**self).renew(token);
+    }
+
+    fn fenced(&self) -> NodeSet {
+        (**self).fenced()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

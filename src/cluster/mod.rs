@@ -1,5 +1,6 @@
 //! What the nodes of a cluster agree upon, and how: values without clocks, threads or sockets.
 
+pub mod asks;
 pub mod council;
 pub mod fleet;
 pub mod health;
@@ -10,3 +11,4 @@ pub mod namespace;
 pub mod place;
 pub mod plan;
 pub mod state;
+pub mod voters;

@@ -1,13 +1,15 @@
-//! The replicated state: what the committed entries of the log add up to, the same on every node (MECHANISMS §0, §6).
+//! The replicated state: what the committed entries of the log add up to, the same on every node (MECHANISMS §0, §6): what people
+//! want served, and what has become of the nodes.
 //!
 //! What decides about packets takes effect in two steps. An entry that changes any of it makes a new *version*, for which every
 //! node that serves prepares a View; [`Entry::InForce`] follows once all have, and they publish it. A version is never taken
 //! back: what keeps it from being prepared is a node, and that is taken out.
 
-use super::fleet::{Fleet, TakenOver, Why};
+use super::fleet::{Fleet, GroupShape, TakenOver, Topology, Why};
+use super::namespace::{self, ALL, Name, Namespace, Write};
 use super::plan::Step;
-use crate::base::hash::siphash13_bytes;
-use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId};
+use crate::base::hash::{mix, siphash13_bytes};
+use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
 
 /// Digests guard against faults, not against forgery.
@@ -30,6 +32,8 @@ pub enum Entry {
     Drained(GroupId, NodeId, Incarnation, Vec<Bucket>),
     /// All that serve have prepared this version. Without effect if there is a later one by now, which they haven't.
     InForce(u64),
+    /// People want something else served.
+    Write(Write),
 }
 
 impl Entry {
@@ -65,14 +69,60 @@ pub struct State {
     fleet: Fleet,
     /// The nodes by the version in force, if that isn't the latest.
     published: Option<Fleet>,
+    #[serde(with = "whole")]
+    namespace: Namespace,
+}
+
+/// A namespace has bytes of its own.
+mod whole {
+    use super::Namespace;
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(space: &Namespace, to: S) -> Result<S::Ok, S::Error> {
+        space.encode().map_err(S::Error::custom)?.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Namespace, D::Error> {
+        Namespace::decode(&Vec::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+/// What a namespace says of nodes and groups.
+fn topology(space: &Namespace) -> Topology {
+    let seed = |name: &str| siphash13_bytes(DIGEST_KEY, name.as_bytes());
+    let set = |names: &[Name]| names.iter().filter_map(|name| Some(space.node(name)?.0)).collect();
+    let all = GroupShape {
+        seed: seed(ALL),
+        members: space.nodes().map(|(id, ..)| id).collect(),
+        backups: NodeSet::EMPTY,
+    };
+    let groups = space.groups().map(|(id, name, spec)| {
+        let shape = GroupShape {
+            seed: seed(name.as_str()),
+            members: set(&spec.members),
+            backups: set(&spec.backups),
+        };
+        (id, shape)
+    });
+    Topology {
+        nodes: space.nodes().map(|(id, _, spec)| (id, spec.weight)).collect(),
+        groups: groups.chain([(GroupId(0), all)]).collect(),
+    }
 }
 
 impl State {
-    /// The state in front of the first entry, with what the nodes' own files say.
-    pub fn new(topology: super::fleet::Topology) -> Self {
+    /// The state in front of the first entry; a cluster begins with an empty namespace.
+    pub fn new(namespace: Namespace) -> Self {
         let mut fleet = Fleet::default();
-        fleet.set_topology(topology);
-        Self { index: 0, version: 1, in_force: 1, fleet, published: None }
+        fleet.set_topology(topology(&namespace));
+        Self { index: 0, version: 1, in_force: 1, fleet, published: None, namespace }
+    }
+
+    /// What people want served.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// The last entry that it holds.
@@ -125,6 +175,17 @@ impl State {
                 }
                 false
             }
+            Entry::Write(write) => match self.namespace.apply(index, write) {
+                // A request that comes again has the index of its first time.
+                namespace::Outcome::Applied { index: at } if at == index => {
+                    let topology = topology(&self.namespace);
+                    if topology != *self.fleet.topology() {
+                        taken_over = Some(self.fleet.set_topology(topology));
+                    }
+                    true
+                }
+                _ => false,
+            },
         };
         if changed {
             self.version += 1;
@@ -153,8 +214,9 @@ impl State {
 
     /// The same on all nodes that hold the same entries.
     pub fn digest(&self) -> u64 {
-        // Serialisation has one form for one state: all maps are ordered.
-        let bytes = self.encode().unwrap_or_default();
-        siphash13_bytes(DIGEST_KEY, &bytes)
+        // Serialisation has one form for one state: all maps are ordered. The namespace, which may be large, keeps its own.
+        let rest = (self.index, self.version, self.in_force, &self.fleet, &self.published);
+        let bytes = postcard::to_allocvec(&rest).unwrap_or_default();
+        mix(siphash13_bytes(DIGEST_KEY, &bytes) ^ self.namespace.digest())
     }
 }

@@ -5,7 +5,7 @@ use super::compile::on_link;
 use super::probe;
 use crate::base::{Addr, Instant, InterfaceId};
 use crate::path::message::Command;
-use crate::view::{Interface, Owned, Services};
+use crate::view::{Interface, Services};
 use std::time::Duration;
 
 const ROUNDS: [Duration; 4] =
@@ -24,16 +24,11 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// Everything that `services` says this node answers for, on the links that hold it. An address that is on no link of
-    /// ours is reached by a route, which someone else announces.
-    pub fn new(services: &Services, since: Instant) -> Self {
-        let vips = services.virtual_servers.iter().map(|v| v.address);
-        let all = vips.chain(services.snats.iter().map(|s| s.address));
-        let mut addresses: Vec<_> = all
-            .filter(|a| {
-                let owned = services.owned.get(a);
-                matches!(owned, Some(Owned::Vip { advertised: true } | Owned::Snat { advertised: true, .. }))
-            })
+    /// Of all these addresses, on the links that hold them. One that is on no link of ours is reached by a route, which someone
+    /// else announces.
+    pub fn new(services: &Services, addresses: impl IntoIterator<Item = Addr>, since: Instant) -> Self {
+        let mut addresses: Vec<_> = addresses
+            .into_iter()
             .flat_map(|a| {
                 let front = move |(_, x): &(usize, &Interface)| !x.backplane && on_link(x, a);
                 services

@@ -2,7 +2,6 @@
 
 use super::config::{Config, GroupConfig, NodeConfig, PortRole, VirtualServerConfig};
 use crate::base::hash::{mix, siphash13_bytes};
-use crate::base::limits::MAX_NODES;
 use crate::base::{Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, SnatId, Tick, VirtualServerId};
 use crate::path::port::PortCaps;
 use crate::table::exact::{ExactMap, Filter};
@@ -95,7 +94,7 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
         let service = Service { address: v.address, port: v.port, protocol: v.protocol.number() };
         (service, VirtualServerId(i as u32))
     });
-    let owned = owned(config, &interfaces, &groups);
+    let owned = owned(config, &interfaces);
     let services = Services {
         by_service: ExactMap::build(service.clone()),
         owned_filter: Filter::build(owned.keys()),
@@ -137,6 +136,7 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
         placed: 1,
         leaving: 0,
         services: Arc::new(services),
+        advertised: Arc::new(ExactMap::build(advertised(config, |_| true).into_iter().map(|a| (a, ())))),
         hops: hops.0,
         adjacencies: Arc::default(),
         neighbours: ExactMap::build([]),
@@ -351,28 +351,46 @@ fn nodes(
     })
 }
 
-/// The member of a group that answers ARP and ND for a VIP: highest random weight, so that VIPs spread over the members.
-pub fn advertiser(config: &Config, group: GroupId, vip: Addr) -> Option<NodeId> {
-    let members = &config.cluster.groups[group.index()].members;
-    members.iter().copied().max_by_key(|m| mix(config.cluster.hash_key.addr(vip) ^ mix(u64::from(m.0) + 1)))
+/// The node that answers ARP and ND for a VIP, of those of its group that serve: the one that is preferred, or that of the
+/// highest random weight, so that VIPs spread over the members.
+fn advertiser(
+    config: &Config,
+    group: GroupId,
+    vip: Addr,
+    serves: &impl Fn(NodeId) -> bool,
+) -> Option<NodeId> {
+    let preferred = config.vips.get(&vip).and_then(|vip| vip.preferred).filter(|node| serves(*node));
+    let GroupConfig { members, backups, .. } = config.cluster.groups.get(group.index())?;
+    let weight = |m: &NodeId| mix(config.cluster.hash_key.addr(vip) ^ mix(u64::from(m.0) + 1));
+    let of = |nodes: &[NodeId]| nodes.iter().copied().filter(|node| serves(*node)).max_by_key(weight);
+    preferred.or_else(|| of(members)).or_else(|| of(backups))
 }
 
-fn owned(config: &Config, interfaces: &[Interface], groups: &[Group]) -> ExactMap<Addr, Owned> {
-    debug_assert!(groups.len() <= MAX_NODES);
-    let front = interfaces.iter().filter(|x| !x.backplane);
-    let own = front.flat_map(|x| x.addresses.iter().map(|(a, _)| (*a, Owned::Interface)));
-    let snats = config
-        .snats
-        .iter()
-        .map(|(i, s)| (s.address, Owned::Snat { id: SnatId(i as u16), advertised: s.node == config.me }));
+/// The VIPs and SNAT addresses that this node answers ARP and ND for when these nodes serve; ascending.
+pub fn advertised(config: &Config, serves: impl Fn(NodeId) -> bool) -> Vec<Addr> {
     // A VIP may stand in several groups, by port; unless it is said who advertises it, the first virtual server that names
     // it decides.
-    let vips = config.virtual_servers.iter().map(|(_, v)| {
-        let vip = config.vips.get(&v.address);
-        let group = vip.map_or(v.group, |vip| vip.group);
-        let node = vip.and_then(|vip| vip.preferred).or_else(|| advertiser(config, group, v.address));
-        (v.address, Owned::Vip { advertised: node == Some(config.me) })
-    });
+    let mut groups = BTreeMap::new();
+    for (_, server) in config.virtual_servers.iter() {
+        groups
+            .entry(server.address)
+            .or_insert_with(|| config.vips.get(&server.address).map_or(server.group, |vip| vip.group));
+    }
+    let vips = groups
+        .into_iter()
+        .filter(|(vip, group)| advertiser(config, *group, *vip, &serves) == Some(config.me));
+    let snats = config.snats.iter().filter(|(_, snat)| snat.node == config.me && serves(config.me));
+    let mut all: Vec<_> = vips.map(|(vip, _)| vip).chain(snats.map(|(_, snat)| snat.address)).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn owned(config: &Config, interfaces: &[Interface]) -> ExactMap<Addr, Owned> {
+    let front = interfaces.iter().filter(|x| !x.backplane);
+    let own = front.flat_map(|x| x.addresses.iter().map(|(a, _)| (*a, Owned::Interface)));
+    let snats = config.snats.iter().map(|(i, s)| (s.address, Owned::Snat { id: SnatId(i as u16) }));
+    let vips = config.virtual_servers.iter().map(|(_, v)| (v.address, Owned::Vip));
     let nodes = config.cluster.nodes.iter().map(|(_, n)| (n.backplane, Owned::Backplane));
     ExactMap::build(own.chain(nodes).chain(snats).chain(vips))
 }

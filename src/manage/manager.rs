@@ -1,5 +1,7 @@
 //! The management side of a node, as a value: hears the workers' events, keeps neighbours and peers, publishes Views.
 
+pub mod seat;
+
 use super::announce::Announcements;
 use super::census::Census;
 use super::compile;
@@ -7,13 +9,15 @@ use super::config::Config;
 use super::explain::inquiry::{Inquiries, Ticket};
 use super::explain::{self, ExplainError, Explanation, Request};
 use super::neighbour::Neighbours;
-use super::peer::{News, Peers};
+use super::peer::{News, Peers, Turns};
 use super::probe;
 use super::stats::{
     NeighbourStats, PeerStats, PortStats, RealServerStats, Stats, Totals, Traffic, VirtualServerStats,
     WorkerStats,
 };
+use crate::base::limits::MAX_WORKERS;
 use crate::base::{GroupId, Incarnation, Instant, NodeId};
+use crate::cluster::council::Report;
 use crate::path::counters::Counters;
 use crate::path::message::{CHANNEL, Command, Event};
 use crate::path::port::{DeviceMonitor, PortCaps};
@@ -23,7 +27,10 @@ use crate::table::publish::Publisher;
 use crate::view::{Buckets, Neighbour, View};
 use crate::wire::backplane;
 use crate::wire::control::Heartbeat;
+use arrayvec::ArrayVec;
 use crossbeam_channel::{Receiver, Sender};
+use seat::Seat;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{error, info, warn};
@@ -65,12 +72,28 @@ pub struct Manager {
     heartbeat_due: Instant,
     heartbeats: u64,
     commands_lost: u64,
+    /// Messages over the management network that are no peer's.
+    management_refused: u64,
     digest: u64,
     /// When a heartbeat that can't be was last logged.
     strays: Option<Instant>,
     inquiries: Inquiries,
     lease: Arc<Lease>,
     census: Census,
+    seat: Option<Seat>,
+    courier: Option<Box<dyn Courier>>,
+    own_turns: Turns,
+    /// One of this node's workers stands still.
+    stuck: bool,
+}
+
+/// Carries heartbeats over the management network. No call waits.
+pub trait Courier: Send {
+    /// Sends a message there, if it can.
+    fn send(&mut self, to: SocketAddr, message: &[u8]);
+
+    /// Takes the next message that has come; its length.
+    fn receive(&mut self, buffer: &mut [u8]) -> Option<usize>;
 }
 
 /// Between two lines of the log about heartbeats that can't be.
@@ -89,8 +112,10 @@ impl Manager {
     ) -> Self {
         let view = views.current();
         let digest = compile::digest(&config);
-        let (neighbours, announcements) =
-            (Neighbours::new(&view.hops, now), Announcements::new(&view.services, now));
+        let (neighbours, announcements) = (
+            Neighbours::new(&view.hops, now),
+            Announcements::new(&view.services, view.advertised.keys(), now),
+        );
         let peers = Peers::new(config.me, config.cluster.nodes.slots(), config.cluster.suspicion);
         let census = Census::new(workers.len());
         Self {
@@ -108,12 +133,22 @@ impl Manager {
             heartbeat_due: now,
             heartbeats: 0,
             commands_lost: 0,
+            management_refused: 0,
             digest,
             strays: None,
             inquiries: Inquiries::default(),
             lease,
             census,
+            seat: None,
+            courier: None,
+            own_turns: Turns::default(),
+            stuck: false,
         }
+    }
+
+    /// From now on heartbeats go over the management network, too.
+    pub fn carry_by(&mut self, courier: Box<dyn Courier>) {
+        self.courier = Some(courier);
     }
 
     /// One turn: events in, timers, heartbeats out, and a new View if anything that it says has changed. `true` if there
@@ -137,18 +172,20 @@ impl Manager {
             let Ok(beat) = self.heartbeats_in.try_recv() else { break };
             changed |= self.heard(&beat, now);
         }
+        changed |= self.hear_courier(now);
         let nodes = &self.config.cluster.nodes;
         changed |= self
             .peers
             .turn(now, |node| warn!("node {} is silent: it counts as down", nodes[node.index()].name));
         self.ask_and_announce(now);
         changed |= self.neighbours.take_changed();
+        changed |= self.follow(now);
         if now >= self.heartbeat_due {
             self.heartbeat_due = now + self.config.cluster.heartbeat;
-            self.send_heartbeats();
+            self.send_heartbeats(now);
         }
         if changed {
-            self.publish();
+            self.publish(now);
         }
         self.views.collect();
         busy
@@ -156,12 +193,13 @@ impl Manager {
 
     /// Takes a peer's heartbeat and logs what an operator should know; `true` if the View has to say something new.
     fn heard(&mut self, beat: &Heartbeat, now: Instant) -> bool {
-        let name = self.config.cluster.nodes.get(beat.sender.index()).map_or("?", |n| n.name.as_str());
+        let name =
+            self.config.cluster.nodes.get(beat.sender.index()).map_or("?", |n| n.name.as_str()).to_owned();
         let news = self.peers.heard(beat, now);
         match news {
             News::NewLife => info!("node {name} is up, life {}", beat.incarnation),
             News::Up => info!("node {name} is back"),
-            News::None | News::Configuration => {}
+            News::None | News::Replay | News::Configuration => {}
             News::EndedLife | News::Ourselves | News::Stranger => {
                 // Each of these may come twenty times a second.
                 if self.strays.is_none_or(|last| now.since(last) >= STRAY_LOG) {
@@ -174,7 +212,15 @@ impl Manager {
                 }
             }
         }
-        if matches!(news, News::NewLife | News::Up | News::Configuration) && beat.configuration != self.digest
+        if !matches!(news, News::Replay | News::EndedLife | News::Ourselves | News::Stranger) {
+            let (index, digest, prepared) = (beat.index, beat.configuration, beat.prepared);
+            let report = Report { index, digest, prepared, adopted: beat.view, ready: beat.ready };
+            let stuck = self.peers.stuck(beat, now);
+            self.reported(beat.sender, beat.incarnation, &report, stuck, now);
+        }
+        if matches!(news, News::NewLife | News::Up | News::Configuration)
+            && beat.configuration != self.digest
+            && self.seat.is_none()
         {
             error!(
                 "node {name} has another cluster file than this node: flows are steered apart until they agree"
@@ -197,31 +243,62 @@ impl Manager {
             }
         });
         // They can wait, heartbeats can't: half of the channel stays free for those.
+        if !self.lease.holds(now) {
+            return;
+        }
         announcements.turn(services, now, |command| {
             commands.len() < CHANNEL / 2 && commands.try_send(command).is_ok()
         });
     }
 
-    fn send_heartbeats(&mut self) {
+    fn send_heartbeats(&mut self, now: Instant) {
         self.heartbeats += 1;
+        let turns: ArrayVec<_, MAX_WORKERS> =
+            self.workers.iter().map(|w| w.counters.turns.get() as u32).collect();
+        self.judge_own(&turns, now);
+        let ready = self.able();
+        // Without a log a View is a node's own affair.
+        let alone =
+            Report { adopted: self.views.current().version, digest: self.digest, ready, ..Report::default() };
+        let report = self.report().unwrap_or(alone);
         let beat = Heartbeat {
             sender: self.config.me,
             incarnation: self.incarnation,
             counter: self.heartbeats,
-            view: self.views.current().version,
-            configuration: self.digest,
-            ready: self.ready(),
-            turns: self.workers.iter().map(|w| w.counters.turns.get() as u32).collect(),
+            view: report.adopted,
+            configuration: report.digest,
+            index: report.index,
+            prepared: report.prepared,
+            ready: report.ready,
+            turns,
         };
         let mut bytes = [0; crate::wire::control::MAX_LEN];
         let len = beat.write(&mut bytes, self.config.cluster.auth_key);
-        let nodes = self.config.cluster.nodes.iter().map(|(id, _)| NodeId(id as u16));
-        for node in nodes.filter(|n| *n != self.config.me) {
+        let nodes = self.config.cluster.nodes.iter().map(|(id, node)| (NodeId(id as u16), node.management));
+        for (node, management) in nodes.filter(|(n, _)| *n != self.config.me) {
+            if let (Some(courier), Some(address)) = (&mut self.courier, management) {
+                courier.send(address, &bytes[..len]);
+            }
             let message = bytes[..len].iter().copied().collect();
             if self.workers[0].commands.try_send(Command::Control { node, message }).is_err() {
                 self.commands_lost += 1;
             }
         }
+    }
+
+    /// Takes heartbeats that came over the management network, no more than a turn has time for.
+    fn hear_courier(&mut self, now: Instant) -> bool {
+        let mut changed = false;
+        let mut buffer = [0; crate::wire::control::MAX_LEN + 1];
+        for _ in 0..CHANNEL {
+            let Some(courier) = &mut self.courier else { return changed };
+            let Some(len) = courier.receive(&mut buffer) else { return changed };
+            match Heartbeat::parse(&buffer[..len], self.config.cluster.auth_key) {
+                Ok(beat) => changed |= self.heard(&beat, now),
+                Err(_) => self.management_refused += 1,
+            }
+        }
+        changed
     }
 
     /// Gives every group its buckets, in the order of the groups, from the next View on.
@@ -248,9 +325,21 @@ impl Manager {
     }
 
     /// Publishes the View that follows from what is known now.
-    fn publish(&mut self) {
+    fn publish(&mut self, now: Instant) {
         let mut view = self.next_view();
         let mut moved = false;
+        if let Some(compiled) = self.in_force(now) {
+            let (version, placed, leaving) = (view.version, view.placed, view.leaving);
+            view = View {
+                version,
+                placed,
+                leaving,
+                advertised: view.advertised,
+                buckets: view.buckets,
+                ..compiled
+            };
+            moved = true;
+        }
         for hop in &mut view.hops {
             let mac = self.neighbours.mac(Neighbour { interface: hop.interface, address: hop.address });
             moved |= hop.mac != mac;
@@ -259,10 +348,29 @@ impl Manager {
         view.neighbours = ExactMap::build(self.neighbours.known());
         for (i, node) in view.nodes.iter_mut().enumerate() {
             let id = NodeId(i as u16);
-            if id != self.config.me {
-                let peer = self.peers.get(id);
-                (node.incarnation, node.up) = (peer.incarnation, peer.up);
-                node.cookie = backplane::cookie(self.config.cluster.auth_key, id, peer.incarnation);
+            let peer = self.peers.get(id);
+            let (incarnation, up) = match &self.seat {
+                _ if id == self.config.me => (self.incarnation, true),
+                Some(seat) => seat.life(id),
+                None => (peer.incarnation, peer.up),
+            };
+            // Frames bear the life of their sender.
+            moved |= id == self.config.me && node.incarnation != incarnation;
+            (node.incarnation, node.up) = (incarnation, up);
+            node.cookie = backplane::cookie(self.config.cluster.auth_key, id, incarnation);
+        }
+        if self.seat.is_some() {
+            let placed = view.placed;
+            let ours = self.decided(&mut view, now);
+            if view.placed != placed {
+                self.census.placed(view.placed);
+            }
+            let new: Vec<_> = ours.iter().copied().filter(|a| view.advertised.get(a).is_none()).collect();
+            if !new.is_empty() || ours.len() != view.advertised.len() {
+                view.advertised = Arc::new(ExactMap::build(ours.into_iter().map(|a| (a, ()))));
+            }
+            if !new.is_empty() {
+                self.announcements = Announcements::new(&view.services, new, now);
             }
         }
         // Of the nodes adjacencies say only what a life of this one never changes: addresses, and its own name and cookie.
@@ -272,9 +380,14 @@ impl Manager {
         self.views.publish(view);
     }
 
-    /// Whether the node can serve: every next hop has told its address, or has had its chance.
-    pub fn ready(&self) -> bool {
-        self.neighbours.settled()
+    /// Whether the node can serve: every next hop has told its address, or has had its chance, and no worker stands still.
+    fn able(&self) -> bool {
+        self.neighbours.settled() && !self.stuck
+    }
+
+    /// Whether the node serves: it is able to, and if others have a say in it, they let it.
+    pub fn ready(&self, now: Instant) -> bool {
+        self.able() && self.lease.holds(now) && self.seat.as_ref().is_none_or(Seat::serves)
     }
 
     /// What the node tells of itself.
@@ -284,11 +397,12 @@ impl Manager {
             self.workers.iter().enumerate().map(|(i, w)| WorkerStats::read(i as u16, &w.counters)).collect();
         let mut totals = Totals::of(&workers);
         totals.counters.insert("commands_lost", self.commands_lost);
+        totals.counters.insert("management_refused", self.management_refused);
         let interfaces = &view.services.interfaces;
         Stats {
             node: view.this_node().name.clone(),
             incarnation: self.incarnation.0,
-            ready: self.ready(),
+            ready: self.ready(now),
             view: view.version,
             view_adopted: self.workers.iter().map(|w| w.counters.view.get()).min().unwrap_or(0),
             uptime_s: now.since(self.started).as_secs_f64(),

@@ -52,6 +52,25 @@ impl Neighbours {
         new
     }
 
+    /// Wants `hops` from now on, whatever was wanted before; what is known stays known.
+    pub fn want(&mut self, hops: &[Hop], now: Instant) {
+        let mut wanted = Self::new(hops, now);
+        for (neighbour, old) in std::mem::take(&mut self.known) {
+            let room = wanted.known.len() < MAX_NEIGHBOURS;
+            match wanted.known.get_mut(&neighbour) {
+                // Its first question is due; who answered lately isn't asked again.
+                Some(entry) => *entry = Entry { stranger_since: None, ..old },
+                None if room => {
+                    let stranger_since = old.stranger_since.or(Some(now));
+                    wanted.known.insert(neighbour, Entry { stranger_since, ..old });
+                    wanted.due(neighbour, now);
+                }
+                None => {}
+            }
+        }
+        *self = Self { changed: true, ..wanted };
+    }
+
     /// Every neighbour has one timer, so the wheel, which has room for all, takes it.
     fn due(&mut self, neighbour: Neighbour, at: Instant) {
         let scheduled = self.timers.schedule(at, neighbour);

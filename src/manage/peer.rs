@@ -1,7 +1,9 @@
 //! The other nodes, as far as their heartbeats tell.
 
+use crate::base::limits::MAX_WORKERS;
 use crate::base::{Incarnation, Instant, NodeId};
 use crate::wire::control::Heartbeat;
+use arrayvec::ArrayVec;
 use std::time::Duration;
 
 /// What is known of a node.
@@ -25,8 +27,10 @@ pub struct Peer {
 /// What a heartbeat tells that wasn't known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
-    /// Nothing.
+    /// Nothing but that the peer lives.
     None,
+    /// Nothing at all: it isn't newer than the last one.
+    Replay,
     /// The peer lives, or lives again.
     NewLife,
     /// It was silent and is back.
@@ -41,17 +45,49 @@ pub enum News {
     Stranger,
 }
 
+/// The turns that a node's workers have made, and since when each stands there.
+#[derive(Clone, Debug, Default)]
+pub struct Turns(ArrayVec<(u32, Instant), MAX_WORKERS>);
+
+impl Turns {
+    /// Takes what the node says at `now`; the worker that has stood still for longer than `patience`, if one has.
+    pub fn told(&mut self, turns: &[u32], patience: Duration, now: Instant) -> Option<u16> {
+        if self.0.len() != turns.len() {
+            self.0 = turns.iter().take(MAX_WORKERS).map(|turn| (*turn, now)).collect();
+        }
+        for (known, turn) in self.0.iter_mut().zip(turns).filter(|(known, turn)| known.0 != **turn) {
+            *known = (*turn, now);
+        }
+        let stuck = self.0.iter().position(|(_, since)| now.since(*since) > patience);
+        stuck.map(|worker| worker as u16)
+    }
+}
+
 /// All nodes by id; this node's own entry stays empty.
 pub struct Peers {
     me: NodeId,
     peers: Vec<Peer>,
+    turns: Vec<Turns>,
     suspicion: Duration,
 }
 
 impl Peers {
     /// Nobody heard yet.
     pub fn new(me: NodeId, nodes: usize, suspicion: Duration) -> Self {
-        Self { me, peers: vec![Peer::default(); nodes], suspicion }
+        Self { me, peers: vec![Peer::default(); nodes], turns: vec![Turns::default(); nodes], suspicion }
+    }
+
+    /// There are so many nodes now, and silence of this length is suspicious.
+    pub fn resize(&mut self, nodes: usize, suspicion: Duration) {
+        self.peers.resize(nodes.max(self.peers.len()), Peer::default());
+        self.turns.resize(self.peers.len(), Turns::default());
+        self.suspicion = suspicion;
+    }
+
+    /// Takes the turns in a heartbeat that was news: the worker that stands still, if one does.
+    pub fn stuck(&mut self, beat: &Heartbeat, now: Instant) -> Option<u16> {
+        let turns = self.turns.get_mut(beat.sender.index())?;
+        turns.told(&beat.turns, self.suspicion, now)
     }
 
     /// Takes an authentic heartbeat and says what is news in it. One of an ended life, or one that isn't newer than the last
@@ -65,7 +101,7 @@ impl Peers {
             return News::EndedLife;
         }
         if (beat.incarnation, beat.counter) <= (peer.incarnation, peer.counter) {
-            return News::None;
+            return News::Replay;
         }
         let news = match () {
             () if beat.incarnation != peer.incarnation => News::NewLife,
@@ -115,9 +151,23 @@ mod tests {
             counter,
             view: 1,
             configuration: 7,
+            index: 0,
+            prepared: 0,
             ready: true,
             turns: [0].into_iter().collect(),
         }
+    }
+
+    #[test]
+    fn a_worker_that_stands_still_is_found() {
+        let at = |ms| Instant::ZERO + Duration::from_millis(ms);
+        let mut turns = Turns::default();
+        let patience = Duration::from_millis(100);
+        assert_eq!(turns.told(&[1, 1], patience, at(0)), None);
+        assert_eq!(turns.told(&[2, 1], patience, at(100)), None);
+        assert_eq!(turns.told(&[3, 1], patience, at(101)), Some(1));
+        assert_eq!(turns.told(&[3, 2], patience, at(102)), None);
+        assert_eq!(turns.told(&[3], patience, at(900)), None, "another life, with fewer workers");
     }
 
     #[test]
@@ -126,7 +176,7 @@ mod tests {
         let mut peers = Peers::new(NodeId(0), 2, Duration::from_millis(100));
         assert_eq!(peers.heard(&beat(7, 1), at(0)), News::NewLife);
         assert_eq!(peers.heard(&beat(7, 2), at(10)), News::None);
-        assert_eq!(peers.heard(&beat(7, 2), at(90)), News::None, "a replay");
+        assert_eq!(peers.heard(&beat(7, 2), at(90)), News::Replay);
         let mut down = Vec::new();
         assert!(peers.turn(at(111), |n| down.push(n)), "the replay doesn't count as a sign of life");
         assert_eq!(down, [NodeId(1)]);

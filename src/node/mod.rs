@@ -18,6 +18,9 @@ use crate::view::Forward;
 use crossbeam_channel::bounded;
 use std::sync::Arc;
 
+/// Real servers, those that were removed among them, that a node has counters for.
+const REAL_SERVERS: usize = 1 << 16;
+
 /// Why a node can't be built from its configuration and devices.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NodeError {
@@ -87,9 +90,12 @@ impl<P: Port> Node<P> {
         let caps = capabilities(config, &devices)?;
         check_backplane(config, &caps)?;
         let view = compile::compile(config, incarnation, &caps)?;
-        let real_servers = view.services.real_servers.len();
-        // Virtual servers change by a restart only: the first View says what there will be.
-        let nat = view.services.virtual_servers.iter().any(|server| server.forward == Forward::Nat);
+        // With a log, more may come while the node runs.
+        let room = if config.log.is_some() { REAL_SERVERS } else { 0 };
+        let real_servers = view.services.real_servers.len().max(room);
+        // Without a log, the first View says what there will be.
+        let servers = &view.services.virtual_servers;
+        let nat = config.log.is_some() || servers.iter().any(|server| server.forward == Forward::Nat);
         let count = usize::from(config.workers.count);
         let (views, subscribers) = publish::channel(view, count);
         let (event_in, events) = bounded(CHANNEL * count);

@@ -16,13 +16,13 @@ use crate::wire::{ipv6, protocol};
 /// Hop limit of every neighbour discovery message: proof that no router has passed it on (RFC 4861 §7.1.1).
 const ON_LINK_HOPS: u8 = 255;
 
-/// Handles an ARP frame, still with its Ethernet header.
-pub fn arp<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, link: &Link) {
+/// Handles an ARP frame, still with its Ethernet header. `leased`: this node's lease holds.
+pub fn arp<P: Port>(view: &View, egress: &mut Egress<P>, leased: bool, mut frame: P::Frame, link: &Link) {
     let Some(Ok(message)) = frame.head().get(link.payload..).map(Arp::parse) else {
         return egress.drop(frame, Verdict::ArpMalformed);
     };
     let interface = &view.services.interfaces[link.interface.index()];
-    let ours = answers(view, link.interface, message.target);
+    let ours = answers(view, leased, link.interface, message.target);
     let asked_us = ours && message.operation == Operation::Request;
     let how = match message.operation {
         Operation::Reply => Said::Answer { overrides: true },
@@ -50,8 +50,14 @@ pub fn arp<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, li
     egress.transmit(interface.port, frame);
 }
 
-/// Handles a neighbour solicitation or advertisement; the frame starts at its IPv6 header.
-pub fn discovery<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, meta: &Meta) {
+/// Handles a neighbour solicitation or advertisement; the frame starts at its IPv6 header. `leased`: this node's lease holds.
+pub fn discovery<P: Port>(
+    view: &View,
+    egress: &mut Egress<P>,
+    leased: bool,
+    mut frame: P::Frame,
+    meta: &Meta,
+) {
     let message = &frame.head()[usize::from(meta.l4)..];
     // RFC 4861 §7.1: hop limit, code, checksum, options, and a target that isn't multicast.
     let valid = meta.ttl == ON_LINK_HOPS
@@ -74,7 +80,7 @@ pub fn discovery<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Fra
             message.mac.is_some_and(|mac| learn(view, egress, meta.interface, message.target, mac, how));
         return if told { drop(frame) } else { egress.drop(frame, Verdict::NeighbourIgnored) };
     }
-    if !answers(view, meta.interface, message.target) {
+    if !answers(view, leased, meta.interface, message.target) {
         return egress.drop(frame, Verdict::NeighbourIgnored);
     }
     // Without a source address someone wants to take ours (duplicate address detection): all are told (§7.2.4).
@@ -115,15 +121,12 @@ pub fn discovery<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Fra
 
 const ALL_NODES: Addr = Addr([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 
-/// Whether this node answers for `address` on that interface: for the interface's own, and on front ports for the VIPs and
-/// SNAT addresses that it advertises.
-fn answers(view: &View, interface: InterfaceId, address: Addr) -> bool {
+/// Whether this node answers for `address` on that interface: for the interface's own, and on front ports, while its lease
+/// holds, for the VIPs and SNAT addresses that it advertises (MECHANISMS §0).
+fn answers(view: &View, leased: bool, interface: InterfaceId, address: Addr) -> bool {
     let on = &view.services.interfaces[interface.index()];
-    let advertised = match view.services.owned.get(&address) {
-        Some(Owned::Vip { advertised } | Owned::Snat { advertised, .. }) => advertised,
-        Some(Owned::Interface | Owned::Backplane) | None => false,
-    };
-    advertised && !on.backplane || on.addresses.iter().any(|(a, _)| *a == address)
+    let advertised = || view.advertised.get(&address).is_some();
+    leased && !on.backplane && advertised() || on.addresses.iter().any(|(a, _)| *a == address)
 }
 
 /// How a neighbour told its Ethernet address.

@@ -221,11 +221,11 @@ pub fn destination(view: &View, meta: &Meta) -> Result<Destination, Verdict> {
     }
     match view.services.owned.get(&meta.key.dst) {
         // The reply to a NATed packet goes by its port to the bucket's owner, wherever that is (MECHANISMS §4 point 5).
-        Some(Owned::Snat { id, .. }) => {
+        Some(Owned::Snat { id }) => {
             let group = view.services.snats[id.index()].group;
             Ok(Destination::Reply(group, snat_bucket(meta.key.dst_port)))
         }
-        Some(Owned::Vip { .. }) => Err(Verdict::NoVirtualServer),
+        Some(Owned::Vip) => Err(Verdict::NoVirtualServer),
         Some(Owned::Interface) => Err(Verdict::NoVirtualServer),
         Some(Owned::Backplane) if is_backplane(view, meta) => Err(Verdict::BackplaneOnFront),
         Some(Owned::Backplane) | None => Err(Verdict::NotOurAddress),

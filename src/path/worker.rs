@@ -17,7 +17,7 @@ use super::track;
 use super::verdict::Verdict;
 use crate::base::limits::{BURST, SWEEP_SLICE};
 use crate::base::planted::{self, Bug};
-use crate::base::{Instant, PortId, VirtualServerId, WorkerId};
+use crate::base::{Incarnation, Instant, PortId, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::lease::Lease;
 use crate::table::publish::Subscriber;
@@ -67,6 +67,8 @@ pub struct Worker<P: Port> {
     second_ends: Instant,
     swept_until: Instant,
     census: Census,
+    /// The node's.
+    life: Incarnation,
 }
 
 /// What a worker is made of; see [`Worker::new`].
@@ -95,6 +97,7 @@ impl<P: Port> Worker<P> {
     /// A worker at rest. All its memory is allocated here.
     pub fn new(parts: Parts<P>) -> Self {
         parts.egress.counters.view.set(parts.view.get().version);
+        let life = parts.view.get().this_node().incarnation;
         Self {
             view: parts.view,
             core: Core {
@@ -113,6 +116,7 @@ impl<P: Port> Worker<P> {
             second_ends: Instant::ZERO,
             swept_until: Instant::ZERO,
             census: Census::default(),
+            life,
         }
     }
 
@@ -135,6 +139,10 @@ impl<P: Port> Worker<P> {
     pub fn turn(&mut self, now: Instant) -> bool {
         if self.view.refresh() {
             let view = self.view.get();
+            if self.life != view.this_node().incarnation {
+                self.life = view.this_node().incarnation;
+                self.core.begin(view);
+            }
             self.core.egress.counters.view.set(view.version);
             self.core.egress.retry_held(view, now);
         }
@@ -197,11 +205,13 @@ impl<P: Port> Worker<P> {
     ) {
         let link = match core.link(&frame, view, intake) {
             Ok(link) => link,
-            Err(why) => return core.no_ip(view, frame, why),
+            Err(why) => return core.no_ip(view, frame, why, now),
         };
         let meta = batch.slot();
         match parse::front(&mut frame, &link, view.hash_key, meta) {
-            Ok(()) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, meta, now),
+            Ok(()) if meta.kind == Kind::Icmp => {
+                icmp::receive(view, (&mut core.egress, &core.lease), frame, meta, now)
+            }
             Ok(()) => {
                 // What any node balances by itself has no session and needs none.
                 if !view.services.local.is_empty() {
@@ -228,7 +238,7 @@ impl<P: Port> Worker<P> {
     ) {
         let link = match core.link(&frame, view, intake) {
             Ok(link) => link,
-            Err(why) => return core.no_ip(view, frame, why),
+            Err(why) => return core.no_ip(view, frame, why, now),
         };
         let meta = batch.slot();
         match backplane::receive(&mut frame, view, &link, meta) {
@@ -240,7 +250,7 @@ impl<P: Port> Worker<P> {
                 core.sessions.flows().prefetch_index(meta.hash);
                 batch.push(frame);
             }
-            Ok(Received::Local) => icmp::receive(view, &mut core.egress, frame, meta, now),
+            Ok(Received::Local) => icmp::receive(view, (&mut core.egress, &core.lease), frame, meta, now),
             Ok(Received::Control(offset)) => backplane::control(view, &core.egress, frame, offset),
             Err(verdict) => core.egress.drop(frame, verdict),
         }
@@ -367,9 +377,9 @@ impl<P: Port> Core<P> {
     }
 
     #[cold]
-    fn no_ip(&mut self, view: &View, frame: P::Frame, why: NoIp) {
+    fn no_ip(&mut self, view: &View, frame: P::Frame, why: NoIp, now: Instant) {
         match why {
-            NoIp::Arp(link) => local::arp(view, &mut self.egress, frame, &link),
+            NoIp::Arp(link) => local::arp(view, &mut self.egress, self.lease.holds(now), frame, &link),
             NoIp::Refused(verdict) => self.egress.drop(frame, verdict),
         }
     }
@@ -518,6 +528,17 @@ impl<P: Port> Core<P> {
         self.sessions.close(id, select::names(view, &key, &session));
         select::gone(&self.egress.counters, &session);
         self.egress.counters.sessions_closed.inc();
+    }
+
+    /// Begins another life of the node: what was promised in the last one is void, since others have taken it over (MECHANISMS
+    /// §0). The one place where a turn takes as long as the table is large: the node doesn't serve yet.
+    #[cold]
+    fn begin(&mut self, view: &View) {
+        for _ in 0..self.sessions.flows().capacity() {
+            if let Some(id) = self.sessions.step() {
+                self.close(view, id);
+            }
+        }
     }
 
     /// Visits the next entry; gives the session there, if one stays.

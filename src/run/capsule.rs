@@ -6,7 +6,7 @@ use super::crew::{self, Panic};
 use super::devices::{self, DeviceError, Kind};
 use super::idle::Backoff;
 use super::socket::SocketFile;
-use super::{Exit, manage, say_totals, signals};
+use super::{Exit, manage, member, say_totals, signals};
 use crate::io::capsule::{Host, HostConfig, Panicked};
 use crate::manage::config::{self, Config};
 use crate::node::Node;
@@ -25,7 +25,7 @@ const MAIN_CORE: usize = 0;
 ///
 /// # Errors
 /// [`Exit`]. All that was started is stopped again, the devices are closed and the socket is removed.
-pub fn run(path: &Path) -> Result<(), Exit> {
+pub fn run(path: &Path, new_cluster: bool) -> Result<(), Exit> {
     let clock = Clock::start();
     let config = config::load(path)?;
     if Kind::of(config.ports.iter().map(|p| &p.device))? == Kind::Pcap {
@@ -38,10 +38,15 @@ pub fn run(path: &Path) -> Result<(), Exit> {
     let asked = signals()?;
     // Before the devices: a second process of this node must not touch them.
     let (_file, listener) = SocketFile::claim(&config.admin_socket)?;
-    serve(&config, clock, listener, asked)
+    serve((&config, new_cluster), clock, listener, asked)
 }
 
-fn serve(config: &Config, clock: Clock, listener: UnixListener, asked: Arc<AtomicBool>) -> Result<(), Exit> {
+fn serve(
+    (config, new_cluster): (&Config, bool),
+    clock: Clock,
+    listener: UnixListener,
+    asked: Arc<AtomicBool>,
+) -> Result<(), Exit> {
     let (eal, buffers, devices) = devices::dpdk_config(config);
     let host_config = HostConfig {
         main_core: config.workers.management_core.unwrap_or(MAIN_CORE),
@@ -53,6 +58,7 @@ fn serve(config: &Config, clock: Clock, listener: UnixListener, asked: Arc<Atomi
     let incarnation = clock::incarnation();
     let (workers, mut manager) = Node::new(config, incarnation, devices, clock.now())?.into_parts();
     let (count, name) = (workers.len(), &config.cluster.nodes[config.me.index()].name);
+    member::join(&mut manager, config, new_cluster, clock.now())?;
     for (mut worker, core) in workers.into_iter().zip(&config.workers.cores) {
         let mut backoff = Backoff::new(config.workers.idle);
         let name = format!("worker-{}", worker.id());

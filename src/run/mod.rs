@@ -13,6 +13,7 @@ pub mod gate;
 pub mod health;
 pub mod idle;
 pub mod log;
+pub mod member;
 pub mod show;
 pub mod socket;
 
@@ -60,6 +61,9 @@ pub enum Exit {
     /// The admin socket can't be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The node can't take part in its cluster.
+    #[error(transparent)]
+    Member(#[from] member::MemberError),
     /// A worker thread did not start.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -93,11 +97,11 @@ impl Exit {
 }
 
 /// Runs the node of the configuration file at `path` until SIGTERM, SIGINT or SIGHUP. (A second signal ends the process at once,
-/// with 128 and its number.) The calling thread becomes the management thread.
+/// with 128 and its number.) The calling thread becomes the management thread. For `new_cluster` see [`member::join`].
 ///
 /// # Errors
 /// [`Exit`]. All that was started is stopped again, the devices are closed and the socket is removed.
-pub fn run(path: &Path) -> Result<(), Exit> {
+pub fn run(path: &Path, new_cluster: bool) -> Result<(), Exit> {
     let clock = Clock::start();
     let config = config::load(path)?;
     let kind = Kind::of(config.ports.iter().map(|p| &p.device))?;
@@ -108,7 +112,7 @@ pub fn run(path: &Path) -> Result<(), Exit> {
         Kind::Pcap => {
             let devices = devices::open_pcap(&config)?;
             let outputs: Vec<Output> = devices.iter().flat_map(|d| &d.queues).map(PcapPort::output).collect();
-            let result = serve(&config, devices, clock, listener, &asked, || Ok(()));
+            let result = serve((&config, new_cluster), devices, clock, listener, &asked, || Ok(()));
             // All ports are gone now, and with them what they had still to write.
             result.and(devices::written(&config, &outputs).map_err(Exit::from))
         }
@@ -116,7 +120,7 @@ pub fn run(path: &Path) -> Result<(), Exit> {
         Kind::Dpdk => {
             let devices = devices::open_dpdk(&config)?;
             let register = || crate::io::dpdk::register_thread().map_err(|error| error.to_string());
-            serve(&config, devices, clock, listener, &asked, register)
+            serve((&config, new_cluster), devices, clock, listener, &asked, register)
         }
         #[cfg(not(feature = "dpdk"))]
         Kind::Dpdk => {
@@ -152,7 +156,7 @@ fn ignored(signal: i32) -> bool {
 
 /// Builds a node on `devices` and runs it until `asked` or a worker's panic. `prepare` runs on each worker thread.
 fn serve<P: Port, G: 'static>(
-    config: &Config,
+    (config, new_cluster): (&Config, bool),
     devices: Vec<OpenDevice<P>>,
     clock: Clock,
     listener: UnixListener,
@@ -162,6 +166,7 @@ fn serve<P: Port, G: 'static>(
     let incarnation = clock::incarnation();
     let (workers, mut manager) = Node::new(config, incarnation, devices, clock.now())?.into_parts();
     let (count, name) = (workers.len(), &config.cluster.nodes[config.me.index()].name);
+    member::join(&mut manager, config, new_cluster, clock.now())?;
     // The manager outlives the workers: with its device monitors, the devices are closed on this thread.
     let crew = Crew::start(clock, jobs(config, workers), prepare)?;
     // After the workers have started: they would inherit this.
@@ -224,7 +229,7 @@ fn manage(
                 reply.give(answer);
             }
         }
-        if manager.ready() != ready {
+        if manager.ready(clock.now()) != ready {
             ready = !ready;
             tracing::info!("{}", if ready { "ready" } else { "not ready" });
         }

@@ -117,7 +117,7 @@ fn run_node(
             then(&path);
             asked.store(true, Ordering::Relaxed);
         });
-        serve(&config, devices(patience), Clock::start(), listener, &asked, || Ok(()))
+        serve((&config, false), devices(patience), Clock::start(), listener, &asked, || Ok(()))
     });
     drop(file);
     (result, path)

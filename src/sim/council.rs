@@ -6,11 +6,15 @@ use crate::base::hash::mix;
 use crate::base::limits::BUCKETS;
 use crate::base::planted;
 use crate::base::rng::Rng;
-use crate::base::{Bucket, GroupId, Incarnation, Instant, NodeId, NodeSet};
+use crate::base::{Addr, Bucket, GroupId, Incarnation, Instant, NodeId};
+use crate::cluster::asks::{Answer, Ask};
 use crate::cluster::council::{Council, Report, Times};
-use crate::cluster::fleet::{GroupShape, Phase, Topology};
+use crate::cluster::fleet::Phase;
 use crate::cluster::lead::Patience;
-use crate::cluster::log::{Outcome, ReplicaId, Ticket};
+use crate::cluster::log::ReplicaId;
+use crate::cluster::namespace::{
+    Change, GroupSpec, Key, Name, Namespace, NodeSpec, Object, Outcome, RequestId, Write,
+};
 use crate::cluster::place::{Replica, seen_by};
 use crate::cluster::plan;
 use crate::cluster::state::{Entry, State};
@@ -77,7 +81,7 @@ struct Seat {
     stalled_until: Instant,
     /// Its clock runs at this many thousandths of the world's.
     clock: u64,
-    proposals: BTreeMap<Ticket, Entry>,
+    asked: BTreeMap<Ask, Entry>,
 }
 
 /// Everything in virtual time. See the module's text.
@@ -89,7 +93,7 @@ struct World {
     lives: Vec<u32>,
     cut: BTreeSet<(u16, u16)>,
     lossy: bool,
-    topology: Topology,
+    namespace: Namespace,
     figures: Figures,
     /// Who served each bucket of each group last.
     owners: Vec<NodeId>,
@@ -98,6 +102,29 @@ struct World {
     acknowledged: Vec<(u64, NodeId, Entry)>,
     /// The latest state that was looked at.
     judged: State,
+}
+
+fn name(node: u16) -> Name {
+    Name::new(&format!("n{node}")).unwrap_or_else(|_| Name::all())
+}
+
+fn described(node: u16) -> (Key, NodeSpec) {
+    let backplane = Addr::v4([10, 0, 0, node as u8 + 1]);
+    let weight = 1 + u32::from(node % 3 == 2);
+    (Key::Node(name(node)), NodeSpec { backplane, workers: 1, weight, management: None })
+}
+
+/// Nodes of which every third has twice the weight, and a second group that is served by every other.
+fn namespace(nodes: u16) -> Namespace {
+    let (some, others) = (0..nodes).map(name).enumerate().partition::<Vec<_>, _>(|(n, _)| n % 2 == 0);
+    let node = |n: u16| {
+        let (key, spec) = described(n);
+        (key, Object::Node(spec))
+    };
+    let names = |of: Vec<(usize, Name)>| of.into_iter().map(|(_, name)| name).collect();
+    let group = GroupSpec { members: names(some), backups: names(others) };
+    let group = Name::new("some").map(|name| (Key::Group(name), Object::Group(group)));
+    Namespace::draft((0..nodes).map(node).chain(group)).0
 }
 
 /// Lives through `seconds` of faults of a cluster of `nodes` from a seed, then until it has come to rest.
@@ -110,17 +137,6 @@ pub fn run(seed: u64, nodes: u16, seconds: u64, plant: Option<planted::Bug>) -> 
 
 impl World {
     fn new(seed: u64, nodes: u16) -> Self {
-        let all: NodeSet = (0..nodes).map(NodeId).collect();
-        let some: NodeSet = (0..nodes).filter(|n| n % 2 == 0).map(NodeId).collect();
-        let group = |seed, members, backups| GroupShape { seed, members, backups };
-        let topology = Topology {
-            nodes: (0..nodes).map(|n| (NodeId(n), 1 + u32::from(n % 3 == 2))).collect(),
-            groups: [
-                (GroupId(0), group(1, all, NodeSet::EMPTY)),
-                (GroupId(1), group(2, some, all.without(some))),
-            ]
-            .into(),
-        };
         let replicas = (0..nodes).map(ReplicaId);
         let mut world = Self {
             now: Instant::ZERO,
@@ -130,7 +146,7 @@ impl World {
             lives: vec![0; usize::from(nodes)],
             cut: BTreeSet::new(),
             lossy: false,
-            topology,
+            namespace: namespace(nodes),
             figures: Figures::default(),
             owners: vec![NOBODY; 2 * BUCKETS],
             leader: None,
@@ -148,7 +164,7 @@ impl World {
         let incarnation = *life;
         let clock = 985 + self.rng.below(31);
         let log = ModelLog::start(&self.model, ReplicaId(node));
-        let state = State::new(self.topology.clone());
+        let state = State::new(self.namespace.clone());
         let local = self.local(clock);
         let council = Council::new(NodeId(node), Incarnation(incarnation), TIMES, log, state, local);
         self.seats[usize::from(node)] = Some(Seat {
@@ -161,7 +177,7 @@ impl World {
             beat_due: local,
             stalled_until: Instant::ZERO,
             clock,
-            proposals: BTreeMap::new(),
+            asked: BTreeMap::new(),
         });
     }
 
@@ -227,9 +243,13 @@ impl World {
                 self.model().lag(ReplicaId(node), until);
             }
             9 => {
-                let drain = self.rng.below(2) == 0;
-                let target = NodeId(self.rng.below(nodes) as u16);
-                self.propose(node, target, drain);
+                let (drain, target) = (self.rng.below(2) == 0, self.rng.below(nodes) as u16);
+                let entry = if self.rng.below(3) == 0 {
+                    Entry::Write(self.reweigh(target))
+                } else {
+                    Entry::Drain(NodeId(target), drain)
+                };
+                self.ask(node, entry);
             }
             _ => {
                 let until = self.now + Duration::from_millis(self.rng.below(900));
@@ -244,11 +264,21 @@ impl World {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn propose(&mut self, by: u16, target: NodeId, drain: bool) {
-        let Some(seat) = &mut self.seats[usize::from(by)] else { return };
-        if let Ok(ticket) = seat.council.propose(&Entry::Drain(target, drain)) {
-            seat.proposals.insert(ticket, Entry::Drain(target, drain));
-        }
+    fn ask(&mut self, of: u16, entry: Entry) {
+        let Some(seat) = &mut self.seats[usize::from(of)] else { return };
+        let local = Instant(self.now.0 / 1000 * seat.clock);
+        let ask = seat.council.ask(entry.clone(), local);
+        seat.asked.insert(ask, entry);
+    }
+
+    /// Someone gives a node another weight.
+    fn reweigh(&mut self, node: u16) -> Write {
+        let (key, mut spec) = described(node);
+        spec.weight = 1 + self.rng.below(3) as u32;
+        let value = Some(Object::Node(spec));
+        let request = RequestId(u128::from(self.rng.next_u64()));
+        let changes = vec![Change { key, expected: None, value }];
+        Write { request, who: "somebody".into(), at: 0, changes }
     }
 
     fn kill(&mut self, node: u16) {
@@ -268,7 +298,7 @@ impl World {
                 self.start(node);
             }
         }
-        (0..self.seats.len() as u16).for_each(|n| self.propose(0, NodeId(n), false));
+        (0..self.seats.len() as u16).for_each(|n| self.ask(0, Entry::Drain(NodeId(n), false)));
     }
 
     fn step(&mut self) -> Result<(), Violation> {
@@ -330,8 +360,9 @@ impl World {
             seat.council.adopted(version);
         }
         let ended = seat.council.ended().is_some();
-        while let Some((ticket, outcome)) = seat.council.outcome() {
-            if let (Some(entry), Outcome::Committed(index)) = (seat.proposals.remove(&ticket), outcome) {
+        while let Some((ask, answer)) = seat.council.answered() {
+            let Some(entry) = seat.asked.remove(&ask) else { continue };
+            if let Answer::Decided(index) | Answer::Written(Outcome::Applied { index }) = answer {
                 self.acknowledged.push((index, NodeId(node), entry));
             }
         }

@@ -241,17 +241,12 @@ pub enum Owned {
     Interface,
     /// A node's address on the backplane: nobody's business in front.
     Backplane,
-    /// A VIP, served by a group; `advertised` if this node is the one that answers ARP and ND for it.
-    Vip {
-        /// This node answers ARP and ND.
-        advertised: bool,
-    },
+    /// A VIP, served by a group.
+    Vip,
     /// A SNAT address.
     Snat {
         /// Which.
         id: SnatId,
-        /// This node answers ARP and ND.
-        advertised: bool,
     },
 }
 
@@ -368,6 +363,8 @@ pub struct View {
     pub nodes: Vec<Node>,
     /// All that changes with the configuration only.
     pub services: Arc<Services>,
+    /// The VIPs and SNAT addresses that this node answers ARP and ND for.
+    pub advertised: Arc<ExactMap<Addr, ()>>,
     /// By group: whose its buckets are. See [`Self::place`].
     pub buckets: Arc<[Buckets]>,
     /// The version since which they are as they are.

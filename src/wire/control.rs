@@ -7,9 +7,9 @@ use crate::base::{HashKey, Incarnation, NodeId, hash};
 use arrayvec::ArrayVec;
 
 const MAGIC: u8 = 0x5c;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const KIND_HEARTBEAT: u8 = 1;
-const FIXED_LEN: usize = 42;
+const FIXED_LEN: usize = 58;
 const MAC_LEN: usize = 8;
 
 /// Bytes of the longest control message.
@@ -24,10 +24,15 @@ pub struct Heartbeat {
     pub incarnation: Incarnation,
     /// Higher in every frame of this life.
     pub counter: u64,
-    /// The View that its workers run.
+    /// What its workers run: the version of the state that is in force there; or, without a log, its own View's.
     pub view: u64,
-    /// What its cluster file says, digested: nodes that don't agree on it steer apart.
+    /// What it goes by, digested: its state after the entry at `index`; or, without a log, its cluster file. Nodes that don't
+    /// agree on it steer apart.
     pub configuration: u64,
+    /// The last entry of the log that it has applied; zero without a log.
+    pub index: u64,
+    /// The version of the state that it has prepared; zero without a log.
+    pub prepared: u64,
     /// It can serve.
     pub ready: bool,
     /// Turns of each worker so far, modulo 2^32: one that stands still is stuck.
@@ -44,7 +49,7 @@ impl Heartbeat {
         if b[2] != KIND_HEARTBEAT || b[3] > 1 {
             return Err(Malformed::Value);
         }
-        let workers = usize::from(be16(b, 40));
+        let workers = usize::from(be16(b, 56));
         if workers > MAX_WORKERS {
             return Err(Malformed::Length);
         }
@@ -59,6 +64,8 @@ impl Heartbeat {
             counter: be64(b, 16),
             view: be64(b, 24),
             configuration: be64(b, 32),
+            index: be64(b, 40),
+            prepared: be64(b, 48),
             ready: b[3] == 1,
             turns: (0..workers).map(|i| be32(b, FIXED_LEN + 4 * i)).collect(),
         })
@@ -73,7 +80,9 @@ impl Heartbeat {
         put(out, 16, self.counter.to_be_bytes());
         put(out, 24, self.view.to_be_bytes());
         put(out, 32, self.configuration.to_be_bytes());
-        put(out, 40, (self.turns.len() as u16).to_be_bytes());
+        put(out, 40, self.index.to_be_bytes());
+        put(out, 48, self.prepared.to_be_bytes());
+        put(out, 56, (self.turns.len() as u16).to_be_bytes());
         for (i, turns) in self.turns.iter().enumerate() {
             put(out, FIXED_LEN + 4 * i, turns.to_be_bytes());
         }

@@ -31,6 +31,8 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
             counter,
             view,
             configuration: view.rotate_left(9),
+            index: view.rotate_left(21),
+            prepared: view.rotate_left(33),
             ready,
             turns: turns.into_iter().collect(),
         },
@@ -135,6 +137,8 @@ fn unknown_control_messages_are_refused() {
         counter: 1,
         view: 1,
         configuration: 0x1122_3344_5566_7788,
+        index: 0,
+        prepared: 0,
         ready: true,
         turns: Default::default(),
     };
@@ -159,13 +163,15 @@ fn more_workers_than_there_can_be_are_refused() {
         counter: 1,
         view: 1,
         configuration: 0x1122_3344_5566_7788,
+        index: 0,
+        prepared: 0,
         ready: true,
         turns: Default::default(),
     };
     let mut out = vec![0; 70_000 * 4];
     beat.write(&mut out, HashKey([1, 2]));
     for workers in [MAX_WORKERS as u16 + 1, u16::MAX] {
-        out[40..42].copy_from_slice(&workers.to_be_bytes());
+        out[56..58].copy_from_slice(&workers.to_be_bytes());
         assert_eq!(Heartbeat::parse(&out, HashKey([1, 2])), Err(Malformed::Length));
     }
 }

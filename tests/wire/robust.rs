@@ -201,6 +201,8 @@ fn every_header_byte_with_every_value() {
         counter: 1,
         view: 1,
         configuration: 0x1122_3344_5566_7788,
+        index: 0,
+        prepared: 0,
         ready: true,
         turns: [1, 2].into_iter().collect(),
     };

@@ -107,7 +107,8 @@ fn load_into(
     if layers.iter().any(|doc| doc.broken) || cluster_doc.broken {
         return None;
     }
-    check::check(sink, node, &cluster, secret, node_doc.top(), cores)
+    let directory = path.parent().unwrap_or(Path::new(""));
+    check::check(sink, node, &cluster, secret, (node_doc.top(), directory), cores)
 }
 
 /// Reads and checks the cluster file at `path` alone, for what it makes of the cluster's namespace: its objects, in its order.

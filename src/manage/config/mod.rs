@@ -20,6 +20,7 @@ pub use load::{load, load_from, objects, objects_from};
 pub use slots::Slots;
 
 use crate::base::{Addr, GroupId, HashKey, InterfaceId, NodeId, PortId, RealServerId};
+use crate::cluster::namespace::{Key, Object};
 use crate::path::port::DeviceConfig;
 use crate::view::{Forward, Ingress, Protocol};
 use std::collections::BTreeMap;
@@ -47,6 +48,8 @@ pub struct Config {
     pub interfaces: Vec<InterfaceConfig>,
     /// Static routes. A connected prefix of an interface is a route by itself and is not listed here.
     pub routes: Vec<RouteConfig>,
+    /// How it takes part in the cluster's log; none: what all nodes share stands in their files, and stays as it is.
+    pub log: Option<Arc<LogConfig>>,
     /// What all nodes share.
     pub cluster: ClusterConfig,
     /// Group and address pairs that SNAT picks from, by [`SnatId`](crate::base::SnatId).
@@ -116,6 +119,28 @@ pub struct DpdkConfig {
     pub buffer_bytes: u16,
     /// Further EAL arguments, as they are.
     pub eal_args: Vec<String>,
+}
+
+/// How a node takes part in the cluster's log (MECHANISMS §6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Where it stores it.
+    pub directory: PathBuf,
+    /// What it shows the other nodes; none for a cluster of one node.
+    pub tls: Option<LogTls>,
+    /// What a new cluster begins with: the cluster file's objects, in its order.
+    pub objects: Vec<(Key, Object)>,
+}
+
+/// Files by which nodes know each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogTls {
+    /// Certificate of the cluster's authority.
+    pub ca: PathBuf,
+    /// This node's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// What a port is for.

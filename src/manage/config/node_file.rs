@@ -40,6 +40,16 @@ pub(super) struct NodeFile {
     pub ports: Option<Vec<Port>>,
     pub interfaces: Option<Vec<Interface>>,
     pub routes: Option<Vec<Route>>,
+    /// `Some(None)`: the node goes by its files alone.
+    pub log: Option<Option<Log>>,
+}
+
+/// Paths as they stand in the file.
+pub(super) struct Log {
+    pub item: Item,
+    pub directory: PathBuf,
+    /// CA, certificate, key: all or none.
+    pub tls: Option<[PathBuf; 3]>,
 }
 
 pub(super) struct Port {
@@ -99,7 +109,29 @@ pub(super) fn read(root: &Section<'_>) -> NodeFile {
         interfaces: bounded(root, "interface", MAX_INTERFACES)
             .map(|all| all.iter().map(read_interface).collect()),
         routes: bounded(root, "route", MAX_ROUTES).map(|all| all.iter().map(read_route).collect()),
+        log: read_log(&root.table("log")),
     }
+}
+
+fn read_log(log: &Section<'_>) -> Option<Option<Log>> {
+    if !log.exists() {
+        return Some(None);
+    }
+    let path = |value: &toml::de::DeValue<'_>| text(value).map(PathBuf::from);
+    let directory = log.required("directory", path);
+    let tls = ["ca", "certificate", "key"].map(|key| log.optional(key, path));
+    let tls = match tls {
+        [Some(Some(ca)), Some(Some(certificate)), Some(Some(key))] => {
+            Some(Some([ca, certificate, key].map(|at| at.value)))
+        }
+        [Some(None), Some(None), Some(None)] => Some(None),
+        _ => {
+            let problem = Problem::new("has some of `ca`, `certificate` and `key`, and not all");
+            log.error(problem.hint("`steerage cluster init` makes all three"));
+            None
+        }
+    };
+    Some(Some(Log { item: Item::of(log), directory: directory?.value, tls: tls? }))
 }
 
 /// The list of tables under `key`, if it has at most `most` elements.

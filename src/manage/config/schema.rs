@@ -62,6 +62,7 @@ pub(super) const NODE: &[Key] = &[
     v("profile"),
     v("cluster"),
     table("node", &[v("name"), v("admin_socket")]),
+    table("log", &[v("directory"), v("ca"), v("certificate"), v("key")]),
     table("workers", WORKERS),
     table("tables", TABLES),
     table("timeouts", TIMEOUTS),

@@ -190,6 +190,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether any layer has it.
+    pub fn exists(&self) -> bool {
+        !self.layers.is_empty()
+    }
+
     fn key_path(&self, key: &str) -> String {
         match (self.path.is_empty(), self.element) {
             (true, _) => key.to_owned(),

@@ -486,6 +486,8 @@ impl Driver {
             counter: if draw.once_in(4) { 1 } else { self.beats },
             view: 1,
             configuration: u64::from(draw.byte()),
+            index: 0,
+            prepared: 0,
             ready: draw.once_in(2),
             turns: (0..draw.below(65)).map(|i| i as u32).collect(),
         };

@@ -216,7 +216,7 @@ impl Solo {
         let mut left = 4;
         for _ in 0..80 {
             self.step(Duration::from_millis(50), |_, _| {});
-            left -= u32::from(self.node.manager().ready());
+            left -= u32::from(self.node.manager().ready(self.now));
             if left == 0 {
                 return;
             }
@@ -255,6 +255,8 @@ impl Solo {
                 counter: self.beats,
                 view: 1,
                 configuration: self.digest,
+                index: 0,
+                prepared: 0,
                 ready: true,
                 turns: [1].into_iter().collect(),
             };

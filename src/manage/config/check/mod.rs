@@ -8,17 +8,19 @@ mod report;
 
 pub(super) use fit::Machine;
 
-use super::Config;
 use super::cluster_file::ClusterFile;
 use super::error::{At, Place, Problem, Sink};
 use super::node_file::{Item, NodeFile};
 use super::shared::Shared;
+use super::{Config, LogConfig, LogTls};
 use crate::base::{Addr, HashKey};
 use crate::cluster::namespace::prefix::{Prefix, contains, host_len, network};
 use crate::cluster::namespace::text::nearest;
 use crate::cluster::namespace::{Key, Kind, Name, Namespace, Object};
 use report::Report;
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Which key of the two derived from the cluster's secret is which ([`HashKey::derive`]).
 const HASH_DOMAIN: u64 = 1;
@@ -33,13 +35,14 @@ pub(super) fn space(sink: &Sink, cluster: &ClusterFile) -> Namespace {
     space
 }
 
-/// The configuration, if everything of it is there; what isn't has an error in `sink`. `top` is the node file's first line.
+/// The configuration, if everything of it is there; what isn't has an error in `sink`. `top` is the node file's first line, and
+/// `directory` where it lies.
 pub(super) fn check(
     sink: &Sink,
     node: NodeFile,
     cluster: &ClusterFile,
     secret: Option<Vec<u8>>,
-    top: Place,
+    (top, directory): (Place, &Path),
     cores: Option<&[usize]>,
 ) -> Option<Config> {
     let space = space(sink, cluster);
@@ -77,6 +80,8 @@ pub(super) fn check(
         }
     }
 
+    let log = log_config(sink, &node, cluster, directory);
+
     let secret = secret?;
     let keys = (HashKey::derive(&secret, HASH_DOMAIN), HashKey::derive(&secret, AUTH_DOMAIN));
     if !sink.is_empty() {
@@ -93,12 +98,54 @@ pub(super) fn check(
         ports: ports?,
         interfaces: interfaces?,
         routes: routes?,
+        log: log?,
         cluster,
         snats,
         vips,
         virtual_servers,
         real_server_ids: space.ids(Kind::RealServer),
     })
+}
+
+/// How the node takes part in the log, if its file says so. None: it's wrong, and that was said.
+fn log_config(
+    sink: &Sink,
+    node: &NodeFile,
+    cluster: &ClusterFile,
+    directory: &Path,
+) -> Option<Option<Arc<LogConfig>>> {
+    let Some(log) = node.log.as_ref()? else { return Some(None) };
+    let nodes: Vec<_> = cluster.objects.iter().filter(|placed| placed.key.kind() == Kind::Node).collect();
+    let mut wrong = false;
+    if nodes.len() > 1 {
+        if log.tls.is_none() {
+            let problem =
+                Problem::new("`ca`, `certificate` and `key` are missing: the nodes know each other by them");
+            sink.error(
+                log.item.place,
+                log.item.path.as_str(),
+                problem.hint("`steerage cluster init` makes them"),
+            );
+            wrong = true;
+        }
+        for placed in &nodes {
+            if matches!(&placed.object, Some(Object::Node(spec)) if spec.management.is_none()) {
+                let what = format!("node \"{}\"", placed.key.called());
+                let problem =
+                    Problem::new("`management` is missing: nodes with a log reach each other there");
+                sink.error(placed.place("name"), what, problem);
+                wrong = true;
+            }
+        }
+    }
+    let tls = log.tls.clone().map(|paths| {
+        let [ca, certificate, key] = paths.map(|path| directory.join(path));
+        LogTls { ca, certificate, key }
+    });
+    let objects =
+        cluster.objects.iter().filter_map(|placed| Some((placed.key.clone(), placed.object.clone()?)));
+    let log = LogConfig { directory: directory.join(&log.directory), tls, objects: objects.collect() };
+    (!wrong).then(|| Some(Arc::new(log)))
 }
 
 /// Things that must differ from one another, and where each was seen first.

@@ -84,7 +84,10 @@ fn comments_tell_the_defaults() {
     };
     let plain = load_from(&examples, Path::new("node.example.toml"), Some(&CORES)).unwrap();
     let spelled = load_from(&|path| examples(path).map(set), Path::new("node.example.toml"), Some(&CORES));
-    assert_eq!(spelled.unwrap_or_else(|errors| panic!("{errors}")), plain);
+    // What the log would begin with differs in what was left out; what follows from it is compared.
+    let [spelled, plain] = [spelled.unwrap_or_else(|errors| panic!("{errors}")), plain]
+        .map(|config| Config { log: None, ..config });
+    assert_eq!(spelled, plain);
 }
 
 /// The built-in profiles set everything that a profile is for, but for what depends on the machine.

@@ -1,0 +1,117 @@
+//! How a node of several takes part: its replica of the log, and its line to the others over the management network.
+
+use crate::base::Instant;
+use crate::cluster::council::Times;
+use crate::cluster::lead::Patience;
+use crate::cluster::log::{MAX_VOTERS, Replica};
+use crate::manage::config::{Config, LogConfig};
+use crate::manage::manager::seat::AnyLog;
+use crate::manage::manager::{Courier, Manager};
+use crate::run::log::{self, Running, StartError, Timing, solo, tls};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+/// Writes to the disk between two snapshots.
+const SNAPSHOT_EVERY: usize = 4096;
+/// How long a node may take to make a View of a new version.
+const PREPARE: Duration = Duration::from_millis(1500);
+
+/// Why a node can't take part.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// Its replica.
+    #[error(transparent)]
+    Log(#[from] StartError),
+    /// Its line to the others.
+    #[error("can't take heartbeats at {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+}
+
+/// Gives the node its part in the cluster's log, if its file says so. With `new_cluster` it is one of those that begin the
+/// cluster, with what its cluster file says; that has no effect on a node that has stored anything.
+///
+/// # Errors
+/// [`MemberError`].
+pub fn join(
+    manager: &mut Manager,
+    config: &Config,
+    new_cluster: bool,
+    now: Instant,
+) -> Result<(), MemberError> {
+    let Some(log) = &config.log else { return Ok(()) };
+    let running: AnyLog = Box::new(replica(config, log, new_cluster)?);
+    if let Some(address) = management(config).filter(|_| config.cluster.nodes.len() > 1) {
+        let line = Line::open(address).map_err(|error| MemberError::Listen(address, error))?;
+        manager.carry_by(Box::new(line));
+    }
+    let first = new_cluster.then_some(log.objects.as_slice());
+    manager.decide_by(running, times(config), first, now);
+    Ok(())
+}
+
+/// Leases and elections go by how soon a silent node is suspected: the lease is over by then, so that its successor, who waits
+/// for the lease to end after that, waits for little more.
+fn times(config: &Config) -> Times {
+    let suspicion = config.cluster.suspicion;
+    Times {
+        renewal: config.cluster.heartbeat,
+        lease: suspicion * 7 / 8,
+        patience: Patience { suspicion, prepare: PREPARE },
+    }
+}
+
+fn management(config: &Config) -> Option<SocketAddr> {
+    config.cluster.nodes[config.me.index()].management
+}
+
+fn replica(config: &Config, log: &LogConfig, new_cluster: bool) -> Result<Running, StartError> {
+    let name = config.cluster.nodes[config.me.index()].name.clone();
+    let (Some(tls), Some(listen)) = (&log.tls, management(config)) else {
+        let address = management(config).map(|at| at.to_string()).unwrap_or_default();
+        return Running::alone(solo::Config {
+            node: config.me,
+            name,
+            address,
+            data: log.directory.clone(),
+            snapshot_every: SNAPSHOT_EVERY,
+        });
+    };
+    let voters = config.cluster.nodes.iter().take(MAX_VOTERS).map(|(id, node)| Replica {
+        id: crate::base::NodeId(id as u16).into(),
+        name: node.name.clone(),
+        address: node.management.map(|at| at.to_string()).unwrap_or_default(),
+        votes: true,
+    });
+    Running::start(log::Config {
+        id: config.me.into(),
+        name,
+        listen,
+        data: log.directory.clone(),
+        tls: tls::Files { ca: tls.ca.clone(), certificate: tls.certificate.clone(), key: tls.key.clone() },
+        first: if new_cluster { voters.collect() } else { Vec::new() },
+        timing: Timing::LAB,
+        snapshot_every: SNAPSHOT_EVERY,
+    })
+}
+
+/// Heartbeats over UDP.
+struct Line(UdpSocket);
+
+impl Line {
+    fn open(address: SocketAddr) -> std::io::Result<Self> {
+        let socket = UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
+    }
+}
+
+impl Courier for Line {
+    fn send(&mut self, to: SocketAddr, message: &[u8]) {
+        // One that isn't sent is one that is lost on its way.
+        let _ = self.0.send_to(message, to);
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        self.0.recv(buffer).ok()
+    }
+}
