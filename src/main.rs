@@ -13,12 +13,10 @@ use steerage::cluster::namespace::{HealthSpec, Probe};
 use steerage::manage::config::{self, Config};
 use steerage::manage::explain::{self, Request, Tuple};
 use steerage::manage::health::Outcome;
+use steerage::run::admin::{self, Terminal, Which};
 use steerage::run::log::witness;
 use steerage::run::{self, Exit, authority, client, show};
 use tracing_subscriber::EnvFilter;
-
-/// Where nodes have their sockets unless their configuration says otherwise.
-const SOCKETS: &str = "/run/steerage";
 
 /// A clustered layer-4 load balancer.
 #[derive(Parser)]
@@ -73,6 +71,8 @@ enum Verb {
         steerage probe --type udp --target 10.0.0.1:7 --send ping --expect ping\n  \
         steerage probe --type icmp --target 10.0.0.1")]
     Probe(ProbeOnce),
+    #[command(flatten)]
+    Admin(admin::Command),
     /// Make what a cluster's nodes know each other by.
     #[command(subcommand)]
     Cluster(Cluster),
@@ -165,12 +165,8 @@ struct Explain {
 
 #[derive(Args)]
 struct Stats {
-    /// The node's admin socket [default: the only one in /run/steerage]
-    #[arg(short, long, value_name = "PATH", conflicts_with = "config")]
-    socket: Option<PathBuf>,
-    /// The node file, which names the socket
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -188,6 +184,7 @@ fn main() -> ExitCode {
         Verb::Stats(stats) => end(show_stats(&stats)),
         Verb::Explain(asked) => end(explain(&asked)),
         Verb::Probe(asked) => end(probe(asked)),
+        Verb::Admin(command) => end(admin::run(command, &mut Screen).map(|()| String::new())),
         Verb::Cluster(Cluster::Init { directory, nodes }) => end(made(authority::init(&directory, &nodes))),
         Verb::Cluster(Cluster::Certificate { directory, name }) => {
             end(made(authority::certificate(&directory, &name)))
@@ -263,11 +260,7 @@ fn words<T: ToString>(of: impl Iterator<Item = T>) -> String {
 }
 
 fn show_stats(stats: &Stats) -> Result<String, String> {
-    let socket = match (&stats.socket, &stats.config) {
-        (Some(socket), _) => socket.clone(),
-        (None, Some(file)) => config::load(file).map_err(|errors| errors.to_string())?.admin_socket,
-        (None, None) => only_socket(Path::new(SOCKETS))?,
-    };
+    let socket = stats.which.socket()?;
     let (body, value) = ask(&socket, "/v1/stats")?;
     Ok(if stats.json { body + "\n" } else { show::tables(&value, stats.all) })
 }
@@ -305,10 +298,7 @@ fn explain(asked: &Explain) -> Result<String, String> {
             }
         }
         None => {
-            let socket = match &asked.socket {
-                Some(socket) => socket.clone(),
-                None => only_socket(Path::new(SOCKETS))?,
-            };
+            let socket = Which { socket: asked.socket.clone(), config: None }.socket()?;
             let words = [
                 ("protocol", &asked.protocol),
                 ("source", &asked.source),
@@ -380,27 +370,32 @@ fn wrong_usage(verb: &str, why: &str) -> ! {
     }
 }
 
-/// The only socket in `directory`.
-fn only_socket(directory: &Path) -> Result<PathBuf, String> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut sockets: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "sock")).collect();
-    sockets.sort();
-    match sockets.as_slice() {
-        [only] => Ok(only.clone()),
-        [] => Err(format!("no node has its socket in {}: name it with --socket or -c", directory.display())),
-        several => {
-            let several = words(several.iter().map(|p| p.display()));
-            Err(format!("several nodes run here: choose one with --socket: {several}"))
+/// The process's terminal.
+struct Screen;
+
+impl Terminal for Screen {
+    fn say(&mut self, text: &str) {
+        // A reader that has seen enough (`| head`) is no failure.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+    }
+
+    fn agreed(&mut self, question: &str) -> Option<bool> {
+        if !std::io::stdin().is_terminal() {
+            return None;
         }
+        self.say(&format!("{question} [y/N] "));
+        let _ = std::io::stdout().flush();
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).ok()?;
+        Some(matches!(line.trim(), "y" | "Y" | "yes"))
     }
 }
 
 /// Prints the result of a command; an error to standard error.
 fn end(result: Result<String, String>) -> ExitCode {
     match result {
-        // A reader that has seen enough (`| head`) is no failure.
         Ok(text) => {
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            Screen.say(&text);
             ExitCode::SUCCESS
         }
         Err(text) => {
@@ -413,26 +408,4 @@ fn end(result: Result<String, String>) -> ExitCode {
 fn say(text: &str) {
     // Without a standard error there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_only_socket_is_found_and_several_are_not_guessed_among() {
-        let directory = std::env::temp_dir().join(format!("steerage-sockets-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let none = only_socket(&directory);
-        std::fs::write(directory.join("n1.sock"), "").unwrap();
-        std::fs::write(directory.join("n1.pid"), "").unwrap();
-        let one = only_socket(&directory);
-        std::fs::write(directory.join("n2.sock"), "").unwrap();
-        let two = only_socket(&directory);
-        std::fs::remove_dir_all(&directory).unwrap();
-        assert!(none.unwrap_err().contains("no node"));
-        assert_eq!(one, Ok(directory.join("n1.sock")));
-        let two = two.unwrap_err();
-        assert!(two.contains("n1.sock") && two.contains("n2.sock"), "{two}");
-    }
 }

@@ -7,6 +7,7 @@ use super::fleet::{Phase, TakenOver, Why};
 use super::lead::{Lead, Patience, Seen};
 use super::lease::{Lease, successor_waits};
 use super::log::{Log, Marks, Output, Refusal, Replica, ReplicaId, Ticket};
+use super::namespace::{Change, Fault, Namespace};
 use super::state::{Entry, State};
 use super::voters;
 use crate::base::planted::{self, Bug};
@@ -113,6 +114,28 @@ impl<L: Log> Council<L> {
     /// What is decided.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What [`State::preview`] gives.
+    ///
+    /// # Errors
+    /// Why they can't be made, and how many more reasons there are.
+    pub fn preview<T>(
+        &mut self,
+        changes: &[Change],
+        look: impl FnOnce(&Namespace) -> T,
+    ) -> Result<T, (Vec<Fault>, usize)> {
+        self.state.preview(changes, look)
+    }
+
+    /// What the nodes have told, each its latest life.
+    pub fn seen(&self) -> &BTreeMap<NodeId, Seen> {
+        &self.seen
+    }
+
+    /// Who holds the log.
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
     }
 
     /// Who leads the log, as far as is known here.

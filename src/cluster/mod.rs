@@ -3,6 +3,7 @@
 pub mod asks;
 pub mod council;
 pub mod fleet;
+pub mod forecast;
 pub mod health;
 pub mod lead;
 pub mod lease;

@@ -6,7 +6,7 @@
 //! back: what keeps it from being prepared is a node, and that is taken out.
 
 use super::fleet::{Fleet, GroupShape, TakenOver, Topology, Why};
-use super::namespace::{self, ALL, Name, Namespace, Write};
+use super::namespace::{self, ALL, Change, Fault, Name, Namespace, Write};
 use super::plan::Step;
 use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId, NodeSet};
@@ -90,7 +90,7 @@ mod whole {
 }
 
 /// What a namespace says of nodes and groups.
-fn topology(space: &Namespace) -> Topology {
+pub fn topology(space: &Namespace) -> Topology {
     let seed = |name: &str| siphash13_bytes(DIGEST_KEY, name.as_bytes());
     let set = |names: &[Name]| names.iter().filter_map(|name| Some(space.node(name)?.0)).collect();
     let all = GroupShape {
@@ -123,6 +123,18 @@ impl State {
     /// What people want served.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// What [`Namespace::preview`] gives of these changes as the next entry.
+    ///
+    /// # Errors
+    /// Why they can't be made, and how many more reasons there are.
+    pub fn preview<T>(
+        &mut self,
+        changes: &[Change],
+        look: impl FnOnce(&Namespace) -> T,
+    ) -> Result<T, (Vec<Fault>, usize)> {
+        self.namespace.preview(self.index + 1, changes, look)
     }
 
     /// The last entry that it holds.

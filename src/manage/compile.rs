@@ -366,8 +366,11 @@ fn advertiser(
     preferred.or_else(|| of(members)).or_else(|| of(backups))
 }
 
-/// The VIPs and SNAT addresses that this node answers ARP and ND for when these nodes serve; ascending.
-pub fn advertised(config: &Config, serves: impl Fn(NodeId) -> bool) -> Vec<Addr> {
+/// Each VIP and the node that answers ARP and ND for it when these nodes serve; ascending.
+pub fn advertisers(
+    config: &Config,
+    serves: impl Fn(NodeId) -> bool,
+) -> impl Iterator<Item = (Addr, Option<NodeId>)> {
     // A VIP may stand in several groups, by port; unless it is said who advertises it, the first virtual server that names
     // it decides.
     let mut groups = BTreeMap::new();
@@ -376,9 +379,12 @@ pub fn advertised(config: &Config, serves: impl Fn(NodeId) -> bool) -> Vec<Addr>
             .entry(server.address)
             .or_insert_with(|| config.vips.get(&server.address).map_or(server.group, |vip| vip.group));
     }
-    let vips = groups
-        .into_iter()
-        .filter(|(vip, group)| advertiser(config, *group, *vip, &serves) == Some(config.me));
+    groups.into_iter().map(move |(vip, group)| (vip, advertiser(config, group, vip, &serves)))
+}
+
+/// The VIPs and SNAT addresses that this node answers ARP and ND for when these nodes serve; ascending.
+pub fn advertised(config: &Config, serves: impl Fn(NodeId) -> bool) -> Vec<Addr> {
+    let vips = advertisers(config, &serves).filter(|(_, node)| *node == Some(config.me));
     let snats = config.snats.iter().filter(|(_, snat)| snat.node == config.me && serves(config.me));
     let mut all: Vec<_> = vips.map(|(vip, _)| vip).chain(snats.map(|(_, snat)| snat.address)).collect();
     all.sort_unstable();

@@ -10,5 +10,7 @@ pub mod manager;
 pub mod metrics;
 pub mod neighbour;
 pub mod peer;
+pub mod preview;
 pub mod probe;
 pub mod stats;
+pub mod status;

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A node answers, or says that it can't, within [`api::PATIENCE`].
-const TIMEOUT: Duration = Duration::from_secs(api::PATIENCE.as_secs() + 3);
+/// A node answers, or says that it can't, within [`api::WRITE_PATIENCE`].
+const TIMEOUT: Duration = Duration::from_secs(api::WRITE_PATIENCE.as_secs() + 3);
 
 /// More than this is not an answer of ours: a large configuration has some megabytes of statistics.
 const LARGEST: u64 = 256 << 20;
@@ -54,11 +54,32 @@ pub struct Answer {
     pub body: String,
 }
 
+/// A request.
+#[derive(Clone, Debug, Default)]
+pub struct Request<'a> {
+    /// `GET`, `POST`, …
+    pub method: &'a str,
+    /// Path and query (`/v1/stats`).
+    pub target: &'a str,
+    /// Names and values that go into the header besides those that always do.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// What is sent along.
+    pub body: &'a str,
+}
+
 /// Gets `target` (`/v1/stats`) from the node whose socket is `socket`.
 ///
 /// # Errors
 /// [`ClientError`]; an answer with another status than 200 is no error.
 pub fn get(socket: &Path, target: &str) -> Result<Answer, ClientError> {
+    send(socket, &Request { method: "GET", target, ..Request::default() })
+}
+
+/// Sends a request to the node whose socket is `socket`, and takes its answer.
+///
+/// # Errors
+/// [`ClientError`]; an answer with another status than 200 is no error.
+pub fn send(socket: &Path, request: &Request<'_>) -> Result<Answer, ClientError> {
     let path = || socket.to_owned();
     let failed = |error: io::Error| match error.kind() {
         // How a time limit of a socket shows itself.
@@ -72,9 +93,21 @@ pub fn get(socket: &Path, target: &str) -> Result<Answer, ClientError> {
     })?;
     stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
     stream.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
+    let Request { method, target, headers, body } = request;
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
     // To an HTTP/1.0 client nobody answers in chunks.
-    write!(stream, "GET {target} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .map_err(failed)?;
+    let sent = write!(
+        stream,
+        "{method} {target} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\
+         {headers}\r\n{body}"
+    );
+    // A node that refuses a body while it comes has its answer there nevertheless.
+    if let Err(error) = sent
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        return Err(failed(error));
+    }
     let mut bytes = Vec::new();
     stream.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
     parse(&bytes).map_err(|why| ClientError::Malformed { path: path(), why })

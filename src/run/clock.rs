@@ -36,6 +36,11 @@ pub fn incarnation() -> Incarnation {
     life_at(now)
 }
 
+/// The time of day, in milliseconds since the Unix epoch.
+pub fn milliseconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
 /// `now`: time since the Unix epoch.
 fn life_at(now: Duration) -> Incarnation {
     let lives = now.saturating_sub(FIRST_LIFE).as_millis() * LIVES_A_SECOND / 1000;

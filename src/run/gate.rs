@@ -1,6 +1,7 @@
 //! What the admin API's clients may take of the process: a bounded number of connections, for a bounded time without
 //! progress. The node's other files and sockets come from the same limit (`RLIMIT_NOFILE`).
 
+use super::api::WRITE_PATIENCE;
 use axum::serve::Listener;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -16,9 +17,9 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Connections at a time. One more ends the oldest, so that clients that only hang about lock nobody out.
 pub const CONNECTIONS: usize = 64;
 
-/// A request's header is here so long after the connection was made or the answer before was written, and a client takes
-/// some of its answer each time; or the connection ends.
-pub const STALL: Duration = Duration::from_secs(5);
+/// A request is here, and its answer begins, so long after the connection was made or the answer before was written, and a
+/// client takes some of its answer each time; or the connection ends. The slowest answer has to find it open.
+pub const STALL: Duration = WRITE_PATIENCE.saturating_add(Duration::from_secs(2));
 
 /// A listener with these limits.
 pub struct Gate {
@@ -66,6 +67,11 @@ pub struct Guarded {
 }
 
 impl Guarded {
+    /// The user that the process at the other end runs as.
+    pub fn user(&self) -> Option<u32> {
+        self.stream.peer_cred().ok().map(|peer| peer.uid())
+    }
+
     /// An error if the connection has to end; else the task is woken when it has to.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if let Some(ended) = &mut self.ended

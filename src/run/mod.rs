@@ -1,5 +1,6 @@
 //! Threads, clocks and sockets: a node as a process, and the command line's side of its admin API.
 
+pub mod admin;
 pub mod api;
 pub mod authority;
 #[cfg(feature = "capsule")]
@@ -8,6 +9,7 @@ pub mod client;
 pub mod clock;
 pub mod crew;
 pub mod devices;
+pub mod draw;
 pub mod explain;
 pub mod gate;
 pub mod health;
@@ -18,6 +20,7 @@ pub mod show;
 pub mod socket;
 
 use crate::base::Instant;
+use crate::cluster::asks::{Answer, Ask};
 use crate::io::OpenDevice;
 use crate::io::pcap::{Output, PcapPort};
 use crate::manage::config::{self, Config, Errors};
@@ -221,12 +224,19 @@ fn manage(
 ) -> Option<Panic> {
     let mut ready = false;
     let mut explaining = BTreeMap::new();
+    let mut deciding: BTreeMap<Ask, Reply<Option<Answer>>> = BTreeMap::new();
     loop {
         manager.turn(clock.now());
         while let Some((ticket, answer)) = manager.explained(clock.now()) {
             let reply: Option<Reply<_>> = explaining.remove(&ticket);
             if let Some(reply) = reply {
                 reply.give(answer);
+            }
+        }
+        let decided: Vec<_> = deciding.keys().filter_map(|ask| Some((*ask, manager.answer(*ask)?))).collect();
+        for (ask, answer) in decided {
+            if let Some(reply) = deciding.remove(&ask) {
+                reply.give(Some(answer));
             }
         }
         if manager.ready(clock.now()) != ready {
@@ -244,6 +254,12 @@ fn manage(
             Ok(Question::Explain(request, reply)) => {
                 explaining.insert(manager.explain(request, clock.now()), reply);
             }
+            Ok(Question::Look(look)) => look(manager, clock.now()),
+            Ok(Question::Preview(changes, reply)) => reply.give(manager.preview(&changes)),
+            Ok(Question::Ask(entry, reply)) => match manager.ask(entry, clock.now()) {
+                Some(ask) => _ = deciding.insert(ask, reply),
+                None => reply.give(None),
+            },
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(STEP),
         }

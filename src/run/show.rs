@@ -7,28 +7,29 @@ use std::fmt::Write;
 
 /// How a column is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Set {
+pub(super) enum Set {
     Left,
     Right,
 }
 use Set::{Left, Right};
 
 /// A table under a title.
-struct Table {
+pub(super) struct Table {
     title: &'static str,
     columns: Vec<(&'static str, Set)>,
-    rows: Vec<Vec<String>>,
+    /// A cell for each column.
+    pub(super) rows: Vec<Vec<String>>,
     /// What stands below it.
     note: Option<String>,
 }
 
 impl Table {
-    fn new(title: &'static str, columns: &[(&'static str, Set)]) -> Self {
+    pub(super) fn new(title: &'static str, columns: &[(&'static str, Set)]) -> Self {
         Self { title, columns: columns.to_vec(), rows: Vec::new(), note: None }
     }
 
     /// Appends the table; one without rows and note is left out.
-    fn write(&self, out: &mut String) {
+    pub(super) fn write(&self, out: &mut String) {
         if self.rows.is_empty() && self.note.is_none() {
             return;
         }

@@ -35,6 +35,7 @@ use index::Index;
 use prefix::Prefix;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::LazyLock;
 
 /// An object and what the namespace knows of it.
@@ -133,6 +134,11 @@ impl Namespace {
     /// All objects, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Entry)> {
         self.entries.iter()
+    }
+
+    /// All objects behind `key`, in the order of their keys.
+    pub fn behind(&self, key: &Key) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.range((Bound::Excluded(key), Bound::Unbounded))
     }
 
     /// How many objects there are.

@@ -72,15 +72,24 @@ impl Namespace {
             postcard::from_bytes(bytes).map_err(|error| damaged(&error))?;
         let next: [u32; Kind::ALL.len()] =
             stored.next.try_into().map_err(|_| damaged(&"it has other kinds of object"))?;
-        let mut space = Self { next, requests: stored.requests, trail: stored.trail, ..Self::default() };
         for (key, entry) in &stored.entries {
             if entry.object.kind() != key.kind() || entry.id >= next[key.kind() as usize] {
                 return Err(damaged(&format_args!("{key} has another kind or id than it can have")));
             }
+        }
+        let space = Self::of_entries(stored.entries);
+        Ok(Self { next, requests: stored.requests, trail: stored.trail, ..space })
+    }
+
+    /// A namespace as somebody has seen it, object by object: good to be compared with ([`Self::diff`]), while the next ids, the
+    /// trail and the requests are not known.
+    pub fn of_entries(entries: BTreeMap<Key, Entry>) -> Self {
+        let mut space = Self::default();
+        for (key, entry) in &entries {
             space.index.note(key, &entry.object, true);
             space.sum = space.sum.wrapping_add(hash(key, entry));
         }
-        space.entries = stored.entries;
-        Ok(space)
+        space.entries = entries;
+        space
     }
 }

@@ -167,18 +167,29 @@ impl Namespace {
             Outcome::Applied { index }
         } else {
             self.take_back(undo, next);
-            refusal(findings)
+            let (faults, more) = faults(findings);
+            Outcome::Refused { faults, more }
         };
         self.requests.remember(write.request, outcome.clone());
         outcome
     }
 
-    /// What would become of these changes as a write at `index`; the namespace is the same afterwards.
-    pub fn preview(&mut self, index: u64, changes: &[Change]) -> Outcome {
+    /// What would become of these changes as a write at `index`; the namespace is the same afterwards. If they can be made,
+    /// what `look` sees in it while they are.
+    ///
+    /// # Errors
+    /// Why they can't: the first [`FAULTS`] reasons, and how many more there are.
+    pub fn preview<T>(
+        &mut self,
+        index: u64,
+        changes: &[Change],
+        look: impl FnOnce(&Self) -> T,
+    ) -> Result<T, (Vec<Fault>, usize)> {
         let (next, mut undo) = (self.next, Undo::new());
         let findings = self.change(index, changes.to_vec(), &mut undo);
+        let seen = if findings.is_empty() { Ok(look(self)) } else { Err(faults(findings)) };
         self.take_back(undo, next);
-        if findings.is_empty() { Outcome::Applied { index } } else { refusal(findings) }
+        seen
     }
 
     /// The outcome of a request, if it is still remembered.
@@ -343,10 +354,7 @@ impl Namespace {
     }
 }
 
-fn refusal(findings: Vec<Finding>) -> Outcome {
+fn faults(findings: Vec<Finding>) -> (Vec<Fault>, usize) {
     let more = findings.len().saturating_sub(FAULTS);
-    Outcome::Refused {
-        faults: findings.into_iter().take(FAULTS).map(|finding| finding.fault).collect(),
-        more,
-    }
+    (findings.into_iter().take(FAULTS).map(|finding| finding.fault).collect(), more)
 }

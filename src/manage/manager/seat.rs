@@ -12,11 +12,12 @@ use crate::cluster::asks::{Answer, Ask};
 use crate::cluster::council::{Council, News, Report, Times};
 use crate::cluster::fleet::{TakenOver, Why};
 use crate::cluster::log::Log;
-use crate::cluster::namespace::{Change, Key, Namespace, Object, RequestId, Write};
+use crate::cluster::namespace::{Change, Fault, Key, Namespace, Object, RequestId, Write};
 use crate::cluster::place::seen_by;
 use crate::cluster::state::{Entry, State};
 use crate::manage::compile;
 use crate::manage::config::Config;
+use crate::manage::preview::{self, Sight};
 use crate::table::placement::{Home, Placement};
 use crate::view::{BucketSet, Buckets, Quarantine, View};
 use std::collections::{BTreeMap, BTreeSet};
@@ -168,6 +169,22 @@ impl Manager {
     /// The council, if this node has a seat in it.
     pub fn council(&self) -> Option<&Council<AnyLog>> {
         self.seat.as_ref().map(|seat| &seat.council)
+    }
+
+    /// What this node serves by.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Sessions on this node now.
+    pub fn sessions(&self) -> u64 {
+        self.workers.iter().map(|w| w.counters.sessions.get()).sum()
+    }
+
+    /// What these changes would do if they were written now; none without a log.
+    pub fn preview(&mut self, changes: &[Change]) -> Option<Result<Sight, (Vec<Fault>, usize)>> {
+        let sessions = self.sessions();
+        self.seat.as_mut().map(|seat| preview::look(&mut seat.council, self.config.me, sessions, changes))
     }
 
     /// Has something decided; none without a log. [`Self::answer`] tells what became of it.

@@ -46,6 +46,8 @@ fn answer_all(questions: Receiver<Question>, ready: bool) {
     std::thread::spawn(move || {
         questions.iter().for_each(|question| match question {
             Question::Stats(reply) => reply.give(a_node(ready)),
+            Question::Look(_) | Question::Preview(..) => {}
+            Question::Ask(_, reply) => reply.give(None),
             Question::Explain(request, reply) => reply.give(Err(ExplainError::NoSuchNode {
                 name: request.receiver.unwrap_or_default(),
                 nodes: vec![request.tuple.to_string()],

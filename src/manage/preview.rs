@@ -1,0 +1,183 @@
+//! What a change would do, before it is made: what is different, and what it will move (MECHANISMS §6).
+//!
+//! In two parts: [`look`] is quick and needs the state; [`Sight::forecast`] plans whole placements, and needs nothing else, so
+//! that it can be done by another thread.
+
+use super::status::group_name;
+use crate::base::limits::BUCKETS;
+use crate::base::{GroupId, NodeId};
+use crate::cluster::council::Council;
+use crate::cluster::fleet::{Fleet, Topology};
+use crate::cluster::forecast;
+use crate::cluster::log::Log;
+use crate::cluster::namespace::{Change, Difference, Fault, Key, Kind, Name, Namespace};
+use crate::cluster::place::Map;
+use crate::cluster::state::topology;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What was seen of a change that can be made.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    me: NodeId,
+    sessions: u64,
+    differences: Vec<Difference>,
+    virtual_servers: BTreeSet<Name>,
+    /// Virtual servers that get another group: from, to.
+    regrouped: Vec<(Name, GroupId, GroupId)>,
+    fleet: Fleet,
+    topology: Topology,
+    /// Names of the groups before and behind.
+    names: BTreeMap<GroupId, String>,
+    /// Groups that any virtual server is in now.
+    used: BTreeSet<GroupId>,
+}
+
+/// What a change will do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Forecast {
+    /// What it changes, object by object.
+    #[schema(value_type = Vec<Object>)]
+    pub differences: Vec<Difference>,
+    /// Virtual servers that are made, removed, or served otherwise than before.
+    pub virtual_servers: usize,
+    /// Groups of which buckets will have another owner once all placements are at rest and new nodes serve.
+    pub buckets: Vec<Moved>,
+    /// Virtual servers that get another group.
+    pub migrations: Vec<Migration>,
+    /// Sessions on the node that was asked, and about how many of them are in buckets that another node will own: by the number
+    /// of buckets, since sessions aren't counted by bucket.
+    pub sessions_here: u64,
+    /// See `sessions_here`.
+    pub sessions_here_moving: u64,
+}
+
+/// Buckets of a group that will have another owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Moved {
+    /// The group.
+    pub group: String,
+    /// How many.
+    pub moving: usize,
+    /// How many buckets a group has.
+    pub of: usize,
+}
+
+/// A virtual server that gets another group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Migration {
+    /// The virtual server.
+    pub virtual_server: String,
+    /// Its group now.
+    pub from: String,
+    /// Its group then.
+    pub to: String,
+    /// Its buckets that another node serves then.
+    pub moving: usize,
+    /// How many buckets a group has.
+    pub of: usize,
+}
+
+fn groups(space: &Namespace) -> impl Iterator<Item = GroupId> {
+    space.groups().map(|(id, ..)| id).chain([GroupId(0)])
+}
+
+/// Looks at what these changes would do, on node `me` with so many sessions.
+///
+/// # Errors
+/// Why they can't be made, and how many more reasons there are.
+pub fn look<L: Log>(
+    council: &mut Council<L>,
+    me: NodeId,
+    sessions: u64,
+    changes: &[Change],
+) -> Result<Sight, (Vec<Fault>, usize)> {
+    let space = council.state().namespace();
+    let differences = space.describe(changes).into_iter().zip(changes).filter(|(_, change)| {
+        let old = space.get(&change.key).map(|entry| &entry.object);
+        change.value.as_ref() != old
+    });
+    let differences: Vec<_> = differences.map(|(difference, _)| difference).collect();
+    let touched: BTreeSet<&Key> = differences.iter().map(|difference| &difference.key).collect();
+    let group_of = |space: &Namespace, name: &Name| space.group_id(&space.virtual_server(name)?.group);
+    let named: BTreeSet<Name> = touched
+        .iter()
+        .filter_map(|key| match key {
+            Key::VirtualServer(name) | Key::RealServer(name, _) => Some(name.clone()),
+            _ => None,
+        })
+        .collect();
+    let mut served = named.clone();
+    if touched.iter().any(|key| key.kind() == Kind::Profile) {
+        let by_profile = |profile: &Option<Name>| {
+            profile.as_ref().is_some_and(|name| touched.contains(&Key::Profile(name.clone())))
+        };
+        let users = space.virtual_servers().filter(|(.., spec)| by_profile(&spec.profile));
+        served.extend(users.map(|(_, name, _)| name.clone()));
+    }
+    let used = space.virtual_servers().filter_map(|(.., spec)| space.group_id(&spec.group)).collect();
+    let mut names: BTreeMap<_, _> = groups(space).map(|id| (id, group_name(space, id))).collect();
+    let before: BTreeMap<Name, GroupId> =
+        named.iter().filter_map(|name| Some((name.clone(), group_of(space, name)?))).collect();
+    let fleet = council.state().fleet().clone();
+    let (topology, regrouped) = council.preview(changes, |space| {
+        names.extend(groups(space).map(|id| (id, group_name(space, id))));
+        let regrouped = before.into_iter().filter_map(|(name, from)| {
+            let to = group_of(space, &name)?;
+            (from != to).then_some((name, from, to))
+        });
+        (topology(space), regrouped.collect())
+    })?;
+    Ok(Sight { me, sessions, differences, virtual_servers: served, regrouped, fleet, topology, names, used })
+}
+
+impl Sight {
+    /// What will have moved when all is at rest.
+    pub fn forecast(self) -> Forecast {
+        let name = |id: &GroupId| self.names.get(id).cloned().unwrap_or_default();
+        let next = match self.topology == *self.fleet.topology() {
+            true => self.fleet.clone(),
+            false => forecast::with(&self.fleet, &self.topology),
+        };
+        // What would move anyway is not this change's doing, unless it changes that.
+        let rest: BTreeMap<GroupId, Map> =
+            next.maps().keys().filter_map(|id| Some((*id, forecast::at_rest(&next, *id)?))).collect();
+        let (mut buckets, mut owned, mut leaving) = (Vec::new(), 0, 0);
+        if self.topology != *self.fleet.topology() {
+            for (id, now) in self.fleet.maps() {
+                let Some(then) = rest.get(id) else { continue };
+                let moving: Vec<_> = forecast::moved(now, then).collect();
+                if self.used.contains(id) {
+                    leaving += moving.iter().filter(|b| now.get(**b).owner == Some(self.me)).count();
+                }
+                if !moving.is_empty() {
+                    buckets.push(Moved { group: name(id), moving: moving.len(), of: BUCKETS });
+                }
+            }
+        }
+        for (id, now) in self.fleet.maps().iter().filter(|(id, _)| self.used.contains(id)) {
+            debug_assert!(self.names.contains_key(id));
+            owned += now.count(self.me);
+        }
+        let migrations = self.regrouped.iter().map(|(server, from, to)| {
+            let nobody = Map::default();
+            let now = self.fleet.maps().get(from).map_or(&nobody, |map| map);
+            let moving = forecast::moved(now, rest.get(to).unwrap_or(&nobody)).count();
+            Migration {
+                virtual_server: server.to_string(),
+                from: name(from),
+                to: name(to),
+                moving,
+                of: BUCKETS,
+            }
+        });
+        Forecast {
+            migrations: migrations.collect(),
+            virtual_servers: self.virtual_servers.len(),
+            buckets,
+            sessions_here: self.sessions,
+            sessions_here_moving: (self.sessions * leaving as u64).checked_div(owned as u64).unwrap_or(0),
+            differences: self.differences,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The cluster as a node sees it, as a value for people: its nodes, what they own, and what moves.
+
+use super::compile;
+use super::manager::Manager;
+use crate::base::{GroupId, Instant, NodeId};
+use crate::cluster::fleet::{Fleet, Phase};
+use crate::cluster::forecast;
+use crate::cluster::lead::Seen;
+use crate::cluster::log::Replica;
+use crate::cluster::namespace::{ALL, Namespace};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// See the module's text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct Status {
+    /// The node that tells this.
+    pub node: String,
+    /// The last entry of the log that it holds.
+    pub index: u64,
+    /// The latest version of what is decided.
+    pub version: u64,
+    /// The version that is in force.
+    pub in_force: u64,
+    /// Who leads the log: a node's or witness's name; none if nobody is known to.
+    pub leader: Option<String>,
+    /// A majority of the voters is within reach: changes can be made.
+    pub quorum: bool,
+    /// Those who vote on the log.
+    pub voters: Vec<String>,
+    /// The nodes, by name.
+    pub nodes: Vec<NodeStatus>,
+    /// The groups, that of all nodes first.
+    pub groups: Vec<GroupStatus>,
+    /// Who answers ARP and ND for each VIP, by what is in force.
+    pub vips: Vec<VipStatus>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub id: u16,
+    /// `absent` (it never joined), `joining`, `active`, `draining` or `offline`.
+    pub phase: &'static str,
+    /// Why it is offline.
+    pub reason: Option<String>,
+    /// Its life that joined last.
+    pub life: Option<u32>,
+    /// Its share of the buckets.
+    pub weight: u32,
+    /// Since it was heard by the node that tells this; none: never.
+    pub heard_ms_ago: Option<u64>,
+    /// It says that it can serve.
+    pub ready: bool,
+    /// The version that it has prepared.
+    pub prepared: Option<u64>,
+    /// The version that its workers run.
+    pub adopted: Option<u64>,
+    /// Buckets that it owns, by group; groups of which it owns none are left out.
+    pub buckets: BTreeMap<String, usize>,
+    /// Buckets that it owned before and still has sessions of, by group.
+    pub leaving: BTreeMap<String, usize>,
+}
+
+/// A group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// Its members' names.
+    pub members: Vec<String>,
+    /// Buckets that nobody serves.
+    pub unowned: usize,
+    /// Buckets that are going to have another owner.
+    pub moving: usize,
+    /// Buckets whose previous owner still has sessions.
+    pub handing_over: usize,
+}
+
+/// A VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct VipStatus {
+    /// The address.
+    pub address: String,
+    /// The node that answers for it; none: nobody can.
+    pub owner: Option<String>,
+}
+
+/// The name of a group; empty: there is none of this number.
+pub(super) fn group_name(space: &Namespace, group: GroupId) -> String {
+    if group == GroupId(0) {
+        return ALL.to_owned();
+    }
+    space.groups().find(|(id, ..)| *id == group).map_or(String::new(), |(_, name, _)| name.to_string())
+}
+
+/// What [`Status`] is made of, copied so that it can be made by another thread: the management thread has others to serve.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    me: NodeId,
+    now: Instant,
+    index: u64,
+    version: u64,
+    in_force: u64,
+    leader: Option<u16>,
+    quorum: bool,
+    replicas: Vec<Replica>,
+    nodes: Vec<(NodeId, String, u32)>,
+    groups: Vec<(GroupId, String)>,
+    fleet: Fleet,
+    seen: BTreeMap<NodeId, Seen>,
+    vips: Vec<VipStatus>,
+}
+
+impl Snapshot {
+    /// Of what a node knows now; none if it goes by its files.
+    pub fn take(manager: &Manager, now: Instant) -> Option<Self> {
+        let (council, config) = (manager.council()?, manager.config());
+        let state = council.state();
+        let space = state.namespace();
+        let serving = state.published().serving();
+        let name = |id: NodeId| config.cluster.nodes.get(id.index()).map(|node| node.name.clone());
+        let vips = compile::advertisers(config, |node| serving.contains(node));
+        let mut groups: Vec<_> = vec![(GroupId(0), ALL.to_owned())];
+        groups.extend(space.groups().map(|(id, name, _)| (id, name.to_string())));
+        Some(Self {
+            me: config.me,
+            now,
+            index: state.index(),
+            version: state.version(),
+            in_force: state.in_force(),
+            leader: council.leader().map(|id| id.0),
+            quorum: council.quorum(),
+            replicas: council.replicas().to_vec(),
+            nodes: space.nodes().map(|(id, name, spec)| (id, name.to_string(), spec.weight)).collect(),
+            groups,
+            fleet: state.fleet().clone(),
+            seen: council.seen().clone(),
+            vips: vips
+                .map(|(address, owner)| VipStatus {
+                    address: address.to_string(),
+                    owner: owner.and_then(name),
+                })
+                .collect(),
+        })
+    }
+
+    /// For people.
+    pub fn status(self) -> Status {
+        let name = |id: NodeId| {
+            let known = self.nodes.iter().find(|(node, ..)| *node == id);
+            known.map_or_else(|| format!("node {id}"), |(_, name, _)| name.clone())
+        };
+        let replica = |id: u16| {
+            let known = self.replicas.iter().find(|replica| replica.id.0 == id);
+            known.map_or_else(|| name(NodeId(id)), |replica| replica.name.clone())
+        };
+        let voters = self.replicas.iter().filter(|r| r.votes).map(|r| r.name.clone());
+        Status {
+            node: name(self.me),
+            index: self.index,
+            version: self.version,
+            in_force: self.in_force,
+            leader: self.leader.map(replica),
+            quorum: self.quorum,
+            voters: voters.collect(),
+            nodes: self.nodes.iter().map(|(id, name, weight)| self.node(*id, name, *weight)).collect(),
+            groups: self.groups.iter().map(|(id, group)| self.group(*id, group, name)).collect(),
+            vips: self.vips.clone(),
+        }
+    }
+
+    fn node(&self, id: NodeId, name: &str, weight: u32) -> NodeStatus {
+        let member = self.fleet.member(id);
+        let (phase, reason) = match member.map(|m| &m.phase) {
+            None => ("absent", None),
+            Some(Phase::Joining) => ("joining", None),
+            Some(Phase::Active) => ("active", None),
+            Some(Phase::Draining) => ("draining", None),
+            Some(Phase::Offline(why)) => ("offline", Some(why.to_string())),
+        };
+        let seen = self.seen.get(&id);
+        // What another life of it had says nothing about this one.
+        let alive = seen.filter(|s| member.is_none_or(|m| m.incarnation == s.incarnation));
+        let (mut buckets, mut leaving) = (BTreeMap::new(), BTreeMap::new());
+        for (group, group_name) in &self.groups {
+            let Some(map) = self.fleet.maps().get(group) else { continue };
+            let left = map.iter().filter(|(_, place)| place.previous == Some(id)).count();
+            for (of, count) in [(&mut buckets, map.count(id)), (&mut leaving, left)] {
+                if count > 0 {
+                    of.insert(group_name.clone(), count);
+                }
+            }
+        }
+        NodeStatus {
+            name: name.to_owned(),
+            id: id.0,
+            phase,
+            reason,
+            life: member.map(|m| m.incarnation.0),
+            weight,
+            heard_ms_ago: seen.map(|s| self.now.since(s.heard).as_millis() as u64),
+            ready: alive.is_some_and(|s| s.ready),
+            prepared: alive.map(|s| s.prepared),
+            adopted: alive.map(|s| s.adopted),
+            buckets,
+            leaving,
+        }
+    }
+
+    fn group(&self, id: GroupId, name: &str, node: impl Fn(NodeId) -> String) -> GroupStatus {
+        let members = self.fleet.topology().groups.get(&id).map(|shape| shape.members);
+        let map = self.fleet.maps().get(&id);
+        let count = |is: fn(&crate::cluster::place::Place) -> bool| {
+            map.map_or(0, |map| map.iter().filter(|(_, place)| is(place)).count())
+        };
+        let rest = forecast::at_rest(&self.fleet, id);
+        GroupStatus {
+            name: name.to_owned(),
+            members: members.into_iter().flat_map(|set| set.iter().collect::<Vec<_>>()).map(node).collect(),
+            unowned: count(|place| place.owner.is_none()),
+            moving: map.zip(rest.as_ref()).map_or(0, |(now, then)| forecast::moved(now, then).count()),
+            handing_over: count(|place| place.previous.is_some()),
+        }
+    }
+}

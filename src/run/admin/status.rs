@@ -1,0 +1,97 @@
+//! `steerage status`: the cluster on one screen.
+//!
+//! What is shown comes from another process, perhaps of another version: what is missing is shown as `-`.
+
+use crate::run::show::{Set, Table};
+use serde_json::Value;
+use std::fmt::Write;
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// `all 1365, edge 2048`
+fn by_group(counts: &Value) -> String {
+    let each: Vec<_> = counts.as_object().into_iter().flatten().map(|(g, n)| format!("{g} {n}")).collect();
+    if each.is_empty() { "-".to_owned() } else { each.join(", ") }
+}
+
+/// The cluster's status (`GET /v1/cluster`).
+pub(super) fn screen(status: &Value) -> String {
+    let quorum = if status["quorum"] == true { "quorum" } else { "NO QUORUM: nothing can be changed" };
+    let mut out = format!(
+        "{quorum}, leader {}, voters {}\nindex {}, version {}, in force {}; told by {}\n",
+        text(&status["leader"]),
+        list(&status["voters"]).iter().map(text).collect::<Vec<_>>().join(" "),
+        text(&status["index"]),
+        text(&status["version"]),
+        text(&status["in_force"]),
+        text(&status["node"]),
+    );
+    use Set::{Left, Right};
+    let columns = [
+        ("node", Left),
+        ("phase", Left),
+        ("ready", Left),
+        ("life", Right),
+        ("heard ms ago", Right),
+        ("prepared", Right),
+        ("adopted", Right),
+        ("weight", Right),
+        ("owns", Left),
+        ("hands over", Left),
+    ];
+    let mut nodes = Table::new("Nodes (buckets by group)", &columns);
+    for node in list(&status["nodes"]) {
+        nodes.rows.push(vec![
+            text(&node["name"]),
+            text(&node["phase"]),
+            if node["ready"] == true { "yes" } else { "no" }.to_owned(),
+            text(&node["life"]),
+            text(&node["heard_ms_ago"]),
+            text(&node["prepared"]),
+            text(&node["adopted"]),
+            text(&node["weight"]),
+            by_group(&node["buckets"]),
+            by_group(&node["leaving"]),
+        ]);
+    }
+    nodes.write(&mut out);
+    for node in list(&status["nodes"]).iter().filter(|node| node["reason"].is_string()) {
+        let _ = writeln!(out, "  {} is offline: {}", text(&node["name"]), text(&node["reason"]));
+    }
+    let columns =
+        [("group", Left), ("to move", Right), ("handing over", Right), ("unowned", Right), ("members", Left)];
+    let mut groups = Table::new("Groups (buckets)", &columns);
+    for group in list(&status["groups"]) {
+        groups.rows.push(vec![
+            text(&group["name"]),
+            text(&group["moving"]),
+            text(&group["handing_over"]),
+            text(&group["unowned"]),
+            list(&group["members"]).iter().map(text).collect::<Vec<_>>().join(" "),
+        ]);
+    }
+    groups.write(&mut out);
+    let mut vips = Table::new("VIPs", &[("address", Left), ("answered by", Left)]);
+    let all = list(&status["vips"]);
+    for vip in all.iter().take(VIPS) {
+        vips.rows.push(vec![text(&vip["address"]), text(&vip["owner"])]);
+    }
+    vips.write(&mut out);
+    if all.len() > VIPS {
+        let _ = writeln!(out, "  and {} more: `steerage status --json` has all", all.len() - VIPS);
+    }
+    out
+}
+
+/// VIPs that one screen has room for.
+const VIPS: usize = 10;

@@ -1,0 +1,92 @@
+use super::*;
+use serde_json::json;
+
+#[test]
+fn the_only_socket_is_found_and_several_are_not_guessed_among() {
+    let directory = std::env::temp_dir().join(format!("steerage-sockets-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let none = only_socket(&directory);
+    std::fs::write(directory.join("n1.sock"), "").unwrap();
+    std::fs::write(directory.join("n1.pid"), "").unwrap();
+    let one = only_socket(&directory);
+    std::fs::write(directory.join("n2.sock"), "").unwrap();
+    let two = only_socket(&directory);
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert!(none.unwrap_err().contains("no node"));
+    assert_eq!(one, Ok(directory.join("n1.sock")));
+    let two = two.unwrap_err();
+    assert!(two.contains("n1.sock") && two.contains("n2.sock"), "{two}");
+}
+
+fn said(status: u16, value: Value) -> Said {
+    Said { status, body: value.to_string(), value }
+}
+
+#[test]
+fn refusals_name_the_key_and_what_to_do() {
+    let faults = json!([
+        { "key": "group/edge", "field": "members", "message": "node/n9 does not exist", "hint": "add it", "other": null },
+        { "key": "node/n1", "field": null, "message": "is named by group/edge", "hint": null, "other": null },
+    ]);
+    let why = said(409, json!({ "error": "x", "faults": faults, "more": 3 })).why();
+    let lines =
+        "group/edge: members: node/n9 does not exist (add it)\nnode/n1: is named by group/edge\nand 3 more";
+    assert_eq!(why, lines);
+    assert_eq!(said(503, json!({ "error": "no majority" })).why(), "no majority");
+    let why = said(504, json!({ "error": "not known", "request": "0a" })).why();
+    assert!(why.contains("--request 0a"), "{why}");
+}
+
+#[test]
+fn a_node_that_serves_or_still_has_sessions_stays() {
+    let status = |phase: &str, buckets: Value, leaving: Value| json!({ "nodes": [{ "name": "n1", "phase": phase, "buckets": buckets, "leaving": leaving }] });
+    let may = |phase, buckets, leaving| nodes::may_go(&status(phase, buckets, leaving), "n1");
+    assert_eq!(may("offline", json!({}), json!({})), Ok(()));
+    assert_eq!(may("absent", json!({}), json!({})), Ok(()));
+    assert_eq!(may("draining", json!({}), json!({})), Ok(()));
+    for (why, phase, buckets, leaving) in [
+        ("node drain n1", "active", json!({}), json!({})),
+        ("owns 7 buckets", "draining", json!({ "all": 7 }), json!({})),
+        ("sessions of 2 buckets", "draining", json!({}), json!({ "all": 2 })),
+    ] {
+        let error = may(phase, buckets, leaving).unwrap_err();
+        assert!(error.starts_with("node/n1: ") && error.contains(why), "{error}");
+    }
+    let error = nodes::may_go(&status("offline", json!({}), json!({})), "n2").unwrap_err();
+    assert_eq!(error, "node/n2: does not exist");
+}
+
+#[test]
+fn a_preview_says_what_moves() {
+    let forecast = json!({
+        "differences": [
+            { "key": "node/n4", "deed": "add", "fields": [{ "name": "workers", "old": null, "new": 2 }] },
+            { "key": "virtual_server/web", "deed": "change", "fields": [
+                { "name": "group", "old": "all", "new": "edge" }, { "name": "idle", "old": "5s", "new": null }] },
+            { "key": "snat/10.0.0.1", "deed": "remove", "fields": [] },
+        ],
+        "virtual_servers": 1,
+        "buckets": [{ "group": "all", "moving": 1024, "of": 4096 }],
+        "migrations": [{ "virtual_server": "web", "from": "all", "to": "edge", "moving": 9, "of": 4096 }],
+        "sessions_here": 100, "sessions_here_moving": 25,
+    });
+    let text = "+ node/n4: workers 2\n\
+        ~ virtual_server/web: group \"all\" → \"edge\", idle \"5s\" → unset\n\
+        - snat/10.0.0.1\n\
+        virtual servers changed: 1\n\
+        buckets that will move in group all: 1024 of 4096\n\
+        buckets of virtual server web that will move from group all to edge: 9 of 4096\n\
+        sessions of this node in buckets that will move: about 25 of 100\n";
+    assert_eq!(write::told(&forecast), text);
+}
+
+#[test]
+fn the_status_fits_a_screen_whatever_is_missing() {
+    let vips: Vec<Value> =
+        (0..30).map(|i| json!({ "address": format!("10.0.0.{i}"), "owner": null })).collect();
+    let screen = status::screen(&json!({ "quorum": false, "vips": vips, "nodes": [
+        { "name": "n1", "phase": "offline", "reason": "it was silent", "buckets": { "all": 3 } }] }));
+    assert!(screen.starts_with("NO QUORUM"), "{screen}");
+    assert!(screen.contains("n1 is offline: it was silent") && screen.contains("and 20 more"), "{screen}");
+    assert!(screen.lines().count() < 25, "{screen}");
+}

@@ -1,0 +1,169 @@
+//! The cluster as a whole: how it does, draining nodes, moving virtual servers between groups.
+
+use super::asker::Asker;
+use super::objects::{missing, space};
+use super::refusal::{Refusal, Refused};
+use super::writes::{Made, body, decide, make_one};
+use super::{Question, Questions, look};
+use crate::base::NodeId;
+use crate::cluster::asks::Answer;
+use crate::cluster::fleet::Phase;
+use crate::cluster::namespace::{Change, Key, Name, Object};
+use crate::cluster::state::Entry;
+use crate::manage::manager::Manager;
+use crate::manage::status::{Snapshot, Status};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use crossbeam_channel::Sender;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A node that is drained or not.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Drained {
+    /// The log's last entry by then.
+    pub index: u64,
+    /// What the node may do now: `active` or `draining`.
+    pub phase: &'static str,
+}
+
+/// What is to be served by another group.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Migrant {
+    /// The virtual server's name.
+    virtual_server: String,
+}
+
+/// The cluster's status, as the node that is asked sees it.
+#[utoipa::path(get, path = "/v1/cluster", responses(
+    (status = 200, body = Status),
+    (status = 409, description = "The node goes by its files", body = Refused),
+))]
+pub async fn status(State(questions): Questions) -> Result<Json<Status>, Refusal> {
+    let snapshot = look(&questions, Snapshot::take).await?;
+    Ok(Json(snapshot.ok_or_else(Refusal::no_log)?.status()))
+}
+
+fn name(text: &str) -> Result<Name, Refusal> {
+    Name::new(text).map_err(|why| Refusal::wrong(why.to_string()))
+}
+
+/// What is decided about a node; none if there is no such node.
+fn phase(manager: &Manager, node: &Name) -> Option<(u64, Option<(NodeId, Option<Phase>)>)> {
+    let (index, space) = space(manager)?;
+    let fleet = manager.council()?.state().fleet();
+    let known = space.node(node).map(|(id, _)| (id, fleet.member(id).map(|member| member.phase.clone())));
+    Some((index, known))
+}
+
+async fn set_drained(
+    questions: &Sender<Question>,
+    text: &str,
+    drain: bool,
+) -> Result<Json<Drained>, Refusal> {
+    let node = name(text)?;
+    let see = || {
+        let node = node.clone();
+        look(questions, move |manager, _| phase(manager, &node))
+    };
+    let known = |seen: Option<(u64, Option<(NodeId, Option<Phase>)>)>| {
+        let (index, known) = seen.ok_or_else(Refusal::no_log)?;
+        let (id, phase) = known.ok_or_else(|| missing(&Key::Node(node.clone())))?;
+        let draining = match phase {
+            Some(Phase::Draining) => true,
+            Some(Phase::Active) => false,
+            Some(Phase::Joining) | None => {
+                let error =
+                    format!("node/{node}: it doesn't serve yet: only a node that serves can be drained");
+                return Err(Refusal::new(StatusCode::CONFLICT, error));
+            }
+            Some(Phase::Offline(why)) => {
+                let error = format!("node/{node}: it is offline ({why}), and owns nothing");
+                return Err(Refusal::new(StatusCode::CONFLICT, error));
+            }
+        };
+        let phase = if draining { "draining" } else { "active" };
+        Ok((id, draining == drain, Drained { index, phase }))
+    };
+    let (id, done, told) = known(see().await?)?;
+    if done {
+        return Ok(Json(told));
+    }
+    match decide(questions, Entry::Drain(id, drain)).await? {
+        Answer::Decided(_) => {}
+        Answer::Refused(why) => return Err(Refusal::by_log(&why)),
+        Answer::Written(_) | Answer::Unknown => return Err(Refusal::unknown()),
+    }
+    match known(see().await?)? {
+        (_, true, told) => Ok(Json(told)),
+        _ => Err(Refusal::new(
+            StatusCode::CONFLICT,
+            format!("node/{node}: somebody has decided otherwise since"),
+        )),
+    }
+}
+
+/// Lets a node give away all that it owns; it serves on until others have it.
+#[utoipa::path(post, path = "/v1/nodes/{name}/drain", params(("name" = String, Path, description = "The node")), responses(
+    (status = 200, body = Drained),
+    (status = 404, description = "No such node", body = Refused),
+    (status = 409, description = "It doesn't serve", body = Refused),
+    (status = 503, description = "No majority: nothing was changed", body = Refused),
+    (status = 504, description = "Not known: ask again", body = Refused),
+))]
+pub async fn drain(State(questions): Questions, Path(node): Path<String>) -> Result<Json<Drained>, Refusal> {
+    set_drained(&questions, &node, true).await
+}
+
+/// Lets a node that is drained own buckets again.
+#[utoipa::path(post, path = "/v1/nodes/{name}/undrain", params(("name" = String, Path, description = "The node")), responses(
+    (status = 200, body = Drained),
+    (status = 404, description = "No such node", body = Refused),
+    (status = 409, description = "It doesn't serve", body = Refused),
+    (status = 503, description = "No majority: nothing was changed", body = Refused),
+    (status = 504, description = "Not known: ask again", body = Refused),
+))]
+pub async fn undrain(
+    State(questions): Questions,
+    Path(node): Path<String>,
+) -> Result<Json<Drained>, Refusal> {
+    set_drained(&questions, &node, false).await
+}
+
+/// Lets a group serve a virtual server: a write that changes the server's `group` alone.
+#[utoipa::path(post, path = "/v1/groups/{name}/migrate", params(
+    ("name" = String, Path, description = "The group"),
+    ("idempotency-key" = Option<String>, Header, description = "The request's id: 32 hexadecimal digits"),
+    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+), request_body(content = Migrant), responses(
+    (status = 200, body = Made),
+    (status = 400, description = "No virtual server's name", body = Refused),
+    (status = 404, description = "No such virtual server", body = Refused),
+    (status = 409, description = "Refused by the rules, with all faults; or the node goes by its files", body = Refused),
+    (status = 412, description = "It was changed meanwhile", body = Refused),
+    (status = 503, description = "No majority: nothing was changed", body = Refused),
+    (status = 504, description = "Not known: ask again under the same id", body = Refused),
+))]
+pub async fn migrate(
+    State(questions): Questions,
+    Path(group): Path<String>,
+    asker: Asker,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Json<Made>, Refusal> {
+    let group = name(&group)?;
+    let Migrant { virtual_server } = serde_json::from_slice(&body(bytes)?)
+        .map_err(|why| Refusal::wrong(format!("the body names no virtual server: {why}")))?;
+    let key = Key::VirtualServer(name(&virtual_server)?);
+    let asked = key.clone();
+    let entry = look(&questions, move |manager, _| Some(space(manager)?.1.get(&asked).cloned()));
+    let entry = entry.await?.ok_or_else(Refusal::no_log)?.ok_or_else(|| missing(&key))?;
+    let Object::VirtualServer(mut spec) = entry.object else { return Err(missing(&key)) };
+    spec.group = group;
+    let change = Change { key, expected: Some(entry.version), value: Some(Object::VirtualServer(spec)) };
+    let (made, _) = make_one(&questions, asker, change).await?;
+    Ok(Json(made))
+}

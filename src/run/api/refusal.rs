@@ -1,0 +1,117 @@
+//! Answers other than the one asked for.
+
+use crate::cluster::log;
+use crate::cluster::namespace::{Fault, RequestId};
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Why there is no other answer.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Refused {
+    /// For people.
+    pub error: String,
+    /// What is wrong with a write, of which nothing was made; the first 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<FaultTold>)]
+    pub faults: Vec<Fault>,
+    /// How many more faults there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more: Option<usize>,
+    /// The write's id: under it, it can be asked for again without being made twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub request: Option<RequestId>,
+}
+
+/// One thing that is wrong with a write.
+#[derive(ToSchema)]
+#[schema(as = Fault)]
+#[allow(dead_code, reason = "the document shows the namespace's own type by it")]
+pub struct FaultTold {
+    /// The object.
+    key: String,
+    /// Its field, with a dot between a table and what is in it.
+    field: Option<String>,
+    /// What is wrong.
+    message: String,
+    /// What to do about it.
+    hint: Option<String>,
+    /// Another object that it collides with: its key, its field, and whether it was there first.
+    #[schema(value_type = Option<Object>)]
+    other: Option<()>,
+}
+
+/// A refusal and its status code.
+#[derive(Debug)]
+pub struct Refusal(StatusCode, Box<Refused>);
+
+impl Refusal {
+    /// With nothing but a text.
+    pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        let refused = Refused { error: error.into(), faults: Vec::new(), more: None, request: None };
+        Self(status, Box::new(refused))
+    }
+
+    /// What can't be now.
+    pub fn unavailable(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+
+    /// What makes no sense.
+    pub fn wrong(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    /// This node takes no changes.
+    pub fn no_log() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "this node goes by its files: nothing is decided here (a node with a `[log]` decides)",
+        )
+    }
+
+    /// The namespace doesn't take a write.
+    pub fn faults(status: StatusCode, faults: Vec<Fault>, more: usize) -> Self {
+        let first = faults.first().map_or_else(|| "the write is refused".to_owned(), Fault::to_string);
+        let error = match faults.len() + more {
+            0 | 1 => first,
+            count => format!("{first} (and {} more)", count - 1),
+        };
+        Self(status, Box::new(Refused { error, faults, more: Some(more), request: None }))
+    }
+
+    /// The log doesn't take a proposal.
+    pub fn by_log(why: &log::Refusal) -> Self {
+        match why {
+            log::Refusal::NoLeader => Self::unavailable(
+                "no change can be made now: a majority of the voters is out of reach, or no leader is elected yet",
+            ),
+            log::Refusal::TooLong(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, why.to_string()),
+            _ => Self::unavailable(format!("no change can be made now: {why}")),
+        }
+    }
+
+    /// Nobody knows yet whether it is decided.
+    pub fn unknown() -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "it isn't known whether this was decided, or may yet be: ask again under the same id, \
+             which makes it once",
+        )
+    }
+
+    /// The same for a write of this id.
+    pub fn of(mut self, request: RequestId) -> Self {
+        self.1.request = Some(request);
+        self
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1)).into_response()
+    }
+}

@@ -1,0 +1,269 @@
+//! Changing what is decided (MECHANISMS §6).
+
+use super::asker::Asker;
+use super::objects::{key, missing, query, space};
+use super::refusal::Refusal;
+use super::{LARGEST_BODY, Question, Questions, WRITE_PATIENCE, ask, look, put_to};
+use crate::cluster::asks::Answer;
+use crate::cluster::namespace::{Change, Fault, Key, Object, Outcome, RequestId, Write};
+use crate::cluster::state::Entry;
+use crate::manage::preview::Forecast;
+use crate::run::clock;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use crossbeam_channel::Sender;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+/// A change that was made.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Made {
+    /// Log index of the write.
+    pub index: u64,
+    /// The object's version now: that of an earlier write if this one changed nothing. None of writes of several objects, and
+    /// of one that was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// The request's id. Asked again under it, the answer is the same, and nothing is made twice.
+    #[schema(value_type = String)]
+    pub request: RequestId,
+}
+
+/// One change of a write.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// The object.
+    key: String,
+    /// The version that it must have now, 0 for none at all; unless set, any.
+    expected: Option<u64>,
+    /// What it says from then on: all of its fields.
+    object: Option<Value>,
+    /// It is removed. One of `object` and `delete` has to be there.
+    #[serde(default)]
+    delete: bool,
+}
+
+/// How to write.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct How {
+    /// Nothing is written; the answer tells what would be.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Bytes of a body, if they have all come.
+pub fn body(bytes: Result<Bytes, BytesRejection>) -> Result<Bytes, Refusal> {
+    bytes.map_err(|why| match why.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let error = format!("the body is larger than {} MiB: write in parts", LARGEST_BODY >> 20);
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error)
+        }
+        status => Refusal::new(status, why.body_text()),
+    })
+}
+
+fn object(key: &Key, value: Value) -> Result<Object, Refusal> {
+    Object::read(key.kind(), value).map_err(|why| Refusal::wrong(format!("{key}: {why}")))
+}
+
+impl Wanted {
+    fn change(self) -> Result<Change, Refusal> {
+        let key = key(&self.key)?;
+        let value = match (self.object, self.delete) {
+            (Some(fields), false) => Some(object(&key, fields)?),
+            (None, true) => None,
+            _ => return Err(Refusal::wrong(format!("{key}: needs either `object` or `delete: true`"))),
+        };
+        Ok(Change { key, expected: self.expected, value })
+    }
+}
+
+/// Has something decided, and waits for it.
+pub async fn decide(questions: &Sender<Question>, entry: Entry) -> Result<Answer, Refusal> {
+    let answer = put_to(questions, |reply| Question::Ask(entry, reply), WRITE_PATIENCE).await?;
+    match answer {
+        Some(answer) => answer.ok_or_else(Refusal::no_log),
+        None => Ok(Answer::Unknown),
+    }
+}
+
+/// What decides about how a refusal is told: the versions that were expected, and an object that was to be removed.
+struct Hopes {
+    expected: Vec<(Key, u64)>,
+    removed: Option<Key>,
+}
+
+impl Hopes {
+    fn of(changes: &[Change]) -> Self {
+        let expected = changes.iter().filter_map(|change| Some((change.key.clone(), change.expected?)));
+        let removed = changes.iter().find(|change| change.value.is_none());
+        Self { expected: expected.collect(), removed: removed.map(|change| change.key.clone()) }
+    }
+
+    /// The answer to a write that the rules refuse.
+    async fn dashed(self, questions: &Sender<Question>, faults: Vec<Fault>, more: usize) -> Refusal {
+        let Self { expected, removed } = self;
+        let seen = look(questions, move |manager, _| {
+            let (_, space) = space(manager)?;
+            let version = |key: &Key| space.get(key).map_or(0, |entry| entry.version);
+            let differs = expected.iter().any(|(key, expected)| version(key) != *expected);
+            Some((differs, removed.filter(|key| version(key) == 0)))
+        });
+        match seen.await {
+            Ok(Some((true, _))) => Refusal::faults(StatusCode::PRECONDITION_FAILED, faults, more),
+            Ok(Some((false, Some(key)))) if faults.len() == 1 => missing(&key),
+            Ok(_) => Refusal::faults(StatusCode::CONFLICT, faults, more),
+            Err(refusal) => refusal,
+        }
+    }
+}
+
+/// Writes changes; the index of the write.
+pub async fn make(questions: &Sender<Question>, asker: Asker, changes: Vec<Change>) -> Result<u64, Refusal> {
+    let Asker { who, request, .. } = asker;
+    let hopes = Hopes::of(&changes);
+    let write = Write { request, who, at: clock::milliseconds(), changes };
+    let answer = decide(questions, Entry::Write(write)).await.map_err(|refusal| refusal.of(request))?;
+    match answer {
+        Answer::Written(Outcome::Applied { index }) => Ok(index),
+        Answer::Written(Outcome::Refused { faults, more }) => {
+            Err(hopes.dashed(questions, faults, more).await.of(request))
+        }
+        Answer::Refused(why) => Err(Refusal::by_log(&why).of(request)),
+        // What the write came to isn't remembered here: a snapshot has come in between.
+        Answer::Decided(_) | Answer::Unknown => Err(Refusal::unknown().of(request)),
+    }
+}
+
+/// Writes a change of one object that is there behind it; and whether it is new.
+pub async fn make_one(
+    questions: &Sender<Question>,
+    asker: Asker,
+    change: Change,
+) -> Result<(Made, bool), Refusal> {
+    let (key, request) = (change.key.clone(), asker.request);
+    let index = make(questions, asker, vec![change]).await?;
+    let seen = look(questions, move |manager, _| {
+        let (_, space) = space(manager)?;
+        // Another may have changed it since.
+        let version = space.get(&key).map_or(index, |entry| entry.version.min(index));
+        let record = space.history(&key).rev().find(|record| record.request == request);
+        Some((version, record.is_some_and(|record| record.before.is_none())))
+    });
+    let (version, new) = seen.await?.unwrap_or((index, false));
+    Ok((Made { index, version: Some(version), request }, new))
+}
+
+/// Makes an object say this, whether there is one or not. `if-match: "VERSION"`: there has to be one, at this version;
+/// `if-none-match: *`: there has to be none.
+#[utoipa::path(put, path = "/v1/objects/{key}", params(
+    ("key" = String, Path, description = "Such as `virtual_server/web`"),
+    ("if-match" = Option<String>, Header, description = "The version that the object must have"),
+    ("if-none-match" = Option<String>, Header, description = "`*`: there must be no such object"),
+    ("idempotency-key" = Option<String>, Header, description = "The request's id: 32 hexadecimal digits"),
+    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+), request_body(content = Object, description = "All of the object's fields, as in the cluster file"), responses(
+    (status = 200, description = "Changed, or as it was", body = Made),
+    (status = 201, description = "Made", body = Made),
+    (status = 400, description = "No object, or no key", body = super::refusal::Refused),
+    (status = 409, description = "Refused by the rules, with all faults; or the node goes by its files", body = super::refusal::Refused),
+    (status = 412, description = "It has another version", body = super::refusal::Refused),
+    (status = 413, description = "More than 4 MiB", body = super::refusal::Refused),
+    (status = 503, description = "No majority: nothing was changed", body = super::refusal::Refused),
+    (status = 504, description = "Not known: ask again under the same id", body = super::refusal::Refused),
+))]
+pub async fn put(
+    State(questions): Questions,
+    Path(text): Path<String>,
+    asker: Asker,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let key = key(&text)?;
+    let fields: Value = serde_json::from_slice(&body(bytes)?)
+        .map_err(|why| Refusal::wrong(format!("{key}: the body is no JSON: {why}")))?;
+    let change = Change { key: key.clone(), expected: asker.expected, value: Some(object(&key, fields)?) };
+    let (made, new) = make_one(&questions, asker, change).await?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    let tag = made.version.map(|version| [(header::ETAG, format!("\"{version}\""))]);
+    Ok((status, tag.map(AppendHeaders), Json(made)).into_response())
+}
+
+/// Removes an object. `if-match: "VERSION"`: it has to be at this version.
+#[utoipa::path(delete, path = "/v1/objects/{key}", params(
+    ("key" = String, Path, description = "Such as `virtual_server/web`"),
+    ("if-match" = Option<String>, Header, description = "The version that the object must have"),
+    ("idempotency-key" = Option<String>, Header, description = "The request's id: 32 hexadecimal digits"),
+    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+), responses(
+    (status = 200, description = "Removed", body = Made),
+    (status = 404, description = "No such object", body = super::refusal::Refused),
+    (status = 409, description = "Others rest on it, with all faults; or the node goes by its files", body = super::refusal::Refused),
+    (status = 412, description = "It has another version", body = super::refusal::Refused),
+    (status = 503, description = "No majority: nothing was changed", body = super::refusal::Refused),
+    (status = 504, description = "Not known: ask again under the same id", body = super::refusal::Refused),
+))]
+pub async fn remove(
+    State(questions): Questions,
+    Path(text): Path<String>,
+    asker: Asker,
+) -> Result<Json<Made>, Refusal> {
+    let change = Change { key: key(&text)?, expected: asker.expected, value: None };
+    let request = asker.request;
+    let index = make(&questions, asker, vec![change]).await?;
+    Ok(Json(Made { index, version: None, request }))
+}
+
+/// Changes several objects: all that is wanted, or nothing. With `dry_run=true` tells what would become of it: nothing is
+/// written.
+#[utoipa::path(post, path = "/v1/writes", params(
+    How,
+    ("idempotency-key" = Option<String>, Header, description = "The request's id: 32 hexadecimal digits"),
+    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+), request_body(content = Vec<Wanted>), responses(
+    (status = 200, description = "Written; of a dry run a `Forecast`", body = Made),
+    (status = 400, description = "No changes", body = super::refusal::Refused),
+    (status = 409, description = "Refused by the rules, with all faults; or the node goes by its files", body = super::refusal::Refused),
+    (status = 412, description = "An object has another version", body = super::refusal::Refused),
+    (status = 413, description = "More than 4 MiB", body = super::refusal::Refused),
+    (status = 503, description = "No majority: nothing was changed", body = super::refusal::Refused),
+    (status = 504, description = "Not known: ask again under the same id", body = super::refusal::Refused),
+))]
+pub async fn write(
+    State(questions): Questions,
+    asked: Result<Query<How>, QueryRejection>,
+    asker: Asker,
+    bytes: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let How { dry_run } = query(asked)?;
+    if asker.expected.is_some() {
+        return Err(Refusal::wrong("a write of several objects has `expected` in each change, no if-match"));
+    }
+    let wanted: Vec<Wanted> = serde_json::from_slice(&body(bytes)?)
+        .map_err(|why| Refusal::wrong(format!("the body is no list of changes: {why}")))?;
+    if wanted.is_empty() {
+        return Err(Refusal::wrong("there is no change to be made"));
+    }
+    let changes: Vec<Change> = wanted.into_iter().map(Wanted::change).collect::<Result<_, _>>()?;
+    if dry_run {
+        return Ok(Json(preview(&questions, changes).await?).into_response());
+    }
+    let request = asker.request;
+    let index = make(&questions, asker, changes).await?;
+    Ok(Json(Made { index, version: None, request }).into_response())
+}
+
+async fn preview(questions: &Sender<Question>, changes: Vec<Change>) -> Result<Forecast, Refusal> {
+    let hopes = Hopes::of(&changes);
+    let seen = ask(questions, |reply| Question::Preview(changes, reply)).await?;
+    match (*seen).ok_or_else(Refusal::no_log)? {
+        Ok(sight) => Ok(sight.forecast()),
+        Err((faults, more)) => Err(hopes.dashed(questions, faults, more).await),
+    }
+}
