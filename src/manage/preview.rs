@@ -37,7 +37,6 @@ pub struct Sight {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Forecast {
     /// What it changes, object by object.
-    #[schema(value_type = Vec<Object>)]
     pub differences: Vec<Difference>,
     /// Virtual servers that are made, removed, or served otherwise than before.
     pub virtual_servers: usize,

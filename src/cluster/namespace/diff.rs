@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use utoipa::ToSchema;
 
 /// A field that is different.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Field {
     /// Its name, with a dot between a table and what is in it.
     pub name: String,
@@ -21,7 +22,7 @@ pub struct Field {
 }
 
 /// What happens to an object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Deed {
     /// It is made.
@@ -33,9 +34,10 @@ pub enum Deed {
 }
 
 /// What a change changes in one object: shown as `+ key: field value, …`, `- key` or `~ key: field old → new, …`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Difference {
     /// The object.
+    #[schema(value_type = String)]
     pub key: Key,
     /// What happens to it.
     pub deed: Deed,

@@ -4,11 +4,13 @@ use super::key::{Key, Kind};
 use super::text::Reason;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use utoipa::ToSchema;
 
 /// One thing that is wrong with a change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fault {
     /// The object.
+    #[schema(value_type = String)]
     pub key: Key,
     /// Its field, with a dot between a table and what is in it; none: the object as a whole.
     pub field: Option<String>,
@@ -21,9 +23,10 @@ pub struct Fault {
 }
 
 /// An object that another collides with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Other {
     /// The object.
+    #[schema(value_type = String)]
     pub key: Key,
     /// Its field.
     pub field: String,

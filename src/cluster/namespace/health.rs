@@ -4,9 +4,10 @@ use super::text::{Reason, duration};
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// What a probe does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Probe {
     /// Nothing: the real server counts as up.
@@ -27,7 +28,7 @@ pub enum Probe {
 ///
 /// A probe goes to the real server's own address. What a field says is looked at for the kinds of probe that its text
 /// names; with another kind it is refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthSpec {
     /// What a probe does.
@@ -35,9 +36,11 @@ pub struct HealthSpec {
     pub probe: Probe,
     /// Time from the start of a probe to that of the next.
     #[serde(with = "duration", default = "default_interval")]
+    #[schema(value_type = String)]
     pub interval: Duration,
     /// How long a probe may take as a whole; at most `interval`.
     #[serde(with = "duration", default = "default_timeout")]
+    #[schema(value_type = String)]
     pub timeout: Duration,
     /// Good probes in a row that bring a real server up.
     #[serde(default = "default_rise")]
@@ -72,6 +75,7 @@ pub struct HealthSpec {
     /// Half-life of the penalty for each change of state, by which one that flaps is held down (after RFC 2439 §4.2);
     /// no damping unless set.
     #[serde(with = "duration::option", default)]
+    #[schema(value_type = Option<String>)]
     pub damping: Option<Duration>,
 }
 

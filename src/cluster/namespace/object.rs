@@ -9,9 +9,10 @@ use crate::view::{Forward, Ingress, Protocol};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::SocketAddr;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// The cluster's settings. The secret isn't among them: each node has it in a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClusterSpec {
     /// UDP port of steered packets for worker 0 of a node; worker `i` has `data_port + i`.
@@ -20,9 +21,11 @@ pub struct ClusterSpec {
     pub control_port: u16,
     /// Time between heartbeats.
     #[serde(with = "duration")]
+    #[schema(value_type = String)]
     pub heartbeat: Duration,
     /// Silence after which a node counts as down.
     #[serde(with = "duration")]
+    #[schema(value_type = String)]
     pub suspicion: Duration,
     /// Length of the prefix that is on the backplane's link; 24 for IPv4 and 64 for IPv6 unless set.
     pub backplane_prefix: Option<u8>,
@@ -48,11 +51,12 @@ fn one() -> u32 {
 }
 
 /// A node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeSpec {
     /// Its address on the backplane.
     #[serde(with = "address")]
+    #[schema(value_type = String)]
     pub backplane: Addr,
     /// Its workers.
     pub workers: u16,
@@ -61,85 +65,102 @@ pub struct NodeSpec {
     pub weight: u32,
     /// Where the others reach its log and its heartbeats on the management network.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub management: Option<SocketAddr>,
 }
 
 /// A node group (MECHANISMS §2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupSpec {
     /// Its nodes.
+    #[schema(value_type = Vec<String>)]
     pub members: Vec<Name>,
     /// Nodes that serve while no member lives.
     #[serde(default)]
+    #[schema(value_type = Vec<String>)]
     pub backups: Vec<Name>,
 }
 
 /// A SNAT address, which its key names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SnatSpec {
     /// The group whose flows may use it.
     #[serde(default = "Name::all")]
+    #[schema(value_type = String)]
     pub group: Name,
     /// The member that advertises it.
+    #[schema(value_type = String)]
     pub node: Name,
 }
 
 /// What is particular to a VIP, which its key names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VipSpec {
     /// The group whose members advertise it: one that serves it.
     #[serde(default = "Name::all")]
+    #[schema(value_type = String)]
     pub group: Name,
     /// The member that advertises it while it lives.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub preferred: Option<Name>,
 }
 
 /// What virtual servers have in common that name it; each may say otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProfileSpec {
     /// Life of an idle established flow.
     #[serde(with = "duration::option")]
+    #[schema(value_type = Option<String>)]
     pub idle: Option<Duration>,
     /// Time over which a real server that comes up gets its share.
     #[serde(with = "duration::option")]
+    #[schema(value_type = Option<String>)]
     pub slow_start: Option<Duration>,
     /// How real servers are checked.
     pub health: Option<Box<HealthSpec>>,
 }
 
 /// A virtual server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VirtualServerSpec {
     /// The VIP.
     #[serde(with = "address")]
+    #[schema(value_type = String)]
     pub address: Addr,
     /// Port.
     pub port: u16,
     /// TCP or UDP.
     #[serde(default = "tcp")]
+    #[schema(value_type = String)]
     pub protocol: Protocol,
     /// The nodes that serve it.
     #[serde(default = "Name::all")]
+    #[schema(value_type = String)]
     pub group: Name,
     /// How packets reach real servers.
+    #[schema(value_type = String)]
     pub forward: Forward,
     /// Who handles a packet.
     #[serde(default = "steered")]
+    #[schema(value_type = String)]
     pub ingress: Ingress,
     /// What it has in common with others.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub profile: Option<Name>,
     /// Life of an idle established flow; the profile's, then the node's own, unless set.
     #[serde(with = "duration::option", default)]
+    #[schema(value_type = Option<String>)]
     pub idle: Option<Duration>,
     /// Time over which a real server that comes up gets its share; the profile's, then none, unless set.
     #[serde(with = "duration::option", default)]
+    #[schema(value_type = Option<String>)]
     pub slow_start: Option<Duration>,
     /// How real servers are checked that say nothing themselves; the profile's, then not at all, unless set.
     #[serde(default)]
@@ -155,11 +176,12 @@ fn steered() -> Ingress {
 }
 
 /// A real server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RealServerSpec {
     /// Its address.
     #[serde(with = "address")]
+    #[schema(value_type = String)]
     pub address: Addr,
     /// Its port; the virtual server's unless set.
     #[serde(default)]
@@ -173,7 +195,7 @@ pub struct RealServerSpec {
 }
 
 /// Whom a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Per {
     /// All clients together.
@@ -183,7 +205,7 @@ pub enum Per {
 }
 
 /// What holds while nobody knows how much is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Unknown {
     /// Refuse.
@@ -193,11 +215,12 @@ pub enum Unknown {
 }
 
 /// A limit (MECHANISMS §3 point 4).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitSpec {
     /// The virtual server; all of them together unless set.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub virtual_server: Option<Name>,
     /// Whom it counts.
     #[serde(default = "per_virtual_server")]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::str::FromStr;
+use utoipa::ToSchema;
 
 /// Requests whose outcome is remembered.
 pub const REQUESTS: usize = 4096;
@@ -107,7 +108,7 @@ pub enum Outcome {
 }
 
 /// Who changed what: an entry of the audit trail.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Record {
     /// Log index of the write.
     pub index: u64,
@@ -116,8 +117,10 @@ pub struct Record {
     /// Who asked.
     pub who: String,
     /// The request.
+    #[schema(value_type = String)]
     pub request: RequestId,
     /// The object.
+    #[schema(value_type = String)]
     pub key: Key,
     /// Its version before; none if it is new.
     pub before: Option<u64>,

@@ -1,8 +1,9 @@
 //! `steerage node` and `steerage group`.
 
-use super::objects::{key, object};
+use super::objects::object;
 use super::write::write;
 use super::{Admin, How, Node, Terminal};
+use crate::cluster::namespace::{Key, Name};
 use crate::run::client::Request;
 use serde_json::{Value, json};
 
@@ -12,13 +13,13 @@ pub(super) fn node(command: Node, terminal: &mut dyn Terminal) -> Result<(), Str
             let object = json!({
                 "backplane": backplane, "workers": workers, "weight": weight, "management": management,
             });
-            let key = key(&format!("node/{name}"))?;
+            let key = Key::Node(named(&name)?);
             write(&[json!({ "key": key, "expected": 0, "object": object })], &how, terminal, |_| Ok(()))
         }
         Node::Drain { name, which } => drain(&Admin::of(&which)?, &name, "drain", terminal),
         Node::Undrain { name, which } => drain(&Admin::of(&which)?, &name, "undrain", terminal),
         Node::Remove { name, force, how } => {
-            let key = key(&format!("node/{name}"))?;
+            let key = Key::Node(named(&name)?);
             if !force {
                 may_go(&Admin::of(&how.which)?.get("/v1/cluster")?.value, &name)?;
             }
@@ -27,9 +28,13 @@ pub(super) fn node(command: Node, terminal: &mut dyn Terminal) -> Result<(), Str
     }
 }
 
+fn named(text: &str) -> Result<Name, String> {
+    Name::new(text).map_err(|why| why.to_string())
+}
+
 fn drain(admin: &Admin, name: &str, verb: &str, terminal: &mut dyn Terminal) -> Result<(), String> {
     // What is no name must not become another path.
-    let _ = key(&format!("node/{name}"))?;
+    let name = named(name)?;
     let target = format!("/v1/nodes/{name}/{verb}");
     let said = admin.ask(&Request { method: "POST", target: &target, ..Request::default() })?.good()?;
     let phase = said.value["phase"].as_str().unwrap_or("?");
@@ -68,7 +73,7 @@ pub(super) fn migrate(
     how: &How,
     terminal: &mut dyn Terminal,
 ) -> Result<(), String> {
-    let key = key(&format!("virtual_server/{server}"))?;
+    let key = Key::VirtualServer(named(server)?);
     let said = object(&Admin::of(&how.which)?, &key)?.ok_or(format!("{key}: does not exist"))?;
     let mut fields = said.value["object"].clone();
     fields["group"] = Value::from(group);

@@ -1,10 +1,42 @@
 //! The API's description of itself, generated from what its functions and types say.
 
-use super::{cluster, objects, refusal, writes};
+use super::{cluster, objects, writes};
+use crate::cluster::namespace::{
+    ClusterSpec, GroupSpec, LimitSpec, NodeSpec, ProfileSpec, RealServerSpec, SnatSpec, VipSpec,
+    VirtualServerSpec,
+};
 use crate::manage::preview::Forecast;
 use axum::Json;
-use utoipa::OpenApi;
-use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::schema::{OneOfBuilder, Schema};
+use utoipa::openapi::{OpenApi as Document, Ref, RefOr};
+use utoipa::{OpenApi, PartialSchema, ToSchema};
+
+/// The fields of an object, whose kind stands in its key.
+pub struct Fields;
+
+/// What the types that an object can have are called in the document.
+const SPECS: [&str; 9] = [
+    "ClusterSpec",
+    "NodeSpec",
+    "GroupSpec",
+    "SnatSpec",
+    "VipSpec",
+    "ProfileSpec",
+    "VirtualServerSpec",
+    "RealServerSpec",
+    "LimitSpec",
+];
+
+impl PartialSchema for Fields {
+    fn schema() -> RefOr<Schema> {
+        let each = SPECS.iter().fold(OneOfBuilder::new(), |all, name| all.item(Ref::from_schema_name(*name)));
+        let told =
+            "All of an object's fields: of the type that its key's kind asks for, as in the cluster file";
+        RefOr::T(Schema::OneOf(each.description(Some(told)).build()))
+    }
+}
+
+impl ToSchema for Fields {}
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,7 +57,19 @@ use utoipa::openapi::OpenApi as Document;
         cluster::migrate,
         show,
     ),
-    components(schemas(refusal::FaultTold, objects::RecordTold, Forecast))
+    components(schemas(
+        Fields,
+        Forecast,
+        ClusterSpec,
+        NodeSpec,
+        GroupSpec,
+        SnatSpec,
+        VipSpec,
+        ProfileSpec,
+        VirtualServerSpec,
+        RealServerSpec,
+        LimitSpec
+    ))
 )]
 struct Described;
 

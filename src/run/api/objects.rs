@@ -28,6 +28,7 @@ pub struct Item {
     /// Its number among all objects of its kind there ever were.
     pub id: u32,
     /// Its fields, as in the cluster file.
+    #[schema(value_type = super::document::Fields)]
     pub object: Value,
 }
 
@@ -48,29 +49,7 @@ pub struct History {
     /// The log's last entry.
     pub index: u64,
     /// Who changed what.
-    #[schema(value_type = Vec<RecordTold>)]
     pub records: Vec<Record>,
-}
-
-/// Who changed what.
-#[derive(ToSchema)]
-#[schema(as = Record)]
-#[allow(dead_code, reason = "the document shows the namespace's own type by it")]
-pub struct RecordTold {
-    /// Log index of the write.
-    index: u64,
-    /// When, in milliseconds since 1970 by the clock of the node that was asked.
-    at: u64,
-    /// Who asked.
-    who: String,
-    /// The request's id.
-    request: String,
-    /// The object.
-    key: String,
-    /// Its version before; none if it is new.
-    before: Option<u64>,
-    /// What changed.
-    summary: String,
 }
 
 /// Which objects.

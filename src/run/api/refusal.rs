@@ -15,7 +15,6 @@ pub struct Refused {
     pub error: String,
     /// What is wrong with a write, of which nothing was made; the first 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<FaultTold>)]
     pub faults: Vec<Fault>,
     /// How many more faults there are.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -24,24 +23,6 @@ pub struct Refused {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub request: Option<RequestId>,
-}
-
-/// One thing that is wrong with a write.
-#[derive(ToSchema)]
-#[schema(as = Fault)]
-#[allow(dead_code, reason = "the document shows the namespace's own type by it")]
-pub struct FaultTold {
-    /// The object.
-    key: String,
-    /// Its field, with a dot between a table and what is in it.
-    field: Option<String>,
-    /// What is wrong.
-    message: String,
-    /// What to do about it.
-    hint: Option<String>,
-    /// Another object that it collides with: its key, its field, and whether it was there first.
-    #[schema(value_type = Option<Object>)]
-    other: Option<()>,
 }
 
 /// A refusal and its status code.

@@ -43,6 +43,7 @@ pub struct Wanted {
     /// The version that it must have now, 0 for none at all; unless set, any.
     expected: Option<u64>,
     /// What it says from then on: all of its fields.
+    #[schema(value_type = Option<super::document::Fields>)]
     object: Option<Value>,
     /// It is removed. One of `object` and `delete` has to be there.
     #[serde(default)]
@@ -70,6 +71,10 @@ pub fn body(bytes: Result<Bytes, BytesRejection>) -> Result<Bytes, Refusal> {
 }
 
 fn object(key: &Key, value: Value) -> Result<Object, Refusal> {
+    // A list would do as well: its elements would be taken for the fields in their order.
+    if !value.is_object() {
+        return Err(Refusal::wrong(format!("{key}: fields stand in an object: {{\"NAME\": VALUE, …}}")));
+    }
     Object::read(key.kind(), value).map_err(|why| Refusal::wrong(format!("{key}: {why}")))
 }
 
@@ -169,7 +174,7 @@ pub async fn make_one(
     ("if-none-match" = Option<String>, Header, description = "`*`: there must be no such object"),
     ("idempotency-key" = Option<String>, Header, description = "The request's id: 32 hexadecimal digits"),
     ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
-), request_body(content = Object, description = "All of the object's fields, as in the cluster file"), responses(
+), request_body(content = super::document::Fields, description = "All of the object's fields, as in the cluster file"), responses(
     (status = 200, description = "Changed, or as it was", body = Made),
     (status = 201, description = "Made", body = Made),
     (status = 400, description = "No object, or no key", body = super::refusal::Refused),
