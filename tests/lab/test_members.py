@@ -69,6 +69,26 @@ def test_a_cluster_begins_and_serves(cluster):
         assert found.failures == {} and found.requests > 500
 
 
+@pytest.mark.parametrize("name", ["nat", "dsr"])
+def test_downloads_survive_a_node_that_returns_and_a_router_that_deals_anew(cluster, name):
+    lab, nodes = cluster
+    vip = plan.VIPS[name]
+    nodes.kill(3)
+    lab.deal([1, 2])
+    time.sleep(2)
+    downloads = load.Downloads(lab.client, vip.url(4), "1m", 200, 120_000)
+    time.sleep(3)
+    nodes.start_again(3)
+    nodes.wait_ready()
+    time.sleep(1)
+    # By this order every flow gets another receiver.
+    lab.deal([2, 3, 1])
+    found = downloads.result()
+    assert found.failures == {}
+    totals = nodes.totals()
+    assert sum(node["handover_in"] for node in totals) > 100, "nothing was handed over: proves nothing"
+
+
 def test_a_killed_node_is_replaced_and_returns(cluster):
     lab, nodes = cluster
     vips = [plan.VIPS["dsr"], plan.VIPS["nat"]]
@@ -91,6 +111,8 @@ def test_a_killed_node_is_replaced_and_returns(cluster):
         asker.stop()
         assert len(asker.asked) > 300
         assert [at for at in asker.missed if at < killed - 0.05] == []
+        print("lost from", [round(at - killed, 3) for at in asker.missed][:1], "to",
+              [round(at - killed, 3) for at in asker.missed][-1:], len(asker.missed), "of", len(asker.asked))
         late = [round(at - killed, 3) for at in asker.missed if killed + 1 < at < back]
         assert late == [], "not recovered within a second"
         assert [round(at - back, 3) for at in asker.missed if at >= back] == [], "lost while it returned"
