@@ -232,6 +232,7 @@ def _virtual_server(vip: plan.Vip, kind: str, family: int, port: int, protocol: 
         f'protocol = "{protocol}"',
         f'group = "{vip.group}"',
         f'forward = "{vip.forward}"',
+        f'ingress = "{vip.ingress}"',
     ]
     for number in range(1, servers + 1):
         lines += [

@@ -221,6 +221,19 @@ class Lab:
         """Routes a VIP from the client to one node (from 1), or (0) over all of them by a hash of the ports as well."""
         self.client.ip([f"route replace {vip.prefix(family)} nhid {_nexthop(family, node)}" for family in plan.FAMILIES])
 
+    def isolate(self, number: int, cut: bool = True) -> None:
+        """Cuts node `number` (from 1) off from the other nodes, on the backplane and the management network; or no more."""
+        state = "down" if cut else "up"
+        self.switch.ip([f"link set n{number}{port} {state}" for port in ("b", "m")])
+
+    def deal(self, nodes: list[int]) -> None:
+        """Deals what is routed over all nodes to these (from 1), in this order: each flow's hash gives its place in the list.
+        Another order of the same nodes is what a router does that salts its hash anew."""
+        self.client.ip([
+            f"nexthop replace id {_nexthop(family, 0)} group {'/'.join(str(_nexthop(family, n)) for n in nodes)}"
+            for family in plan.FAMILIES
+        ])
+
     def route_to_server(self, vip: plan.Vip, server: int) -> None:
         """Routes a VIP from the client to a server (from 1) and past all nodes."""
         self.client.ip([

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import signal
 import sys
 import time
@@ -192,6 +193,35 @@ class Download:
             result.fail("content differs")
         self._file.unlink(missing_ok=True)
         self._process.log.unlink(missing_ok=True)
+        return result
+
+
+class Downloads:
+    """Many downloads of one file at once, each at so slow a pace that it lasts; by one curl."""
+
+    def __init__(self, client: Namespace, base: str, name: str, count: int, bytes_a_second: int):
+        """`base`: URL of the server's root, with the slash."""
+        self._name = name
+        self._directory = client.directory / f"downloads-{time.monotonic_ns()}"
+        self._directory.mkdir()
+        self._count = count
+        url = f"{base}files/{name}"
+        argv = ["curl", "-gsS", "--fail", "--max-time", str(DOWNLOAD_SECONDS), "--limit-rate", str(bytes_a_second)]
+        argv += ["--parallel", "--parallel-immediate", "--parallel-max", str(count)]
+        for number in range(count):
+            argv += ["-o", str(self._directory / str(number)), url]
+        self._process: Process = client.spawn(argv)
+
+    def result(self) -> Result:
+        """Waits for their end and compares what came."""
+        result = Result(requests=self._count)
+        self._process.wait(DOWNLOAD_SECONDS + 5)
+        wanted = digest(self._name)
+        for number in range(self._count):
+            file = self._directory / str(number)
+            if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
+                result.fail(f"a download is not whole ({self._process.tail(1)})")
+        shutil.rmtree(self._directory)
         return result
 
 

@@ -75,6 +75,8 @@ class Vip:
     group: str = "all"
     # On link of the client, where a node must answer ARP and ND, rather than routed to the nodes.
     flat: bool = False
+    # "local": whoever receives a packet handles it, without state.
+    ingress: str = "steered"
 
     def address(self, family: int) -> str:
         """Its address."""
@@ -105,6 +107,7 @@ VIPS = {
         Vip("gue", 4, "gue"),
         Vip("pair", 5, "nat", group="pair"),
         Vip("solo", 6, "dsr-l2", group="solo"),
+        Vip("local", 7, "dsr-l2", ingress="local"),
         Vip("flat", 200, "dsr-l2", flat=True),
     )
 }

@@ -13,7 +13,7 @@ from .namespace import Namespace
 from .process import Process
 
 # Files that every server has, by name, with their sizes in bytes.
-FILES = {"1k": 1_000, "100k": 100_000, "10m": 10_000_000}
+FILES = {"1k": 1_000, "100k": 100_000, "1m": 1_000_000, "10m": 10_000_000}
 SMALL = "1k"
 # nginx writes its access log in blocks, at the latest after this time in seconds.
 LOG_DELAY = 0.2

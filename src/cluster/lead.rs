@@ -106,8 +106,10 @@ impl Lead {
                 continue;
             }
             let seen = seen.get(node).filter(|s| s.incarnation == life);
-            // Who begins to lead has to listen for a while first.
-            let heard = seen.map_or(since, |s| s.heard.max(since));
+            // All listen all the time. Who begins to lead may have been cut off until now, so it does for a moment more; of
+            // whom it has never heard it can say nothing yet.
+            let listened = Instant(since.0.saturating_sub((self.patience.suspicion * 3 / 4).as_nanos() as u64));
+            let heard = seen.map_or(since, |s| s.heard.max(listened));
             let why = if now.since(heard) > self.patience.suspicion {
                 Some(Why::Silent)
             } else {

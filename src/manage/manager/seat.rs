@@ -10,7 +10,7 @@ use crate::base::limits::BUCKETS;
 use crate::base::{Bucket, GroupId, HashKey, Incarnation, Instant, NodeId};
 use crate::cluster::asks::{Answer, Ask};
 use crate::cluster::council::{Council, News, Report, Times};
-use crate::cluster::fleet::{TakenOver, Why};
+use crate::cluster::fleet::{Member, Phase, TakenOver, Why};
 use crate::cluster::log::Log;
 use crate::cluster::namespace::{Change, Fault, Key, Namespace, Object, RequestId, Write};
 use crate::cluster::place::seen_by;
@@ -22,7 +22,7 @@ use crate::table::placement::{Home, Placement};
 use crate::view::{BucketSet, Buckets, Quarantine, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tracing::{error, info};
+use tracing::{debug, error, info, warn};
 
 /// Between two lives of one process, and two proposals of what is drained.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -64,6 +64,8 @@ pub struct Seat {
     vips_from: Instant,
     reborn: Instant,
     drained_due: Instant,
+    /// What was decided of the nodes, as far as it was told.
+    members: BTreeMap<NodeId, Member>,
     /// Since when all workers of all nodes run the version in force.
     settled: Option<Instant>,
 }
@@ -73,10 +75,9 @@ impl Seat {
         self.council.state()
     }
 
-    /// Whether the workers run what is in force.
+    /// Whether the workers run what was decided, be it in force or about to be replaced.
     pub(super) fn serves(&self) -> bool {
-        let report = self.council.report();
-        report.adopted > 0 && report.adopted == self.state().in_force()
+        self.council.report().adopted > 0
     }
 
     /// A node's life, and whether it serves in it.
@@ -160,6 +161,7 @@ impl Manager {
             vips_from: Instant::ZERO,
             reborn: now,
             drained_due: now,
+            members: BTreeMap::new(),
             settled: None,
         };
         self.seat = Some(seat);
@@ -253,19 +255,42 @@ impl Manager {
                 seat.answers.insert(ask, answer);
             }
         }
+        // What a snapshot gives may be under the leases of the dead. Who doesn't serve yet waits for those to end.
+        let ready = ready && (now >= seat.vips_from || seat.life(self.config.me) == (self.incarnation, true));
         let vips_due = seat.vips_from > Instant::ZERO && now >= seat.vips_from;
         if vips_due {
             seat.vips_from = Instant::ZERO;
         }
         if news.changed || news.in_force {
+            self.tell_members();
             self.compile_next();
         }
+        let told = self.report();
         self.note_adoption(ready);
+        if self.report() != told {
+            // The leader waits for this.
+            self.heartbeat_due = now;
+        }
         self.tell_drained(now);
         if news.changed || news.in_force {
             self.await_workers(&news);
         }
         news.changed || news.in_force || vips_due
+    }
+
+    /// Tells the operator what has become of nodes.
+    fn tell_members(&mut self) {
+        let Some(seat) = &mut self.seat else { return };
+        let (now, state) = (seat.council.state().fleet().members(), seat.council.state());
+        for (node, member) in now.iter().filter(|(node, member)| seat.members.get(node) != Some(member)) {
+            let name = state.namespace().nodes().find(|(id, ..)| id == node).map(|(_, name, _)| name.as_str());
+            let (name, life) = (name.unwrap_or("?"), member.incarnation);
+            match &member.phase {
+                Phase::Offline(why) => warn!("node {name}, life {life}, is offline: {why}"),
+                phase => info!("node {name}, life {life}, is {phase:?}"),
+            }
+        }
+        seat.members = now.clone();
     }
 
     /// Compiles the namespace, if it isn't what was compiled last.
@@ -363,7 +388,7 @@ impl Manager {
         if let Some(due) = seat.adopting.filter(|due| running >= due.view) {
             seat.adopting = None;
             seat.council.adopted(due.version);
-            info!(version = due.version, "in force");
+            debug!(version = due.version, "in force");
         }
     }
 
