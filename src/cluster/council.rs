@@ -7,7 +7,7 @@ use super::fleet::{Phase, TakenOver, Why};
 use super::lead::{Lead, Patience, Seen};
 use super::lease::{Lease, successor_waits};
 use super::log::{Log, Marks, Output, Refusal, Replica, ReplicaId, Ticket};
-use super::namespace::{Change, Fault, Namespace};
+use super::namespace::{Change, Faults, Namespace};
 use super::state::{Entry, State};
 use super::voters;
 use crate::base::planted::{self, Bug};
@@ -124,7 +124,7 @@ impl<L: Log> Council<L> {
         &mut self,
         changes: &[Change],
         look: impl FnOnce(&Namespace) -> T,
-    ) -> Result<T, (Vec<Fault>, usize)> {
+    ) -> Result<T, Faults> {
         self.state.preview(changes, look)
     }
 

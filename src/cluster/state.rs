@@ -6,7 +6,7 @@
 //! back: what keeps it from being prepared is a node, and that is taken out.
 
 use super::fleet::{Fleet, GroupShape, TakenOver, Topology, Why};
-use super::namespace::{self, ALL, Change, Fault, Name, Namespace, Write};
+use super::namespace::{self, ALL, Change, Faults, Name, Namespace, Write};
 use super::plan::Step;
 use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId, NodeSet};
@@ -133,7 +133,7 @@ impl State {
         &mut self,
         changes: &[Change],
         look: impl FnOnce(&Namespace) -> T,
-    ) -> Result<T, (Vec<Fault>, usize)> {
+    ) -> Result<T, Faults> {
         self.namespace.preview(self.index + 1, changes, look)
     }
 

@@ -10,7 +10,7 @@ use crate::cluster::council::Council;
 use crate::cluster::fleet::{Fleet, Topology};
 use crate::cluster::forecast;
 use crate::cluster::log::Log;
-use crate::cluster::namespace::{Change, Difference, Fault, Key, Kind, Name, Namespace};
+use crate::cluster::namespace::{Change, Difference, Fault, Faults, Key, Kind, Name, Namespace};
 use crate::cluster::place::Map;
 use crate::cluster::state::topology;
 use serde::Serialize;
@@ -81,16 +81,17 @@ fn groups(space: &Namespace) -> impl Iterator<Item = GroupId> {
     space.groups().map(|(id, ..)| id).chain([GroupId(0)])
 }
 
-/// Looks at what these changes would do, on node `me` with so many sessions.
+/// Looks at what these changes would do, on node `me` with so many sessions; `suits` says what keeps that node from serving
+/// by a namespace.
 ///
 /// # Errors
 /// Why they can't be made, and how many more reasons there are.
 pub fn look<L: Log>(
     council: &mut Council<L>,
-    me: NodeId,
-    sessions: u64,
+    (me, sessions): (NodeId, u64),
     changes: &[Change],
-) -> Result<Sight, (Vec<Fault>, usize)> {
+    suits: impl FnOnce(&Namespace) -> Vec<Fault>,
+) -> Result<Sight, Faults> {
     let space = council.state().namespace();
     let differences = space.describe(changes).into_iter().zip(changes).filter(|(_, change)| {
         let old = space.get(&change.key).map(|entry| &entry.object);
@@ -119,14 +120,17 @@ pub fn look<L: Log>(
     let before: BTreeMap<Name, GroupId> =
         named.iter().filter_map(|name| Some((name.clone(), group_of(space, name)?))).collect();
     let fleet = council.state().fleet().clone();
-    let (topology, regrouped) = council.preview(changes, |space| {
+    let (topology, regrouped, misfits) = council.preview(changes, |space| {
         names.extend(groups(space).map(|id| (id, group_name(space, id))));
         let regrouped = before.into_iter().filter_map(|(name, from)| {
             let to = group_of(space, &name)?;
             (from != to).then_some((name, from, to))
         });
-        (topology(space), regrouped.collect())
+        (topology(space), regrouped.collect(), suits(space))
     })?;
+    if !misfits.is_empty() {
+        return Err((misfits, 0));
+    }
     Ok(Sight { me, sessions, differences, virtual_servers: served, regrouped, fleet, topology, names, used })
 }
 

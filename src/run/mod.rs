@@ -21,6 +21,8 @@ pub mod socket;
 
 use crate::base::Instant;
 use crate::cluster::asks::{Answer, Ask};
+use crate::cluster::namespace::Outcome;
+use crate::cluster::state::Entry;
 use crate::io::OpenDevice;
 use crate::io::pcap::{Output, PcapPort};
 use crate::manage::config::{self, Config, Errors};
@@ -256,14 +258,26 @@ fn manage(
             }
             Ok(Question::Look(look)) => look(manager, clock.now()),
             Ok(Question::Preview(changes, reply)) => reply.give(manager.preview(&changes)),
-            Ok(Question::Ask(entry, reply)) => match manager.ask(entry, clock.now()) {
-                Some(ask) => _ = deciding.insert(ask, reply),
-                None => reply.give(None),
+            Ok(Question::Ask(entry, reply)) => match put(manager, entry, clock.now()) {
+                Ok(Some(ask)) => _ = deciding.insert(ask, reply),
+                Ok(None) => reply.give(None),
+                Err(answer) => reply.give(Some(answer)),
             },
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(STEP),
         }
     }
+}
+
+/// Has something decided, unless it is a write by which this very node couldn't serve.
+fn put(manager: &mut Manager, entry: Entry, now: Instant) -> Result<Option<Ask>, Answer> {
+    if let Entry::Write(write) = &entry {
+        let faults = manager.misfits(&write.changes);
+        if !faults.is_empty() {
+            return Err(Answer::Written(Outcome::Refused { faults, more: 0 }));
+        }
+    }
+    Ok(manager.ask(entry, now))
 }
 
 #[cfg(test)]

@@ -7,6 +7,12 @@ use node::{CLUSTER, LOG, Node};
 use serde_json::{Value, json};
 
 const S1: &str = "virtual_server/web/real_server/s1";
+/// At the address of one of the node's own interfaces.
+const OWN: &str = r#"[
+    {"key": "virtual_server/own", "object": {"address": "10.10.0.11", "port": 81, "forward": "nat"}},
+    {"key": "virtual_server/own/real_server/s1", "object": {"address": "10.30.0.29"}}]"#;
+/// Where no route leads.
+const FAR: &str = r#"{"address": "203.0.113.9"}"#;
 const ID: &str = "000102030405060708090a0b0c0d0e0f";
 
 #[test]
@@ -166,6 +172,10 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         ("POST", "/v1/groups/all/migrate", r#"{"virtual_server": "wep"}"#, 404, "virtual_server/wep"),
         ("POST", "/v1/groups/edge/migrate", r#"{"virtual_server": "web"}"#, 409, "no group \"edge\""),
         ("POST", "/v1/nodes/n9/drain", "", 404, "node/n9: does not exist"),
+        // Right by itself, but this node could not serve it: it would be taken out.
+        ("POST", "/v1/writes", OWN, 409, "virtual_server/own"),
+        ("POST", "/v1/writes?dry_run=true", OWN, 409, "virtual_server/own"),
+        ("PUT", "/v1/objects/virtual_server/web/real_server/s9", FAR, 409, "real_server/s9"),
         ("GET", "/v1/object", "", 404, "there is nothing at /v1/object"),
     ] {
         let (code, answer) = node.ask(method, target, &[], body);

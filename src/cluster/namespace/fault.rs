@@ -22,6 +22,9 @@ pub struct Fault {
     pub other: Option<Other>,
 }
 
+/// Why something is refused: the first reasons, and how many more there are.
+pub type Faults = (Vec<Fault>, usize);
+
 /// An object that another collides with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Other {

@@ -19,7 +19,7 @@ pub mod text;
 pub mod write;
 
 pub use diff::Difference;
-pub use fault::{Fault, Finding, Lack};
+pub use fault::{Fault, Faults, Finding, Lack};
 pub use health::{HealthSpec, Probe};
 pub use key::{ALL, Key, Kind, Name};
 pub use object::{

@@ -1,7 +1,7 @@
 //! How a namespace changes: writes, all or nothing, each once.
 
 use super::diff::Difference;
-use super::fault::{Fault, Finding, Lack};
+use super::fault::{Fault, Faults, Finding, Lack};
 use super::key::{Key, Kind};
 use super::object::Object;
 use super::{Entry, Namespace, ids, most, rules, snapshot};
@@ -187,12 +187,20 @@ impl Namespace {
         index: u64,
         changes: &[Change],
         look: impl FnOnce(&Self) -> T,
-    ) -> Result<T, (Vec<Fault>, usize)> {
+    ) -> Result<T, Faults> {
         let (next, mut undo) = (self.next, Undo::new());
         let findings = self.change(index, changes.to_vec(), &mut undo);
-        let seen = if findings.is_empty() { Ok(look(self)) } else { Err(faults(findings)) };
+        if !findings.is_empty() {
+            self.take_back(undo, next);
+            return Err(faults(findings));
+        }
+        let revised = self.revise(index, &undo);
+        let seen = look(self);
+        for (key, revision) in revised {
+            self.set_revision(&key, revision);
+        }
         self.take_back(undo, next);
-        seen
+        Ok(seen)
     }
 
     /// The outcome of a request, if it is still remembered.
@@ -313,8 +321,8 @@ impl Namespace {
         self.next = next;
     }
 
-    /// Notes in virtual servers that something below or beside them has changed.
-    fn revise(&mut self, index: u64, undo: &Undo) {
+    /// Notes in virtual servers that something below or beside them has changed. The revisions that they had.
+    fn revise(&mut self, index: u64, undo: &Undo) -> Vec<(Key, u64)> {
         let mut servers = BTreeSet::new();
         for (key, _) in undo {
             match key {
@@ -323,12 +331,20 @@ impl Namespace {
                 _ => {}
             }
         }
-        for key in servers {
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
-            self.sum = self.sum.wrapping_sub(snapshot::hash(&key, entry));
-            entry.revision = index;
-            self.sum = self.sum.wrapping_add(snapshot::hash(&key, entry));
-        }
+        let each = servers.into_iter().filter_map(|key| {
+            let before = self.set_revision(&key, index)?;
+            Some((key, before))
+        });
+        each.collect()
+    }
+
+    /// The revision that it had; none: there is no such object.
+    fn set_revision(&mut self, key: &Key, revision: u64) -> Option<u64> {
+        let entry = self.entries.get_mut(key)?;
+        self.sum = self.sum.wrapping_sub(snapshot::hash(key, entry));
+        let before = std::mem::replace(&mut entry.revision, revision);
+        self.sum = self.sum.wrapping_add(snapshot::hash(key, entry));
+        Some(before)
     }
 
     fn record(&mut self, index: u64, write: &Write, undo: &Undo) {
@@ -357,7 +373,7 @@ impl Namespace {
     }
 }
 
-fn faults(findings: Vec<Finding>) -> (Vec<Fault>, usize) {
+fn faults(findings: Vec<Finding>) -> Faults {
     let more = findings.len().saturating_sub(FAULTS);
     (findings.into_iter().take(FAULTS).map(|finding| finding.fault).collect(), more)
 }

@@ -12,7 +12,8 @@ use crate::cluster::asks::{Answer, Ask};
 use crate::cluster::council::{Council, News, Report, Times};
 use crate::cluster::fleet::{Member, Phase, TakenOver, Why};
 use crate::cluster::log::Log;
-use crate::cluster::namespace::{Change, Fault, Key, Namespace, Object, RequestId, Write};
+use crate::cluster::namespace::write::FAULTS;
+use crate::cluster::namespace::{Change, Fault, Faults, Key, Kind, Namespace, Object, RequestId, Write};
 use crate::cluster::place::seen_by;
 use crate::cluster::state::{Entry, State};
 use crate::manage::compile;
@@ -141,6 +142,23 @@ fn founding(objects: &[(Key, Object)]) -> Write {
     Write { request: RequestId(half(1) << 64 | half(2)), who: "cluster file".into(), at: 0, changes }
 }
 
+/// What keeps a node from serving by a namespace that these changes make. What they say of the node itself, its file can be
+/// made to follow.
+fn misfits(config: &Config, room: usize, space: &Namespace, changes: &[Change]) -> Vec<Fault> {
+    let name = &config.cluster.nodes[config.me.index()].name;
+    let own = |key: &Key| matches!(key, Key::Node(node) if node == name.as_str());
+    let mut faults = config.with(space).err().unwrap_or_default();
+    faults.retain(|fault| !own(&fault.key));
+    let wanted = space.ids(Kind::RealServer);
+    let real = changes.iter().find(|change| change.key.kind() == Kind::RealServer && change.value.is_some());
+    if let Some(change) = real.filter(|_| wanted > room) {
+        let message = format!("is one of {wanted} that there ever were, and this node has room for {room}");
+        faults.push(Fault { key: change.key.clone(), field: None, message, hint: None, other: None });
+    }
+    faults.truncate(FAULTS);
+    faults
+}
+
 impl Manager {
     /// From now on this node decides together with those that hold the same log, and owns nothing until they let it. It begins
     /// a new cluster with these objects if there are any and nothing is decided yet.
@@ -184,9 +202,26 @@ impl Manager {
     }
 
     /// What these changes would do if they were written now; none without a log.
-    pub fn preview(&mut self, changes: &[Change]) -> Option<Result<Sight, (Vec<Fault>, usize)>> {
-        let sessions = self.sessions();
-        self.seat.as_mut().map(|seat| preview::look(&mut seat.council, self.config.me, sessions, changes))
+    pub fn preview(&mut self, changes: &[Change]) -> Option<Result<Sight, Faults>> {
+        let (sessions, room) = (self.sessions(), self.room());
+        let Self { seat, config, .. } = self;
+        let seat = seat.as_mut()?;
+        let suits = |space: &Namespace| misfits(config, room, space, changes);
+        Some(preview::look(&mut seat.council, (config.me, sessions), changes, suits))
+    }
+
+    /// What keeps this node from serving by these changes, if they can be made: the cluster might take them, and the node would
+    /// be taken out.
+    pub fn misfits(&mut self, changes: &[Change]) -> Vec<Fault> {
+        let room = self.room();
+        let Self { seat: Some(seat), config, .. } = self else { return Vec::new() };
+        let found = seat.council.preview(changes, |space| misfits(config, room, space, changes));
+        found.unwrap_or_default()
+    }
+
+    /// Ids of real servers that the workers have room for.
+    fn room(&self) -> usize {
+        self.workers.first().map_or(0, |w| w.counters.real_servers.len())
     }
 
     /// Has something decided; none without a log. [`Self::answer`] tells what became of it.
@@ -283,7 +318,8 @@ impl Manager {
         let Some(seat) = &mut self.seat else { return };
         let (now, state) = (seat.council.state().fleet().members(), seat.council.state());
         for (node, member) in now.iter().filter(|(node, member)| seat.members.get(node) != Some(member)) {
-            let name = state.namespace().nodes().find(|(id, ..)| id == node).map(|(_, name, _)| name.as_str());
+            let name =
+                state.namespace().nodes().find(|(id, ..)| id == node).map(|(_, name, _)| name.as_str());
             let (name, life) = (name.unwrap_or("?"), member.incarnation);
             match &member.phase {
                 Phase::Offline(why) => warn!("node {name}, life {life}, is offline: {why}"),
@@ -295,6 +331,7 @@ impl Manager {
 
     /// Compiles the namespace, if it isn't what was compiled last.
     fn compile_next(&mut self) {
+        let room = self.room();
         let Some(seat) = &mut self.seat else { return };
         let space = seat.council.state().namespace();
         let digest = space.digest();
@@ -309,7 +346,6 @@ impl Manager {
             });
             let compiled = compiled.and_then(|config| {
                 let view = compile::compile(&config, self.incarnation, &caps).map_err(|e| e.to_string())?;
-                let room = self.workers.first().map_or(0, |w| w.counters.real_servers.len());
                 let wanted = view.services.real_servers.len();
                 if wanted > room {
                     return Err(format!("{wanted} real servers, and this node has room for {room}"));

@@ -90,3 +90,51 @@ fn the_status_fits_a_screen_whatever_is_missing() {
     assert!(screen.contains("n1 is offline: it was silent") && screen.contains("and 20 more"), "{screen}");
     assert!(screen.lines().count() < 25, "{screen}");
 }
+
+#[derive(clap::Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What is said, to a user who always agrees.
+#[derive(Default)]
+struct Paper(String);
+
+impl Terminal for Paper {
+    fn say(&mut self, text: &str) {
+        self.0.push_str(text);
+    }
+
+    fn agreed(&mut self, _question: &str) -> Option<bool> {
+        Some(true)
+    }
+}
+
+#[test]
+fn a_write_that_nobody_knows_of_is_asked_for_again_under_its_id() {
+    use crate::cluster::asks::Answer::{Unknown, Written};
+    use crate::cluster::namespace::Outcome;
+    use crate::cluster::state::Entry;
+    use crate::run::api::{Api, Question};
+    use crate::run::socket::SocketFile;
+    let path = std::env::temp_dir().join(format!("steerage-again-{}.sock", std::process::id()));
+    let (_file, listener) = SocketFile::claim(&path).unwrap();
+    let (question_in, questions) = crossbeam_channel::bounded(16);
+    let _api = Api::start(listener, question_in).unwrap();
+    let asked = std::thread::spawn(move || {
+        let mut ids = Vec::new();
+        while ids.len() < 3 {
+            let Ok(Question::Ask(Entry::Write(write), reply)) = questions.recv() else { panic!("no write") };
+            ids.push(write.request.to_string());
+            let done = Written(Outcome::Applied { index: 9 });
+            reply.give(Some(if ids.len() < 3 { Unknown } else { done }));
+        }
+        ids
+    });
+    let id = "0000000000000000000000000000000a";
+    let words = ["steerage", "delete", "profile/web", "--request", id, "--socket", path.to_str().unwrap()];
+    let mut paper = Paper::default();
+    run(<Line as clap::Parser>::parse_from(words).command, &mut paper).unwrap();
+    assert_eq!((asked.join().unwrap(), paper.0.as_str()), (vec![id.to_owned(); 3], "written at index 9\n"));
+}

@@ -164,6 +164,9 @@ fn moved(admin: &Admin, before: &[(String, String, u64)]) -> Result<String, Stri
         let gained: u64 = gained.sum();
         let took = begin.elapsed().as_secs_f64();
         return Ok(match (left, in_force) {
+            (0, true) if gained == 0 => {
+                "no bucket has moved yet: a node gets its share once it serves\n".to_owned()
+            }
             (0, true) => format!("buckets that have moved: {gained}; at rest after {took:.1} s\n"),
             _ => format!(
                 "buckets that have moved: {gained}; {left} still move after {took:.0} s: see `steerage status`\n"

@@ -52,12 +52,37 @@ fn name(text: &str) -> Result<Name, Refusal> {
     Name::new(text).map_err(|why| Refusal::wrong(why.to_string()))
 }
 
-/// What is decided about a node; none if there is no such node.
-fn phase(manager: &Manager, node: &Name) -> Option<(u64, Option<(NodeId, Option<Phase>)>)> {
-    let (index, space) = space(manager)?;
-    let fleet = manager.council()?.state().fleet();
-    let known = space.node(node).map(|(id, _)| (id, fleet.member(id).map(|member| member.phase.clone())));
-    Some((index, known))
+/// What is decided about a node.
+struct Known {
+    index: u64,
+    /// None: there is no such node.
+    id: Option<NodeId>,
+    /// None: it never joined.
+    phase: Option<Phase>,
+}
+
+impl Known {
+    /// None: the node that is asked goes by its files.
+    fn of(manager: &Manager, node: &Name) -> Option<Self> {
+        let (index, space) = space(manager)?;
+        let id = space.node(node).map(|(id, _)| id);
+        let member = id.and_then(|id| manager.council()?.state().fleet().member(id));
+        Some(Self { index, id, phase: member.map(|member| member.phase.clone()) })
+    }
+
+    /// A node that can be drained or not, by its number, and whether it is drained.
+    fn serving(self, node: &Name) -> Result<(NodeId, bool), Refusal> {
+        let id = self.id.ok_or_else(|| missing(&Key::Node(node.clone())))?;
+        let why = match self.phase {
+            Some(Phase::Draining) => return Ok((id, true)),
+            Some(Phase::Active) => return Ok((id, false)),
+            Some(Phase::Joining) | None => {
+                "it doesn't serve yet: only a node that serves can be drained".into()
+            }
+            Some(Phase::Offline(why)) => format!("it is offline ({why}), and owns nothing"),
+        };
+        Err(Refusal::new(StatusCode::CONFLICT, format!("node/{node}: {why}")))
+    }
 }
 
 async fn set_drained(
@@ -68,43 +93,31 @@ async fn set_drained(
     let node = name(text)?;
     let see = || {
         let node = node.clone();
-        look(questions, move |manager, _| phase(manager, &node))
+        look(questions, move |manager, _| Known::of(manager, &node))
     };
-    let known = |seen: Option<(u64, Option<(NodeId, Option<Phase>)>)>| {
-        let (index, known) = seen.ok_or_else(Refusal::no_log)?;
-        let (id, phase) = known.ok_or_else(|| missing(&Key::Node(node.clone())))?;
-        let draining = match phase {
-            Some(Phase::Draining) => true,
-            Some(Phase::Active) => false,
-            Some(Phase::Joining) | None => {
-                let error =
-                    format!("node/{node}: it doesn't serve yet: only a node that serves can be drained");
-                return Err(Refusal::new(StatusCode::CONFLICT, error));
-            }
-            Some(Phase::Offline(why)) => {
-                let error = format!("node/{node}: it is offline ({why}), and owns nothing");
-                return Err(Refusal::new(StatusCode::CONFLICT, error));
-            }
-        };
-        let phase = if draining { "draining" } else { "active" };
-        Ok((id, draining == drain, Drained { index, phase }))
+    let told = |index, drained| {
+        let phase = if drained { "draining" } else { "active" };
+        Json(Drained { index, phase })
     };
-    let (id, done, told) = known(see().await?)?;
-    if done {
-        return Ok(Json(told));
+    let known = see().await?.ok_or_else(Refusal::no_log)?;
+    let index = known.index;
+    let (id, drained) = known.serving(&node)?;
+    if drained == drain {
+        return Ok(told(index, drained));
     }
     match decide(questions, Entry::Drain(id, drain)).await? {
         Answer::Decided(_) => {}
         Answer::Refused(why) => return Err(Refusal::by_log(&why)),
         Answer::Written(_) | Answer::Unknown => return Err(Refusal::unknown()),
     }
-    match known(see().await?)? {
-        (_, true, told) => Ok(Json(told)),
-        _ => Err(Refusal::new(
-            StatusCode::CONFLICT,
-            format!("node/{node}: somebody has decided otherwise since"),
-        )),
+    let known = see().await?.ok_or_else(Refusal::no_log)?;
+    let index = known.index;
+    let (_, drained) = known.serving(&node)?;
+    if drained != drain {
+        let why = format!("node/{node}: somebody has decided otherwise since");
+        return Err(Refusal::new(StatusCode::CONFLICT, why));
     }
+    Ok(told(index, drained))
 }
 
 /// Lets a node give away all that it owns; it serves on until others have it.

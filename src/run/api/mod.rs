@@ -13,7 +13,7 @@ mod writes;
 use super::gate::Gate;
 use crate::base::Instant;
 use crate::cluster::asks::Answer;
-use crate::cluster::namespace::{Change, Fault};
+use crate::cluster::namespace::{Change, Faults};
 use crate::cluster::state::Entry;
 use crate::manage::explain::{ExplainError, Explanation, Request, Tuple};
 use crate::manage::manager::Manager;
@@ -62,7 +62,7 @@ pub enum Question {
     /// Shows the manager to somebody, who is quick.
     Look(Look),
     /// What these changes would do; none: the node goes by its files.
-    Preview(Vec<Change>, Reply<Option<Result<Sight, (Vec<Fault>, usize)>>>),
+    Preview(Vec<Change>, Reply<Option<Result<Sight, Faults>>>),
     /// Has something decided; none: the node goes by its files.
     Ask(Entry, Reply<Option<Answer>>),
 }

@@ -191,3 +191,65 @@ fn questions_about_no_tuple_are_refused_before_the_node_is_asked() {
     let error = "receiver \"n 9\" is no node of the cluster: udp [2001:db8::7]:1 [2001:db8::1]:53";
     assert_eq!((answer.status, &json(&answer)["error"]), (400, &json!(error)));
 }
+
+/// A thread that gives this answer to all that is to be decided; what was asked comes out of the receiver.
+fn decide_all(
+    questions: Receiver<Question>,
+    answer: Option<crate::cluster::asks::Answer>,
+) -> Receiver<Entry> {
+    let (entry_in, entries) = bounded(16);
+    std::thread::spawn(move || {
+        questions.iter().for_each(|question| {
+            if let Question::Ask(entry, reply) = question {
+                entry_in.send(entry).unwrap();
+                reply.give(answer.clone());
+            }
+        });
+    });
+    entries
+}
+
+const PUT: client::Request<'_> = client::Request {
+    method: "PUT",
+    target: "/v1/objects/profile/web",
+    headers: &[("idempotency-key", "000000000000000000000000000000ff")],
+    body: "{}",
+};
+
+#[test]
+fn what_the_log_says_of_a_write_is_told() {
+    use crate::cluster::asks::Answer::{Decided, Refused, Unknown};
+    use crate::cluster::log::Refusal::{Busy, NoLeader, TooLong};
+    for (i, (answer, status, why)) in [
+        (None, 409, "goes by its files"),
+        (Some(Unknown), 504, "under the same id"),
+        (Some(Decided(7)), 504, "under the same id"),
+        (Some(Refused(NoLeader)), 503, "a majority of the voters is out of reach"),
+        (Some(Refused(Busy)), 503, "too many proposals"),
+        (Some(Refused(TooLong(5))), 413, "5 bytes"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (served, questions) = serve(&format!("log{i}"), QUESTIONS);
+        let entries = decide_all(questions, answer);
+        let told = client::send(&served.path, &PUT).unwrap();
+        let said = json(&told);
+        assert_eq!((told.status, &said["request"]), (status, &json!("000000000000000000000000000000ff")));
+        assert!(said["error"].as_str().unwrap().contains(why), "{said}");
+        let Entry::Write(write) = entries.recv().unwrap() else { panic!("no write") };
+        let uid =
+            std::fs::metadata(&served.path).map(|file| std::os::unix::fs::MetadataExt::uid(&file)).unwrap();
+        assert_eq!((write.request.0, write.who), (255, format!("uid {uid}")));
+        assert_eq!(write.changes[0].key.to_string(), "profile/web");
+    }
+}
+
+#[test]
+fn a_write_that_takes_too_long_may_yet_be_decided() {
+    let (served, questions) = serve("slow", QUESTIONS);
+    let begin = std::time::Instant::now();
+    let told = client::send(&served.path, &PUT).unwrap();
+    assert_eq!((told.status, questions.len()), (504, 1), "{}", told.body);
+    assert!(begin.elapsed() >= WRITE_PATIENCE, "{:?}", begin.elapsed());
+}

@@ -75,3 +75,22 @@ fn refused(space: &mut Namespace, changes: &[(&str, &str)]) -> String {
     assert_eq!(more, 0);
     faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")
 }
+
+#[test]
+fn what_is_looked_at_in_a_preview_is_what_a_write_makes() {
+    let space = small();
+    let server = || space.iter().find(|(key, _)| key.kind() == Kind::RealServer).unwrap();
+    let (key, entry) = server();
+    let Object::RealServer(mut spec) = entry.object.clone() else { panic!("no real server") };
+    spec.weight += 1;
+    let changes = vec![Change { key: key.clone(), expected: None, value: Some(Object::RealServer(spec)) }];
+    let mut previewed = space.clone();
+    let seen = previewed.preview(9, &changes, |space| {
+        (space.digest(), space.iter().map(|(_, e)| e.clone()).collect::<Vec<_>>())
+    });
+    assert_eq!(previewed, space, "a preview leaves no trace");
+    let mut written = space.clone();
+    written.apply(9, &write(9, changes));
+    let made = (written.digest(), written.iter().map(|(_, e)| e.clone()).collect::<Vec<_>>());
+    assert_eq!(seen, Ok(made), "revisions among it");
+}
