@@ -3,6 +3,7 @@
 //! In two parts: [`look`] is quick and needs the state; [`Sight::forecast`] plans whole placements, and needs nothing else, so
 //! that it can be done by another thread.
 
+use super::config::Config;
 use super::status::group_name;
 use crate::base::limits::BUCKETS;
 use crate::base::{GroupId, NodeId};
@@ -10,6 +11,7 @@ use crate::cluster::council::Council;
 use crate::cluster::fleet::{Fleet, Topology};
 use crate::cluster::forecast;
 use crate::cluster::log::Log;
+use crate::cluster::namespace::write::FAULTS;
 use crate::cluster::namespace::{Change, Difference, Fault, Faults, Key, Kind, Name, Namespace};
 use crate::cluster::place::Map;
 use crate::cluster::state::topology;
@@ -134,33 +136,48 @@ pub fn look<L: Log>(
     Ok(Sight { me, sessions, differences, virtual_servers: served, regrouped, fleet, topology, names, used })
 }
 
+/// What keeps a node from serving by a namespace that these changes make. What they say of the node itself, its file can be
+/// made to follow. `room`: how many real servers its workers can count.
+pub fn misfits(config: &Config, room: usize, space: &Namespace, changes: &[Change]) -> Vec<Fault> {
+    let name = &config.cluster.nodes[config.me.index()].name;
+    let own = |key: &Key| matches!(key, Key::Node(node) if node == name.as_str());
+    let mut faults = config.with(space).err().unwrap_or_default();
+    faults.retain(|fault| !own(&fault.key));
+    let wanted = space.ids(Kind::RealServer);
+    let real = changes.iter().find(|change| change.key.kind() == Kind::RealServer && change.value.is_some());
+    if let Some(change) = real.filter(|_| wanted > room) {
+        let message = format!("is one of {wanted} that there ever were, and this node has room for {room}");
+        faults.push(Fault { key: change.key.clone(), field: None, message, hint: None, other: None });
+    }
+    faults.truncate(FAULTS);
+    faults
+}
+
 impl Sight {
     /// What will have moved when all is at rest.
     pub fn forecast(self) -> Forecast {
         let name = |id: &GroupId| self.names.get(id).cloned().unwrap_or_default();
-        let next = match self.topology == *self.fleet.topology() {
-            true => self.fleet.clone(),
-            false => forecast::with(&self.fleet, &self.topology),
+        // Where no placement changes by it, what moves anyway isn't this change's doing.
+        let changes = self.topology != *self.fleet.topology();
+        let next = match changes {
+            true => forecast::with(&self.fleet, &self.topology),
+            false => self.fleet.clone(),
         };
-        // What would move anyway is not this change's doing, unless it changes that.
+        let looked_at = |id: &&GroupId| changes || self.regrouped.iter().any(|(.., to)| to == *id);
+        let groups = next.maps().keys().filter(looked_at);
         let rest: BTreeMap<GroupId, Map> =
-            next.maps().keys().filter_map(|id| Some((*id, forecast::at_rest(&next, *id)?))).collect();
+            groups.filter_map(|id| Some((*id, forecast::at_rest(&next, *id)?))).collect();
         let (mut buckets, mut owned, mut leaving) = (Vec::new(), 0, 0);
-        if self.topology != *self.fleet.topology() {
-            for (id, now) in self.fleet.maps() {
-                let Some(then) = rest.get(id) else { continue };
-                let moving: Vec<_> = forecast::moved(now, then).collect();
-                if self.used.contains(id) {
-                    leaving += moving.iter().filter(|b| now.get(**b).owner == Some(self.me)).count();
-                }
-                if !moving.is_empty() {
-                    buckets.push(Moved { group: name(id), moving: moving.len(), of: BUCKETS });
-                }
+        for (id, now) in self.fleet.maps().iter().filter(|_| changes) {
+            let Some(then) = rest.get(id) else { continue };
+            let moving: Vec<_> = forecast::moved(now, then).collect();
+            if self.used.contains(id) {
+                owned += now.count(self.me);
+                leaving += moving.iter().filter(|b| now.get(**b).owner == Some(self.me)).count();
             }
-        }
-        for (id, now) in self.fleet.maps().iter().filter(|(id, _)| self.used.contains(id)) {
-            debug_assert!(self.names.contains_key(id));
-            owned += now.count(self.me);
+            if !moving.is_empty() {
+                buckets.push(Moved { group: name(id), moving: moving.len(), of: BUCKETS });
+            }
         }
         let migrations = self.regrouped.iter().map(|(server, from, to)| {
             let nobody = Map::default();
@@ -182,5 +199,69 @@ impl Sight {
             sessions_here_moving: (self.sessions * leaving as u64).checked_div(owned as u64).unwrap_or(0),
             differences: self.differences,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::NodeSet;
+    use crate::cluster::fleet::{COPIES, GroupShape};
+    use crate::cluster::plan;
+
+    const ALL: GroupId = GroupId(0);
+    const EDGE: GroupId = GroupId(1);
+
+    /// So many nodes; the second one alone is in the group `edge`.
+    fn topology(nodes: u16) -> Topology {
+        let all: NodeSet = (0..nodes).map(NodeId).collect();
+        let shape = |seed, members| GroupShape { seed, members, ..GroupShape::default() };
+        let groups = [(ALL, shape(1, all)), (EDGE, shape(2, NodeSet::of(NodeId(1))))];
+        Topology { nodes: all.iter().map(|node| (node, 1)).collect(), groups: groups.into() }
+    }
+
+    /// Node 0 of two looks at a change that leads to this topology.
+    fn sight(topology_then: Topology, regrouped: Vec<(Name, GroupId, GroupId)>) -> Sight {
+        let mut fleet = forecast::with(&Fleet::default(), &topology(2));
+        for group in [ALL, EDGE] {
+            let steps = plan::next(&fleet.maps()[&group], &fleet.shares(group), COPIES, BUCKETS);
+            assert!(fleet.take(group, &steps));
+        }
+        let names = [(ALL, "all".to_owned()), (EDGE, "edge".to_owned())].into();
+        Sight {
+            me: NodeId(0),
+            sessions: 600,
+            differences: Vec::new(),
+            virtual_servers: BTreeSet::new(),
+            regrouped,
+            fleet,
+            topology: topology_then,
+            names,
+            used: [ALL].into(),
+        }
+    }
+
+    #[test]
+    fn a_third_node_takes_a_third() {
+        let told = sight(topology(3), Vec::new()).forecast();
+        let moved = |group: &str, moving| Moved { group: group.into(), moving, of: BUCKETS };
+        assert_eq!(told.buckets, [moved("all", 1365)]);
+        // This node gives half of those, which is a third of what it has.
+        assert!((190..=210).contains(&told.sessions_here_moving), "{told:?}");
+    }
+
+    #[test]
+    fn a_server_that_gets_another_group_leaves_the_nodes_that_are_not_in_it() {
+        let web = Name::new("web").unwrap();
+        let told = sight(topology(2), vec![(web, ALL, EDGE)]).forecast();
+        assert_eq!(told.buckets, [], "the groups stay as they are");
+        let [migration] = &told.migrations[..] else { panic!("{told:?}") };
+        assert_eq!((migration.moving, migration.from.as_str(), migration.to.as_str()), (2048, "all", "edge"));
+    }
+
+    #[test]
+    fn what_changes_no_placement_moves_nothing() {
+        let told = sight(topology(2), Vec::new()).forecast();
+        assert_eq!((told.buckets.len(), told.migrations.len(), told.sessions_here_moving), (0, 0, 0));
     }
 }

@@ -175,7 +175,13 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         // Right by itself, but this node could not serve it: it would be taken out.
         ("POST", "/v1/writes", OWN, 409, "virtual_server/own"),
         ("POST", "/v1/writes?dry_run=true", OWN, 409, "virtual_server/own"),
-        ("PUT", "/v1/objects/virtual_server/web/real_server/s9", FAR, 409, "real_server/s9"),
+        (
+            "PUT",
+            "/v1/objects/virtual_server/web/real_server/s9",
+            FAR,
+            409,
+            "\"s9\" 203.0.113.9 is not reachable",
+        ),
         ("GET", "/v1/object", "", 404, "there is nothing at /v1/object"),
     ] {
         let (code, answer) = node.ask(method, target, &[], body);

@@ -12,8 +12,7 @@ use crate::cluster::asks::{Answer, Ask};
 use crate::cluster::council::{Council, News, Report, Times};
 use crate::cluster::fleet::{Member, Phase, TakenOver, Why};
 use crate::cluster::log::Log;
-use crate::cluster::namespace::write::FAULTS;
-use crate::cluster::namespace::{Change, Fault, Faults, Key, Kind, Namespace, Object, RequestId, Write};
+use crate::cluster::namespace::{Change, Fault, Faults, Key, Namespace, Object, RequestId, Write};
 use crate::cluster::place::seen_by;
 use crate::cluster::state::{Entry, State};
 use crate::manage::compile;
@@ -142,23 +141,6 @@ fn founding(objects: &[(Key, Object)]) -> Write {
     Write { request: RequestId(half(1) << 64 | half(2)), who: "cluster file".into(), at: 0, changes }
 }
 
-/// What keeps a node from serving by a namespace that these changes make. What they say of the node itself, its file can be
-/// made to follow.
-fn misfits(config: &Config, room: usize, space: &Namespace, changes: &[Change]) -> Vec<Fault> {
-    let name = &config.cluster.nodes[config.me.index()].name;
-    let own = |key: &Key| matches!(key, Key::Node(node) if node == name.as_str());
-    let mut faults = config.with(space).err().unwrap_or_default();
-    faults.retain(|fault| !own(&fault.key));
-    let wanted = space.ids(Kind::RealServer);
-    let real = changes.iter().find(|change| change.key.kind() == Kind::RealServer && change.value.is_some());
-    if let Some(change) = real.filter(|_| wanted > room) {
-        let message = format!("is one of {wanted} that there ever were, and this node has room for {room}");
-        faults.push(Fault { key: change.key.clone(), field: None, message, hint: None, other: None });
-    }
-    faults.truncate(FAULTS);
-    faults
-}
-
 impl Manager {
     /// From now on this node decides together with those that hold the same log, and owns nothing until they let it. It begins
     /// a new cluster with these objects if there are any and nothing is decided yet.
@@ -206,7 +188,7 @@ impl Manager {
         let (sessions, room) = (self.sessions(), self.room());
         let Self { seat, config, .. } = self;
         let seat = seat.as_mut()?;
-        let suits = |space: &Namespace| misfits(config, room, space, changes);
+        let suits = |space: &Namespace| preview::misfits(config, room, space, changes);
         Some(preview::look(&mut seat.council, (config.me, sessions), changes, suits))
     }
 
@@ -215,7 +197,7 @@ impl Manager {
     pub fn misfits(&mut self, changes: &[Change]) -> Vec<Fault> {
         let room = self.room();
         let Self { seat: Some(seat), config, .. } = self else { return Vec::new() };
-        let found = seat.council.preview(changes, |space| misfits(config, room, space, changes));
+        let found = seat.council.preview(changes, |space| preview::misfits(config, room, space, changes));
         found.unwrap_or_default()
     }
 
