@@ -52,7 +52,7 @@ class Cluster:
 
     def start(self) -> None:
         """Writes the configuration, starts all nodes and waits until they are ready."""
-        (self.lab.directory / "cluster.toml").write_text(cluster_file(self.names, len(self.lab.servers)))
+        (self.lab.directory / "cluster.toml").write_text(cluster_file(self.names, len(self.lab.servers), self._log))
         if self._log:
             # What an earlier cluster of this laboratory has left.
             for left in ("pki", *(f"log-{name}" for name in self.names)):
@@ -194,9 +194,9 @@ key = "pki/n{number}.key"
 """
 
 
-def cluster_file(names: list[str], servers: int) -> str:
+def cluster_file(names: list[str], servers: int, checks: bool = False) -> str:
     """Configuration that all nodes share. Every virtual server is there for each family, named NAME-v4 and NAME-v6;
-    with UDP NAME-udp-v4 …, and with real servers of the other family NAME-cross-v4 …"""
+    with UDP NAME-udp-v4 …, and with real servers of the other family NAME-cross-v4 … `checks`: real servers are probed."""
     parts = [f'[cluster]\nkey = "{KEY}"\nbackplane_prefix = {plan.BACKPLANE_LENGTH}\n']
     for number, name in enumerate(names, 1):
         parts.append(
@@ -216,14 +216,14 @@ def cluster_file(names: list[str], servers: int) -> str:
             continue
         for family in plan.FAMILIES:
             other = 10 - family
-            parts.append(_virtual_server(vip, "", family, plan.HTTP_PORT, "tcp", family, servers))
-            parts.append(_virtual_server(vip, "-udp", family, plan.UDP_PORT, "udp", family, servers))
+            parts.append(_virtual_server(vip, "", family, plan.HTTP_PORT, "tcp", family, servers, checks))
+            parts.append(_virtual_server(vip, "-udp", family, plan.UDP_PORT, "udp", family, servers, checks))
             if vip.forward in ("ipip", "gue"):
-                parts.append(_virtual_server(vip, "-cross", family, plan.CROSS_PORT, "tcp", other, servers))
+                parts.append(_virtual_server(vip, "-cross", family, plan.CROSS_PORT, "tcp", other, servers, checks))
     return "\n".join(parts)
 
 
-def _virtual_server(vip: plan.Vip, kind: str, family: int, port: int, protocol: str, inside: int, servers: int) -> str:
+def _virtual_server(vip: plan.Vip, kind: str, family: int, port: int, protocol: str, inside: int, servers: int, checks: bool) -> str:
     lines = [
         "[[virtual_server]]",
         f'name = "{vip.name}{kind}-v{family}"',
@@ -234,6 +234,9 @@ def _virtual_server(vip: plan.Vip, kind: str, family: int, port: int, protocol: 
         f'forward = "{vip.forward}"',
         f'ingress = "{vip.ingress}"',
     ]
+    if checks:
+        kind = "tcp" if protocol == "tcp" else "icmp"
+        lines += [f'health = {{ type = "{kind}", interval = "1s", timeout = "500ms", rise = 2, fall = 2 }}']
     for number in range(1, servers + 1):
         lines += [
             "",

@@ -120,6 +120,11 @@ impl<L: Log> Council<L> {
         self.leader
     }
 
+    /// Whether this node leads the log, and a majority follows.
+    pub fn leads(&self) -> bool {
+        self.leader == Some(self.me.into()) && self.quorum
+    }
+
     /// Whether a majority of the voters was within reach a moment ago.
     pub fn quorum(&self) -> bool {
         self.quorum
@@ -240,7 +245,7 @@ impl<L: Log> Council<L> {
         if self.failed.is_none() {
             self.heard(self.me, self.incarnation, &own, None, now);
         }
-        let leads = self.leader == Some(self.me.into()) && self.quorum;
+        let leads = self.leads();
         self.lead.leads(leads, now);
         for entry in self.lead.turn(&self.state, &self.seen, now) {
             // What becomes of it shows in the state.

@@ -108,7 +108,8 @@ impl Lead {
             let seen = seen.get(node).filter(|s| s.incarnation == life);
             // All listen all the time. Who begins to lead may have been cut off until now, so it does for a moment more; of
             // whom it has never heard it can say nothing yet.
-            let listened = Instant(since.0.saturating_sub((self.patience.suspicion * 3 / 4).as_nanos() as u64));
+            let listened =
+                Instant(since.0.saturating_sub((self.patience.suspicion * 3 / 4).as_nanos() as u64));
             let heard = seen.map_or(since, |s| s.heard.max(listened));
             let why = if now.since(heard) > self.patience.suspicion {
                 Some(Why::Silent)

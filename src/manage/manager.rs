@@ -1,5 +1,6 @@
 //! The management side of a node, as a value: hears the workers' events, keeps neighbours and peers, publishes Views.
 
+pub mod checks;
 pub mod seat;
 
 use super::announce::Announcements;
@@ -26,8 +27,9 @@ use crate::table::lease::Lease;
 use crate::table::publish::Publisher;
 use crate::view::{Buckets, Neighbour, View};
 use crate::wire::backplane;
-use crate::wire::control::Heartbeat;
+use crate::wire::control::{Heartbeat, Letter};
 use arrayvec::ArrayVec;
+use checks::Checks;
 use crossbeam_channel::{Receiver, Sender};
 use seat::Seat;
 use std::net::SocketAddr;
@@ -82,6 +84,7 @@ pub struct Manager {
     census: Census,
     seat: Option<Seat>,
     courier: Option<Box<dyn Courier>>,
+    checks: Option<Checks>,
     own_turns: Turns,
     /// One of this node's workers stands still.
     stuck: bool,
@@ -141,6 +144,7 @@ impl Manager {
             census,
             seat: None,
             courier: None,
+            checks: None,
             own_turns: Turns::default(),
             stuck: false,
         }
@@ -180,6 +184,7 @@ impl Manager {
         self.ask_and_announce(now);
         changed |= self.neighbours.take_changed();
         changed |= self.follow(now);
+        self.check(now);
         if now >= self.heartbeat_due {
             self.heartbeat_due = now + self.config.cluster.heartbeat;
             self.send_heartbeats(now);
@@ -293,9 +298,13 @@ impl Manager {
         for _ in 0..CHANNEL {
             let Some(courier) = &mut self.courier else { return changed };
             let Some(len) = courier.receive(&mut buffer) else { return changed };
-            match Heartbeat::parse(&buffer[..len], self.config.cluster.auth_key) {
-                Ok(beat) => changed |= self.heard(&beat, now),
-                Err(_) => self.management_refused += 1,
+            let (message, key) = (&buffer[..len], self.config.cluster.auth_key);
+            if let Ok(beat) = Heartbeat::parse(message, key) {
+                changed |= self.heard(&beat, now);
+            } else if let Ok(letter) = Letter::parse(message, key) {
+                self.read(&letter, now);
+            } else {
+                self.management_refused += 1;
             }
         }
         changed

@@ -2,7 +2,7 @@
 
 use crate::base::limits::MAX_WORKERS;
 use crate::base::{Incarnation, Instant, NodeId};
-use crate::wire::control::Heartbeat;
+use crate::wire::control::{Heartbeat, Letter};
 use arrayvec::ArrayVec;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct Peer {
     /// The digest of its cluster file.
     pub configuration: u64,
     counter: u64,
+    /// Of its last letter.
+    letter: u64,
 }
 
 /// What a heartbeat tells that wasn't known.
@@ -117,8 +119,19 @@ impl Peers {
             view: beat.view,
             configuration: beat.configuration,
             counter: beat.counter,
+            letter: if news == News::NewLife { 0 } else { peer.letter },
         };
         news
+    }
+
+    /// Whether a letter is of its sender's present life, as its heartbeats tell, and newer than the last one.
+    pub fn is_news(&mut self, letter: &Letter) -> bool {
+        let Some(peer) = self.peers.get_mut(letter.sender.index()) else { return false };
+        let fresh = letter.incarnation == peer.incarnation && letter.counter > peer.letter;
+        if fresh {
+            peer.letter = letter.counter;
+        }
+        fresh
     }
 
     /// Marks those down that were silent for too long, and tells `down` of each; `true` if any.

@@ -6,7 +6,7 @@ use steerage::base::limits::MAX_WORKERS;
 use steerage::base::{FlowHash, HashKey, Incarnation, NodeId, hash};
 use steerage::wire::Malformed;
 use steerage::wire::backplane::{self, HEADER_LEN, Header, Stage, cookie};
-use steerage::wire::control::{self, Heartbeat};
+use steerage::wire::control::{self, Heartbeat, Letter};
 
 const STAGES: [Stage; 5] =
     [Stage::Receive, Stage::FragmentOwner, Stage::Owner, Stage::PreviousOwner, Stage::Returned];
@@ -37,6 +37,14 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
             turns: turns.into_iter().collect(),
         },
     )
+}
+
+fn letter() -> impl Strategy<Value = Letter> {
+    let ids = (any::<u16>(), any::<u32>(), any::<u64>());
+    (ids, vec(any::<u8>(), 0..=control::MAX_LETTER)).prop_map(|((sender, incarnation, counter), content)| {
+        let (sender, incarnation) = (NodeId(sender), Incarnation(incarnation));
+        Letter { sender, incarnation, counter, content: content.into_iter().collect() }
+    })
 }
 
 fn key() -> impl Strategy<Value = HashKey> {
@@ -76,6 +84,20 @@ proptest! {
         for len in 0..len {
             prop_assert_eq!(Heartbeat::parse(&out[..len], key), Err(Malformed::Truncated));
         }
+    }
+
+    #[test]
+    fn letters_come_back(letter in letter(), key in key(), at: u16, change in 1u8..) {
+        let mut out = [0xee; control::MAX_LEN];
+        let len = letter.write(&mut out, key);
+        prop_assert!(out[len..].iter().all(|b| *b == 0xee), "wrote past its end");
+        prop_assert_eq!(Letter::parse(&out[..len], key), Ok(letter));
+        for len in 0..len {
+            prop_assert!(Letter::parse(&out[..len], key).is_err());
+        }
+        prop_assert_eq!(Heartbeat::parse(&out[..len], key).ok(), None);
+        out[usize::from(at) % len] ^= change;
+        prop_assert!(Letter::parse(&out[..len], key).is_err());
     }
 
     #[test]

@@ -124,6 +124,7 @@ fn virtual_server(
         name: called.to_string(),
         address: real.address,
         port: real.port.unwrap_or(spec.port),
+        set: real.weight,
         weight: real.weight,
     });
     let mut real_servers: Vec<RealServerConfig> = real_servers.collect();

@@ -5,7 +5,7 @@
 //! taken when it is in force: see [`seen_by`].
 
 use super::Manager;
-use crate::base::hash::siphash13_bytes;
+use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::limits::BUCKETS;
 use crate::base::{Bucket, GroupId, HashKey, Incarnation, Instant, NodeId};
 use crate::cluster::asks::{Answer, Ask};
@@ -31,7 +31,7 @@ pub type AnyLog = Box<dyn Log + Send>;
 
 /// What was compiled of a version that may not be in force yet.
 struct Compiled {
-    /// The namespace that it is made of.
+    /// The namespace and the health that it is made of.
     digest: u64,
     config: Config,
     view: View,
@@ -51,7 +51,7 @@ pub struct Seat {
     founding: Option<Write>,
     asked: Option<Ask>,
     answers: BTreeMap<Ask, Answer>,
-    /// Digest of the namespace that the configuration is made of; none yet.
+    /// Digest of what the configuration is made of; none yet.
     configured: Option<u64>,
     next: Option<Compiled>,
     /// Why the latest version can't be compiled.
@@ -266,7 +266,8 @@ impl Manager {
         let Some(seat) = &mut self.seat else { return };
         let (now, state) = (seat.council.state().fleet().members(), seat.council.state());
         for (node, member) in now.iter().filter(|(node, member)| seat.members.get(node) != Some(member)) {
-            let name = state.namespace().nodes().find(|(id, ..)| id == node).map(|(_, name, _)| name.as_str());
+            let name =
+                state.namespace().nodes().find(|(id, ..)| id == node).map(|(_, name, _)| name.as_str());
             let (name, life) = (name.unwrap_or("?"), member.incarnation);
             match &member.phase {
                 Phase::Offline(why) => warn!("node {name}, life {life}, is offline: {why}"),
@@ -279,8 +280,9 @@ impl Manager {
     /// Compiles the namespace, if it isn't what was compiled last.
     fn compile_next(&mut self) {
         let Some(seat) = &mut self.seat else { return };
-        let space = seat.council.state().namespace();
-        let digest = space.digest();
+        let state = seat.council.state();
+        let (space, standings) = (state.namespace(), state.standings());
+        let digest = mix(space.digest() ^ standings.digest());
         if space.is_empty() || seat.configured == Some(digest) && seat.next.is_none() {
             return;
         }
@@ -290,7 +292,7 @@ impl Manager {
                 let each: Vec<_> = faults.iter().map(ToString::to_string).collect();
                 each.join("; ")
             });
-            let compiled = compiled.and_then(|config| {
+            let compiled = compiled.map(|config| config.judged(space, standings)).and_then(|config| {
                 let view = compile::compile(&config, self.incarnation, &caps).map_err(|e| e.to_string())?;
                 let room = self.workers.first().map_or(0, |w| w.counters.real_servers.len());
                 let wanted = view.services.real_servers.len();
