@@ -229,10 +229,10 @@ class Lab:
         """Routes a VIP from the client to one node (from 1), or (0) over all of them by a hash of the ports as well."""
         self.client.ip([f"route replace {vip.prefix(family)} nhid {_nexthop(family, node)}" for family in plan.FAMILIES])
 
-    def isolate(self, number: int, cut: bool = True) -> None:
+    def isolate(self, number: int, cut: bool = True, management: bool = True) -> None:
         """Cuts node `number` (from 1) off from the other nodes, on the backplane and the management network; or no more."""
         state = "down" if cut else "up"
-        self.switch.ip([f"link set n{number}{port} {state}" for port in ("b", "m")])
+        self.switch.ip([f"link set n{number}{port} {state}" for port in ("b", "m")[: 1 + management]])
 
     def unplug(self, server: int, out: bool = True) -> None:
         """Pulls the plug of a server (from 1), or puts it in again."""

@@ -38,6 +38,8 @@ pub struct Report {
     pub adopted: u64,
     /// It can serve.
     pub ready: bool,
+    /// Whom it hears over the backplane.
+    pub hears: NodeSet,
 }
 
 /// What a turn has brought.
@@ -175,6 +177,11 @@ impl<L: Log> Council<L> {
         self.report.adopted = version;
     }
 
+    /// Whom this node hears over the backplane.
+    pub fn hears(&mut self, nodes: NodeSet) {
+        self.report.hears = nodes;
+    }
+
     /// This node can't go on.
     pub fn fail(&mut self, why: Why) {
         self.failed = Some(why);
@@ -200,6 +207,7 @@ impl<L: Log> Council<L> {
             ready: report.ready,
             prepared: report.prepared,
             adopted: report.adopted,
+            hears: report.hears,
             fault,
         };
         self.seen.insert(node, seen);

@@ -175,6 +175,7 @@ impl Manager {
         for _ in 0..CHANNEL {
             let Ok(beat) = self.heartbeats_in.try_recv() else { break };
             changed |= self.heard(&beat, now);
+            self.peers.heard_on_backplane(&beat, now);
         }
         changed |= self.hear_courier(now);
         let nodes = &self.config.cluster.nodes;
@@ -219,7 +220,8 @@ impl Manager {
         }
         if !matches!(news, News::Replay | News::EndedLife | News::Ourselves | News::Stranger) {
             let (index, digest, prepared) = (beat.index, beat.configuration, beat.prepared);
-            let report = Report { index, digest, prepared, adopted: beat.view, ready: beat.ready };
+            let (adopted, ready, hears) = (beat.view, beat.ready, beat.hears);
+            let report = Report { index, digest, prepared, adopted, ready, hears };
             let stuck = self.peers.stuck(beat, now);
             self.reported(beat.sender, beat.incarnation, &report, stuck, now);
         }
@@ -274,6 +276,7 @@ impl Manager {
             configuration: report.digest,
             index: report.index,
             prepared: report.prepared,
+            hears: self.peers.heard_of_late(now),
             ready: report.ready,
             turns,
         };

@@ -3,7 +3,7 @@
 
 use super::{Malformed, be16, be32, be64, need, put};
 use crate::base::limits::MAX_WORKERS;
-use crate::base::{HashKey, Incarnation, NodeId, hash};
+use crate::base::{HashKey, Incarnation, NodeId, NodeSet, hash};
 use arrayvec::ArrayVec;
 
 const MAGIC: u8 = 0x5c;
@@ -11,7 +11,7 @@ const VERSION: u8 = 2;
 const KIND_HEARTBEAT: u8 = 1;
 const KIND_LETTER: u8 = 2;
 const LETTER_LEN: usize = 24;
-const FIXED_LEN: usize = 58;
+const FIXED_LEN: usize = 66;
 const MAC_LEN: usize = 8;
 
 /// Bytes of the longest control message.
@@ -95,6 +95,8 @@ pub struct Heartbeat {
     pub index: u64,
     /// The version of the state that it has prepared; zero without a log.
     pub prepared: u64,
+    /// Whom it has heard of late over the backplane.
+    pub hears: NodeSet,
     /// It can serve.
     pub ready: bool,
     /// Turns of each worker so far, modulo 2^32: one that stands still is stuck.
@@ -111,7 +113,7 @@ impl Heartbeat {
         if b[2] != KIND_HEARTBEAT || b[3] > 1 {
             return Err(Malformed::Value);
         }
-        let workers = usize::from(be16(b, 56));
+        let workers = usize::from(be16(b, 64));
         if workers > MAX_WORKERS {
             return Err(Malformed::Length);
         }
@@ -128,6 +130,7 @@ impl Heartbeat {
             configuration: be64(b, 32),
             index: be64(b, 40),
             prepared: be64(b, 48),
+            hears: NodeSet(be64(b, 56)),
             ready: b[3] == 1,
             turns: (0..workers).map(|i| be32(b, FIXED_LEN + 4 * i)).collect(),
         })
@@ -144,7 +147,8 @@ impl Heartbeat {
         put(out, 32, self.configuration.to_be_bytes());
         put(out, 40, self.index.to_be_bytes());
         put(out, 48, self.prepared.to_be_bytes());
-        put(out, 56, (self.turns.len() as u16).to_be_bytes());
+        put(out, 56, self.hears.0.to_be_bytes());
+        put(out, 64, (self.turns.len() as u16).to_be_bytes());
         for (i, turns) in self.turns.iter().enumerate() {
             put(out, FIXED_LEN + 4 * i, turns.to_be_bytes());
         }

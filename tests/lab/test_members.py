@@ -94,6 +94,28 @@ def test_an_isolated_node_gives_its_vip_up_before_another_takes_it(cluster):
     assert reigns[2][1] > healed
 
 
+def test_a_node_without_a_backplane_is_taken_out_and_comes_back(cluster):
+    lab, nodes = cluster
+    vip = plan.VIPS["dsr"]
+    lab.route(vip, node=1)
+    time.sleep(1)
+    asker = Asker(lab.client, vip)
+    asker.start()
+    time.sleep(1)
+    cut = time.monotonic()
+    lab.isolate(3, management=False)
+    time.sleep(3)
+    assert not nodes.stats(3)["ready"]
+    healed = time.monotonic()
+    lab.isolate(3, cut=False, management=False)
+    nodes.wait_ready()
+    time.sleep(2)
+    asker.stop()
+    assert [at for at in asker.missed if at < cut - 0.05] == []
+    assert [round(at - cut, 2) for at in asker.missed if at > cut + 1.5] == []
+    assert time.monotonic() > healed
+
+
 def test_without_a_majority_what_needs_no_state_is_served(cluster):
     lab, nodes = cluster
     vip = plan.VIPS["local"]

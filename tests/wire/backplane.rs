@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use steerage::base::limits::MAX_WORKERS;
-use steerage::base::{FlowHash, HashKey, Incarnation, NodeId, hash};
+use steerage::base::{FlowHash, HashKey, Incarnation, NodeId, NodeSet, hash};
 use steerage::wire::Malformed;
 use steerage::wire::backplane::{self, HEADER_LEN, Header, Stage, cookie};
 use steerage::wire::control::{self, Heartbeat, Letter};
@@ -33,6 +33,7 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
             configuration: view.rotate_left(9),
             index: view.rotate_left(21),
             prepared: view.rotate_left(33),
+            hears: NodeSet(view.rotate_left(7)),
             ready,
             turns: turns.into_iter().collect(),
         },
@@ -161,6 +162,7 @@ fn unknown_control_messages_are_refused() {
         configuration: 0x1122_3344_5566_7788,
         index: 0,
         prepared: 0,
+        hears: NodeSet::EMPTY,
         ready: true,
         turns: Default::default(),
     };
@@ -187,13 +189,14 @@ fn more_workers_than_there_can_be_are_refused() {
         configuration: 0x1122_3344_5566_7788,
         index: 0,
         prepared: 0,
+        hears: NodeSet::EMPTY,
         ready: true,
         turns: Default::default(),
     };
     let mut out = vec![0; 70_000 * 4];
     beat.write(&mut out, HashKey([1, 2]));
     for workers in [MAX_WORKERS as u16 + 1, u16::MAX] {
-        out[56..58].copy_from_slice(&workers.to_be_bytes());
+        out[64..66].copy_from_slice(&workers.to_be_bytes());
         assert_eq!(Heartbeat::parse(&out, HashKey([1, 2])), Err(Malformed::Length));
     }
 }

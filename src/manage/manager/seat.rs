@@ -217,6 +217,7 @@ impl Manager {
     pub(super) fn follow(&mut self, now: Instant) -> bool {
         let ready = self.able();
         let Some(seat) = &mut self.seat else { return false };
+        seat.council.hears(self.peers.heard_of_late(now));
         let mut news = seat.council.turn(now);
         let over = seat.council.ended().filter(|_| now.since(seat.reborn) >= PAUSE).cloned();
         if let Some(why) = over {
