@@ -29,15 +29,16 @@ class Cluster:
         hugepages: bool = True,
         steering_cache: bool = True,
         log: bool = False,
+        begin: int | None = None,
     ):
-        """`log`: the nodes decide together, as members of a cluster that begins with them."""
+        """`log`: the nodes decide together, as members of a cluster that begins with the first `begin` of them (all)."""
         self.lab = lab
         self._binary = binary
         self._hugepages = hugepages
         self._steering_cache = steering_cache
         self._log = log
         self._processes: list[Process] = []
-        self.names = [f"n{number}" for number in range(1, len(lab.nodes) + 1)]
+        self.names = [f"n{number}" for number in range(1, (begin or len(lab.nodes)) + 1)]
 
     def __enter__(self) -> "Cluster":
         try:
@@ -57,7 +58,7 @@ class Cluster:
             # What an earlier cluster of this laboratory has left.
             for left in ("pki", *(f"log-{name}" for name in self.names)):
                 shutil.rmtree(self.lab.directory / left, ignore_errors=True)
-            output([str(self._binary), "cluster", "init", str(self.lab.directory / "pki"), "--node", *self.names])
+            output([str(self._binary), "cluster", "init", str(self._pki()), "--node", *self.names])
         for number in range(1, len(self.names) + 1):
             text = node_file(number, self._socket(number), self._hugepages, self._steering_cache)
             self._file(number).write_text(text + (log_part(number) if self._log else ""))
@@ -69,6 +70,33 @@ class Cluster:
         self._socket(number).unlink(missing_ok=True)
         command = [str(self._binary), "run", "-c", str(self._file(number)), *options]
         return self.lab.node(number).spawn(command, f"steerage-{self.names[number - 1]}.log")
+
+    def _pki(self) -> Path:
+        return self.lab.directory / "pki"
+
+    def join(self, number: int) -> None:
+        """Lets node `number`, the next one, join, with a SNAT address of each family, and starts it."""
+        name = f"n{number}"
+        self.names.append(name)
+        output([str(self._binary), "cluster", "certificate", str(self._pki()), name])
+        management = f"{plan.management(number)}:{plan.LOG_PORT}"
+        where = ["--backplane", plan.backplane(number), "--workers", "1", "--management", management]
+        self.admin(1, ["node", "add", name, *where])
+        for family in plan.FAMILIES:
+            self.admin(1, ["set", f"snat/{plan.front(plan.SNAT + number, family)}", f"node={name}"])
+        shared = self.lab.directory / f"cluster-{name}.toml"
+        shared.write_text(cluster_file(self.names, len(self.lab.servers), self._log))
+        text = node_file(number, self._socket(number), self._hugepages, self._steering_cache)
+        self._file(number).write_text(text.replace("cluster.toml", shared.name) + log_part(number))
+        self._processes.append(self._spawn(number, []))
+
+    def admin(self, number: int, command: list[str]) -> str:
+        """What node `number`, from 1, says to a `steerage` command."""
+        return output([str(self._binary), *command, "--socket", str(self._socket(number))], timeout=15).stdout
+
+    def status(self, number: int) -> dict:
+        """The cluster as node `number`, from 1, sees it: `steerage status --json`."""
+        return json.loads(self.admin(number, ["status", "--json"]))
 
     def kill(self, number: int) -> None:
         """Kills node `number`, from 1, as a power cut would."""
