@@ -88,7 +88,7 @@ pub fn vip(v: u32) -> Addr {
 
 fn real_server(size: &Size, v: u32, r: u32, weight: u32) -> (Key, Object) {
     let n = v * size.real_servers + r;
-    let address = if n % 2 == 0 {
+    let address = if n.is_multiple_of(2) {
         let host = n / 2 % size.hosts.max(1);
         Addr::v4([10, 10, 10 + (host / 250) as u8, (host % 250 + 1) as u8])
     } else {
@@ -306,16 +306,17 @@ fn turns(size: &Size) -> Value {
     let (mut workers, mut manager) = node.into_parts();
     let mut worker = workers.pop().expect("one worker");
     let phase = AtomicU8::new(PREPARES);
-    let (rest, changing, waits) = std::thread::scope(|scope| {
+    let (rest, changing, adopting, waits) = std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
             crate::pin();
-            let (mut rest, mut changing) = (Turns::new(), Turns::new());
+            let (mut rest, mut changing, mut adopting) = (Turns::new(), Turns::new(), Turns::new());
+            let mut version = 0;
             let mut loaded = false;
             let (mut wall, mut cpu) = (Clock::now(), thread_ns());
             loop {
                 let phase = phase.load(Ordering::Relaxed);
                 if phase == ENDS {
-                    return (rest, changing);
+                    return (rest, changing, adopting);
                 }
                 if phase != PREPARES && !loaded {
                     loaded = true;
@@ -323,8 +324,10 @@ fn turns(size: &Size) -> Value {
                 }
                 worker.turn(clock());
                 let (end, cpu_end) = (Clock::now(), thread_ns());
+                let new = worker.counters().view.get();
                 let turns = match phase {
                     MEASURES_REST => Some(&mut rest),
+                    MEASURES_CHANGES if version != new => Some(&mut adopting),
                     MEASURES_CHANGES => Some(&mut changing),
                     _ => None,
                 };
@@ -332,7 +335,7 @@ fn turns(size: &Size) -> Value {
                     walls.record((end - wall).as_nanos() as u64).expect("it grows");
                     cpus.record(cpu_end - cpu).expect("it grows");
                 }
-                (wall, cpu) = (end, cpu_end);
+                (wall, cpu, version) = (end, cpu_end, new);
             }
         });
         manager.decide_by(Box::new(Now::new()), TIMES, Some(&objects(size)), clock());
@@ -372,8 +375,8 @@ fn turns(size: &Size) -> Value {
             run(&mut |_| Clock::now() >= end);
         }
         phase.store(ENDS, Ordering::Relaxed);
-        let (rest, changing) = worker.join().expect("the worker ends well");
-        (rest, changing, waits)
+        let (rest, changing, adopting) = worker.join().expect("the worker ends well");
+        (rest, changing, adopting, waits)
     });
     json!({
         "name": "turns",
@@ -381,7 +384,8 @@ fn turns(size: &Size) -> Value {
         "real_servers": size.real_servers,
         "slots": size.slots,
         "at_rest": rest.say(),
-        "changing": changing.say(),
+        "between": changing.say(),
+        "adopting": adopting.say(),
         "asked_to_adopted_ms": spread(&waits),
     })
 }

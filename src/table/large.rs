@@ -119,7 +119,8 @@ impl<T> Drop for Lazy<T> {
     }
 }
 
-#[cfg(all(test, not(steerage_loom)))]
+#[cfg(test)]
+#[cfg(not(steerage_loom))]
 mod tests {
     use super::*;
     use crate::table::counter::Counter;

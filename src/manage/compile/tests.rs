@@ -1,5 +1,7 @@
 //! Compiling a change gives what compiling all of it gives, and shares what it leaves alone.
 
+mod large;
+
 use super::*;
 use crate::base::{Mac, RealServerId};
 use crate::cluster::namespace::{Change, Key, Namespace, Object, Outcome, RequestId, Write};
@@ -260,14 +262,16 @@ proptest! {
 /// A cluster with this many real servers at each of four virtual servers, which are all that it has.
 fn large(each: usize) -> (Config, Namespace) {
     let (config, mut space) = (config(), space());
+    let slots = change("cluster".to_owned(), Some(r#"{"maglev_slots": 1301}"#.to_owned()));
+    assert!(apply(&mut space, 11, vec![slots]));
     for v in 0..4u8 {
         let server = Op::Server { v, forward: 2, group: false, idle: 0 };
         let changes = server.changes(&space);
-        assert!(apply(&mut space, 11 + u64::from(v), changes));
+        assert!(apply(&mut space, 12 + 2 * u64::from(v), changes));
         let reals = (1..each as u16)
             .flat_map(|r| Op::Real { v, r, host: 8 + r, weight: 1, port: false }.changes(&space));
         let reals = reals.collect();
-        assert!(apply(&mut space, 21 + u64::from(v), reals));
+        assert!(apply(&mut space, 13 + 2 * u64::from(v), reals));
     }
     let config = config.with(&space).unwrap();
     (config, space)
@@ -297,7 +301,7 @@ fn what_a_change_leaves_alone_is_shared() {
     let address = Op::Real { v: 2, r: 7, host: 900, weight: 1, port: false };
     assert_eq!(step(&mut space, 51, address), (vec![], 1, 1), "one real server");
     let idle = Op::Server { v: 2, forward: 2, group: false, idle: 1 };
-    assert_eq!(step(&mut space, 52, idle), (vec![], 1, 1), "and none");
+    assert_eq!(step(&mut space, 52, idle), (vec![], 1, 1), "neither shares nor ways");
 }
 
 #[test]
