@@ -124,7 +124,7 @@ fn main() {
         Command::Pair { family, flows, runs, turns } => {
             println!("{}", pair::report(flows, family == 6, runs, turns));
         }
-        Command::Scale(size) => scale::report(&size).iter().for_each(|line| println!("{line}")),
+        Command::Scale(size) => scale::report(&size, &|line| println!("{line}")),
         Command::Stage { arguments, turns, turn_ns } => stage(&arguments, turns, turn_ns),
     }
 }
