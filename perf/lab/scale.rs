@@ -46,6 +46,9 @@ pub struct Size {
     /// Changes that are made.
     #[arg(long, default_value_t = 30)]
     pub changes: u32,
+    /// What `cargo bench` says to every program.
+    #[arg(long = "bench", hide = true)]
+    _bench: bool,
 }
 
 /// The node's own file, and a cluster of this node alone with nothing to serve yet.
