@@ -25,7 +25,7 @@ use crate::path::port::{DeviceMonitor, PortCaps};
 use crate::table::exact::ExactMap;
 use crate::table::lease::Lease;
 use crate::table::publish::Publisher;
-use crate::view::{Buckets, Neighbour, View};
+use crate::view::{Buckets, View};
 use crate::wire::backplane;
 use crate::wire::control::{Heartbeat, Letter};
 use arrayvec::ArrayVec;
@@ -114,7 +114,8 @@ impl Manager {
         now: Instant,
     ) -> Self {
         let view = views.current();
-        let digest = compile::digest(&config);
+        // With a log it is what is decided that nodes compare.
+        let digest = if config.log.is_none() { compile::digest(&config) } else { 0 };
         let (neighbours, announcements) = (
             Neighbours::new(&view.hops, now),
             Announcements::new(&view.services, view.advertised.keys(), now),
@@ -352,8 +353,8 @@ impl Manager {
             };
             moved = true;
         }
-        for hop in &mut view.hops {
-            let mac = self.neighbours.mac(Neighbour { interface: hop.interface, address: hop.address });
+        for hop in view.hops.iter_mut().filter(|hop| !hop.is_vacant()) {
+            let mac = self.neighbours.mac(hop.place());
             moved |= hop.mac != mac;
             hop.mac = mac;
         }
@@ -387,7 +388,7 @@ impl Manager {
         }
         // Of the nodes adjacencies say only what a life of this one never changes: addresses, and its own name and cookie.
         if moved {
-            view.link();
+            view.link(Some(self.views.current()));
         }
         self.views.publish(view);
     }
@@ -500,6 +501,7 @@ impl Manager {
     fn peer_stats(&self, now: Instant) -> Vec<PeerStats> {
         let view = self.views.current();
         let all = &view.buckets[GroupId(0).index()];
+        let digest = self.report().map_or(self.digest, |report| report.digest);
         let others = view
             .nodes
             .iter()
@@ -516,7 +518,7 @@ impl Manager {
                     ready: peer.ready,
                     heard_ms_ago: peer.heard.map(|at| now.since(at).as_millis() as u64),
                     view: peer.view,
-                    same_configuration: peer.configuration == self.digest,
+                    same_configuration: peer.configuration == digest,
                     buckets: all.placement.count(id),
                 }
             })

@@ -260,7 +260,7 @@ pub struct VipConfig {
 /// A virtual server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualServerConfig {
-    /// Log index of the last change of it, of one of its real servers or of its profile.
+    /// Log index of the last change of it, of one of its real servers or of its profile; zero if it was read from a file.
     pub revision: u64,
     /// Its name.
     pub name: String,

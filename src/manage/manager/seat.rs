@@ -18,7 +18,7 @@ use crate::cluster::state::{Entry, State};
 use crate::manage::compile;
 use crate::manage::config::Config;
 use crate::table::placement::{Home, Placement};
-use crate::view::{BucketSet, Buckets, Quarantine, View};
+use crate::view::{BucketSet, Buckets, Hop, Quarantine, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
@@ -294,12 +294,12 @@ impl Manager {
                 each.join("; ")
             });
             let compiled = compiled.map(|config| config.judged(space, standings)).and_then(|config| {
-                let view = compile::compile(&config, self.incarnation, &caps).map_err(|e| e.to_string())?;
-                let room = self.workers.first().map_or(0, |w| w.counters.real_servers.len());
-                let wanted = view.services.real_servers.len();
-                if wanted > room {
-                    return Err(format!("{wanted} real servers, and this node has room for {room}"));
-                }
+                let before = (&self.config, self.views.current());
+                let view = compile::recompile(&config, self.incarnation, &caps, before);
+                let view = view.map_err(|e| e.to_string())?;
+                // The workers must not wait for the kernel at the first packet to a new one.
+                let ids = self.views.current().services.real_servers.len()..view.services.real_servers.len();
+                self.workers.iter().for_each(|w| w.counters.real_servers.populate(ids.clone()));
                 Ok(Compiled { digest, config, view })
             });
             match compiled {
@@ -325,7 +325,10 @@ impl Manager {
         seat.configured = Some(digest);
         self.config = config;
         self.peers.resize(self.config.cluster.nodes.slots(), self.config.cluster.suspicion);
-        self.neighbours.want(&view.hops, now);
+        let current = self.views.current().hops.iter().map(Hop::place);
+        if !current.eq(view.hops.iter().map(Hop::place)) {
+            self.neighbours.want(&view.hops, now);
+        }
         Some(view)
     }
 
