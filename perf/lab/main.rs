@@ -8,6 +8,7 @@ mod memory;
 mod pair;
 mod port;
 mod rows;
+mod scale;
 mod setup;
 mod traffic;
 
@@ -58,6 +59,8 @@ enum Command {
         #[arg(long, default_value_t = 8192)]
         turns: usize,
     },
+    /// What a change of one real server costs among a great many.
+    Scale(scale::Size),
     /// Fills the tables for one row, says so, and then makes turns until it has made enough or is killed.
     Stage {
         /// The row, and what it is measured with.
@@ -121,6 +124,7 @@ fn main() {
         Command::Pair { family, flows, runs, turns } => {
             println!("{}", pair::report(flows, family == 6, runs, turns));
         }
+        Command::Scale(size) => scale::report(&size, &|line| println!("{line}")),
         Command::Stage { arguments, turns, turn_ns } => stage(&arguments, turns, turn_ns),
     }
 }

@@ -5,7 +5,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::time::Instant;
 
 /// Nanoseconds of processor time that this thread has had: what other processes take of the core doesn't count.
-fn thread_ns() -> u64 {
+pub fn thread_ns() -> u64 {
     let t = clock_gettime(ClockId::ThreadCPUTime);
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }

@@ -68,7 +68,8 @@ impl<P: Port> Port for LabPort<P> {
         &self.caps
     }
 
-    #[inline]
+    // Whoever calls it has it in the same way, however many there are.
+    #[inline(always)]
     fn rx(&mut self, into: &mut Burst<P::Frame>) -> usize {
         let Some(inner) = &mut self.inner else { return 0 };
         match &mut self.mode {

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 use steerage::base::limits::{BURST, MAX_FLOWS};
-use steerage::base::{Addr, FlowHash, Incarnation, Instant, NodeId, PortId, WorkerId};
+use steerage::base::{Addr, FlowHash, Incarnation, Instant, NodeId, NodeSet, PortId, WorkerId};
 use steerage::io::OpenDevice;
 use steerage::manage::config::{self, Config};
 use steerage::node::Node;
@@ -180,6 +180,7 @@ impl<P: Port> Lab<P> {
             configuration: 0,
             index: 0,
             prepared: 0,
+            hears: NodeSet::EMPTY,
             ready: true,
             turns: Default::default(),
         };

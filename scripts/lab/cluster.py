@@ -29,15 +29,16 @@ class Cluster:
         hugepages: bool = True,
         steering_cache: bool = True,
         log: bool = False,
+        begin: int | None = None,
     ):
-        """`log`: the nodes decide together, as members of a cluster that begins with them."""
+        """`log`: the nodes decide together, as members of a cluster that begins with the first `begin` of them (all)."""
         self.lab = lab
         self._binary = binary
         self._hugepages = hugepages
         self._steering_cache = steering_cache
         self._log = log
         self._processes: list[Process] = []
-        self.names = [f"n{number}" for number in range(1, len(lab.nodes) + 1)]
+        self.names = [f"n{number}" for number in range(1, (begin or len(lab.nodes)) + 1)]
 
     def __enter__(self) -> "Cluster":
         try:
@@ -52,12 +53,12 @@ class Cluster:
 
     def start(self) -> None:
         """Writes the configuration, starts all nodes and waits until they are ready."""
-        (self.lab.directory / "cluster.toml").write_text(cluster_file(self.names, len(self.lab.servers)))
+        (self.lab.directory / "cluster.toml").write_text(cluster_file(self.names, len(self.lab.servers), self._log))
         if self._log:
             # What an earlier cluster of this laboratory has left.
             for left in ("pki", *(f"log-{name}" for name in self.names)):
                 shutil.rmtree(self.lab.directory / left, ignore_errors=True)
-            output([str(self._binary), "cluster", "init", str(self.lab.directory / "pki"), "--node", *self.names])
+            output([str(self._binary), "cluster", "init", str(self._pki()), "--node", *self.names])
         for number in range(1, len(self.names) + 1):
             text = node_file(number, self._socket(number), self._hugepages, self._steering_cache)
             self._file(number).write_text(text + (log_part(number) if self._log else ""))
@@ -69,6 +70,33 @@ class Cluster:
         self._socket(number).unlink(missing_ok=True)
         command = [str(self._binary), "run", "-c", str(self._file(number)), *options]
         return self.lab.node(number).spawn(command, f"steerage-{self.names[number - 1]}.log")
+
+    def _pki(self) -> Path:
+        return self.lab.directory / "pki"
+
+    def join(self, number: int) -> None:
+        """Lets node `number`, the next one, join, with a SNAT address of each family, and starts it."""
+        name = f"n{number}"
+        self.names.append(name)
+        output([str(self._binary), "cluster", "certificate", str(self._pki()), name])
+        management = f"{plan.management(number)}:{plan.LOG_PORT}"
+        where = ["--backplane", plan.backplane(number), "--workers", "1", "--management", management]
+        self.admin(1, ["node", "add", name, *where])
+        for family in plan.FAMILIES:
+            self.admin(1, ["set", f"snat/{plan.front(plan.SNAT + number, family)}", f"node={name}"])
+        shared = self.lab.directory / f"cluster-{name}.toml"
+        shared.write_text(cluster_file(self.names, len(self.lab.servers), self._log))
+        text = node_file(number, self._socket(number), self._hugepages, self._steering_cache)
+        self._file(number).write_text(text.replace("cluster.toml", shared.name) + log_part(number))
+        self._processes.append(self._spawn(number, []))
+
+    def admin(self, number: int, command: list[str]) -> str:
+        """What node `number`, from 1, says to a `steerage` command."""
+        return output([str(self._binary), *command, "--socket", str(self._socket(number))], timeout=15).stdout
+
+    def status(self, number: int) -> dict:
+        """The cluster as node `number`, from 1, sees it: `steerage status --json`."""
+        return json.loads(self.admin(number, ["status", "--json"]))
 
     def kill(self, number: int) -> None:
         """Kills node `number`, from 1, as a power cut would."""
@@ -194,9 +222,9 @@ key = "pki/n{number}.key"
 """
 
 
-def cluster_file(names: list[str], servers: int) -> str:
+def cluster_file(names: list[str], servers: int, checks: bool = False) -> str:
     """Configuration that all nodes share. Every virtual server is there for each family, named NAME-v4 and NAME-v6;
-    with UDP NAME-udp-v4 …, and with real servers of the other family NAME-cross-v4 …"""
+    with UDP NAME-udp-v4 …, and with real servers of the other family NAME-cross-v4 … `checks`: real servers are probed."""
     parts = [f'[cluster]\nkey = "{KEY}"\nbackplane_prefix = {plan.BACKPLANE_LENGTH}\n']
     for number, name in enumerate(names, 1):
         parts.append(
@@ -216,14 +244,14 @@ def cluster_file(names: list[str], servers: int) -> str:
             continue
         for family in plan.FAMILIES:
             other = 10 - family
-            parts.append(_virtual_server(vip, "", family, plan.HTTP_PORT, "tcp", family, servers))
-            parts.append(_virtual_server(vip, "-udp", family, plan.UDP_PORT, "udp", family, servers))
+            parts.append(_virtual_server(vip, "", family, plan.HTTP_PORT, "tcp", family, servers, checks))
+            parts.append(_virtual_server(vip, "-udp", family, plan.UDP_PORT, "udp", family, servers, checks))
             if vip.forward in ("ipip", "gue"):
-                parts.append(_virtual_server(vip, "-cross", family, plan.CROSS_PORT, "tcp", other, servers))
+                parts.append(_virtual_server(vip, "-cross", family, plan.CROSS_PORT, "tcp", other, servers, checks))
     return "\n".join(parts)
 
 
-def _virtual_server(vip: plan.Vip, kind: str, family: int, port: int, protocol: str, inside: int, servers: int) -> str:
+def _virtual_server(vip: plan.Vip, kind: str, family: int, port: int, protocol: str, inside: int, servers: int, checks: bool) -> str:
     lines = [
         "[[virtual_server]]",
         f'name = "{vip.name}{kind}-v{family}"',
@@ -234,6 +262,9 @@ def _virtual_server(vip: plan.Vip, kind: str, family: int, port: int, protocol: 
         f'forward = "{vip.forward}"',
         f'ingress = "{vip.ingress}"',
     ]
+    if checks:
+        kind = "tcp" if protocol == "tcp" else "icmp"
+        lines += [f'health = {{ type = "{kind}", interval = "1s", timeout = "500ms", rise = 2, fall = 2 }}']
     for number in range(1, servers + 1):
         lines += [
             "",

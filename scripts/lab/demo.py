@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import build, cluster, hugepages, load, plan
+from . import build, cluster, hugepages, living, load, plan
 from .errors import LabError, NodeEnded
 from .lab import Interrupted, Lab
 
@@ -37,6 +37,8 @@ class Report:
     broken: str | None = None
     # As `steerage stats --json` gives them, of the nodes that answered.
     stats: list[dict] = field(default_factory=list)
+    # The acts of a living cluster, if they were played.
+    stage: living.Stage | None = None
     # HTTP requests that each server answered.
     servers: dict[str, int] = field(default_factory=dict)
 
@@ -72,6 +74,10 @@ class Report:
                 {"name": phase.name, "requests": phase.result.requests, "failed": phase.result.failed}
                 for phase in self.phases
             ],
+            "acts": [
+                {"name": act.name} | {kind: [result.requests, result.failed] for kind, result in act.results.items()}
+                for act in (self.stage.acts if self.stage else [])
+            ],
             "fault": self.fault(),
         }
 
@@ -89,7 +95,7 @@ class Report:
             for key, what in (("steered_out", "steered no packet to others"), ("steered_in", "got no steered packet")):
                 if not node[key]:
                     return f"node {node['name']} {what}"
-        return None
+        return self.stage.fault() if self.stage else None
 
     def text(self) -> str:
         """The report for people."""
@@ -112,6 +118,9 @@ class Report:
         total = self.total()
         rows.append(["all", total.requests, total.failed, "", ms(total.quantile(0.5)), ms(total.quantile(0.99))])
         parts.append(table(["phase", "requests", "failed", "per second", "p50", "p99"], rows))
+        if self.stage:
+            parts.append(table(["act", "requests", *(f"failed {kind}" for kind in living.KINDS)], (act.row() for act in self.stage.acts)))
+            parts += self.stage.notes()
         return "\n\n".join(parts)
 
 
@@ -170,7 +179,7 @@ def observe(lab: Lab, nodes: cluster.Cluster, seconds: float) -> Report:
     report = Report()
     before = lab.requests()
     drive(lab, nodes, seconds, report)
-    for number in range(1, len(lab.nodes) + 1):
+    for number in range(1, len(nodes.names) + 1):
         if nodes.process(number).running():
             try:
                 report.stats.append(nodes.stats(number))
@@ -183,13 +192,26 @@ def observe(lab: Lab, nodes: cluster.Cluster, seconds: float) -> Report:
 def show(options: argparse.Namespace) -> Report:
     """Builds, runs everything, and takes it down again."""
     binary = build.release()
-    with Lab() as lab, hugepages.reserved() as pages:
-        print(f"starting {len(lab.nodes)} nodes" + ("" if pages else ", without hugepages"), flush=True)
-        with cluster.Cluster(lab, binary, pages) as nodes:
+    with Lab(nodes=4) as lab, hugepages.reserved() as pages:
+        print("starting 3 nodes" + ("" if pages else ", without hugepages"), flush=True)
+        with cluster.Cluster(lab, binary, pages, log=True, begin=3) as nodes:
+            lab.deal([1, 2, 3])
             report = observe(lab, nodes, options.seconds)
+            if not options.brief and not report.fault():
+                live(lab, nodes, report)
             if options.keep:
                 keep(lab, report)
     return report
+
+
+def live(lab: Lab, nodes: cluster.Cluster, report: Report) -> None:
+    """Plays the acts."""
+    stage = living.Stage(lab, nodes, lambda line: print(line, flush=True))
+    report.stage = stage
+    try:
+        stage.play()
+    except LabError as error:
+        report.broken = str(error)
 
 
 def keep(lab: Lab, report: Report) -> None:
@@ -209,6 +231,7 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description="Real web traffic through three nodes in namespaces.")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON too")
     parser.add_argument("--seconds", metavar="N", type=int, default=20, help="length of the load (default 20, at least 4)")
+    parser.add_argument("--brief", action="store_true", help="leave the acts out: the load alone")
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     found = parser.parse_args(arguments)
     if found.seconds < len(PHASES):

@@ -186,6 +186,14 @@ class Lab:
         self._link(namespace, "back", f"n{number}b", "br-back", plan.backplane_mac(number), plan.BACKPLANE_MTU)
         namespace.ip(["link set front arp off up", "link set back arp off up"])
         self._link(namespace, "mgmt", f"n{number}m", "br-mgmt", plan.management_mac(number), 1500)
+        # Probes leave through the kernel, by an interface of its own.
+        self._link(namespace, "probe", f"n{number}p", "br-front", plan.front_mac(plan.PROBES + number), plan.FRONT_MTU)
+        namespace.sysctl({"ipv6.conf.probe.disable_ipv6": 0, "ipv6.conf.probe.accept_dad": 0})
+        namespace.ip(
+            [f"addr add {plan.front(plan.PROBES + number, 4)}/{plan.FRONT_LENGTH[4]} dev probe"]
+            + [f"addr add {plan.front(plan.PROBES + number, 6)}/{plan.FRONT_LENGTH[6]} dev probe nodad"]
+            + ["link set probe up"]
+        )
         namespace.ip([f"addr add {plan.management(number)}/{plan.MANAGEMENT_LENGTH} dev mgmt", "link set mgmt up"])
         return namespace
 
@@ -221,10 +229,14 @@ class Lab:
         """Routes a VIP from the client to one node (from 1), or (0) over all of them by a hash of the ports as well."""
         self.client.ip([f"route replace {vip.prefix(family)} nhid {_nexthop(family, node)}" for family in plan.FAMILIES])
 
-    def isolate(self, number: int, cut: bool = True) -> None:
+    def isolate(self, number: int, cut: bool = True, management: bool = True) -> None:
         """Cuts node `number` (from 1) off from the other nodes, on the backplane and the management network; or no more."""
         state = "down" if cut else "up"
-        self.switch.ip([f"link set n{number}{port} {state}" for port in ("b", "m")])
+        self.switch.ip([f"link set n{number}{port} {state}" for port in ("b", "m")[: 1 + management]])
+
+    def unplug(self, server: int, out: bool = True) -> None:
+        """Pulls the plug of a server (from 1), or puts it in again."""
+        self.switch.ip([f"link set s{server} {'down' if out else 'up'}"])
 
     def deal(self, nodes: list[int]) -> None:
         """Deals what is routed over all nodes to these (from 1), in this order: each flow's hash gives its place in the list.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .errors import LabError
 from .namespace import Namespace
@@ -127,8 +128,12 @@ class Stalls:
     """Finds requests that nobody answers. wrk tells a late answer only once it is there, and no late connection at all;
     here the sockets say it, each of which has a request under way as long as it is being opened or open."""
 
-    def __init__(self, client: Namespace):
+    def __init__(self, client: Namespace, targets: list[str]):
+        """`targets`: URLs; connections to their hosts are looked at."""
         self._client = client
+        hosts = [urlsplit(target).netloc.rsplit("]")[0] for target in targets]
+        hosts = [f"[{host[1:]}]" if host.startswith("[") else host.split(":")[0] for host in hosts]
+        self._filter = ["(", *" or ".join(f"dst {host}" for host in sorted(set(hosts))).split(), ")"]
         # By connection: bytes that came, and since when there were no more.
         self._seen: dict[str, tuple[int, float]] = {}
         self._stalled: set[str] = set()
@@ -137,7 +142,7 @@ class Stalls:
     def sample(self) -> None:
         """Looks at all connections."""
         # TCP's states of waiting: a connection that is being closed has its answer.
-        text = self._client.run(["ss", "-HOtni", "state", "syn-sent", "state", "established"]).stdout
+        text = self._client.run(["ss", "-HOtni", "state", "syn-sent", "state", "established", *self._filter]).stdout
         self.note(text, time.monotonic())
 
     def note(self, text: str, now: float) -> None:
@@ -248,7 +253,7 @@ def run(
     todo = [(target, name) for name in FILES for target in targets]
     turn = 0
     current: Download | None = None
-    stalls = Stalls(client)
+    stalls = Stalls(client, targets)
     due = time.monotonic()
     try:
         while any(load.running() for load in loads):

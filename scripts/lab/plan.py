@@ -33,6 +33,8 @@ CLIENT = 1
 NODES = 10
 SERVERS = 20
 SNAT = 100
+# Where nodes probe real servers from.
+PROBES = 50
 
 
 def front(host: int, family: int) -> str:

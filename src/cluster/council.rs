@@ -39,6 +39,8 @@ pub struct Report {
     pub adopted: u64,
     /// It can serve.
     pub ready: bool,
+    /// Whom it hears over the backplane.
+    pub hears: NodeSet,
 }
 
 /// What a turn has brought.
@@ -143,6 +145,11 @@ impl<L: Log> Council<L> {
         self.leader
     }
 
+    /// Whether this node leads the log, and a majority follows.
+    pub fn leads(&self) -> bool {
+        self.leader == Some(self.me.into()) && self.quorum
+    }
+
     /// Whether a majority of the voters was within reach a moment ago.
     pub fn quorum(&self) -> bool {
         self.quorum
@@ -193,6 +200,11 @@ impl<L: Log> Council<L> {
         self.report.adopted = version;
     }
 
+    /// Whom this node hears over the backplane.
+    pub fn hears(&mut self, nodes: NodeSet) {
+        self.report.hears = nodes;
+    }
+
     /// This node can't go on.
     pub fn fail(&mut self, why: Why) {
         self.failed = Some(why);
@@ -218,6 +230,7 @@ impl<L: Log> Council<L> {
             ready: report.ready,
             prepared: report.prepared,
             adopted: report.adopted,
+            hears: report.hears,
             fault,
         };
         self.seen.insert(node, seen);
@@ -263,7 +276,7 @@ impl<L: Log> Council<L> {
         if self.failed.is_none() {
             self.heard(self.me, self.incarnation, &own, None, now);
         }
-        let leads = self.leader == Some(self.me.into()) && self.quorum;
+        let leads = self.leads();
         self.lead.leads(leads, now);
         for entry in self.lead.turn(&self.state, &self.seen, now) {
             // What becomes of it shows in the state.

@@ -37,6 +37,9 @@ pub enum Why {
     /// Nothing was heard of it for the suspicion time.
     #[error("it was silent")]
     Silent,
+    /// Most others don't hear it over the backplane.
+    #[error("most others don't hear it over the backplane")]
+    Unheard,
     /// It began another life without a word.
     #[error("it was started anew")]
     Restarted,

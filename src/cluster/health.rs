@@ -4,6 +4,7 @@
 //! every node, and Views are compiled from it.
 
 use crate::base::RealServerId;
+use crate::base::hash::mix;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -89,6 +90,16 @@ impl Standings {
     /// A real server's health and the reason for it, if it was ever judged.
     pub fn get(&self, server: RealServerId) -> Option<&Standing> {
         self.0.get(&server)
+    }
+
+    /// The same wherever the same was judged: of what counts, not of its reasons.
+    pub fn digest(&self) -> u64 {
+        let each = self.0.iter().map(|(server, standing)| match standing.health {
+            Health::Unknown => 0,
+            Health::Up(step) => mix(u64::from(server.0) << 8 | u64::from(step)),
+            Health::Down => mix(u64::from(server.0) << 8 | 0xff),
+        });
+        each.fold(0, u64::wrapping_add)
     }
 
     /// All that were judged, by id.

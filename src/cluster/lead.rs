@@ -39,6 +39,8 @@ pub struct Seen {
     pub prepared: u64,
     /// The version that its workers run.
     pub adopted: u64,
+    /// Whom it hears over the backplane.
+    pub hears: NodeSet,
     /// What is wrong with it, if it says so, or its heartbeats do.
     pub fault: Option<Why>,
 }
@@ -99,6 +101,7 @@ impl Lead {
         now: Instant,
     ) -> Vec<Entry> {
         let fleet = state.fleet();
+        let (serving, all) = (fleet.serving(), seen);
         let mut wanted = Vec::new();
         for (node, member) in fleet.members() {
             let life = member.incarnation;
@@ -114,12 +117,16 @@ impl Lead {
             let why = if now.since(heard) > self.patience.suspicion {
                 Some(Why::Silent)
             } else {
-                seen.and_then(|s| s.fault.clone())
+                let unheard = member.phase.serves() && self.unheard(*node, serving, all, now);
+                seen.and_then(|s| s.fault.clone()).or(unheard.then_some(Why::Unheard))
             };
             match (why, seen) {
                 (Some(why), _) => wanted.push(Entry::Offline(*node, life, why)),
                 (None, Some(seen))
-                    if member.phase == Phase::Joining && seen.ready && seen.prepared >= state.in_force() =>
+                    if member.phase == Phase::Joining
+                        && seen.ready
+                        && seen.prepared >= state.in_force()
+                        && !self.unheard(*node, serving, all, now) =>
                 {
                     wanted.push(Entry::Activate(*node, life));
                 }
@@ -134,6 +141,15 @@ impl Lead {
             }
         }
         wanted
+    }
+
+    /// Whether most of the others that serve don't hear a node over the backplane, though it may be heard otherwise. Of two
+    /// nodes neither can say whose fault that is.
+    fn unheard(&self, node: NodeId, serving: NodeSet, seen: &BTreeMap<NodeId, Seen>, now: Instant) -> bool {
+        let others = serving.without(NodeSet::of(node));
+        let fresh = others.iter().filter_map(|other| seen.get(&other));
+        let fresh = fresh.filter(|other| now.since(other.heard) <= self.patience.suspicion);
+        others.len() >= 2 && fresh.filter(|other| !other.hears.contains(node)).count() * 2 > others.len()
     }
 
     /// A version that all who serve have prepared comes into force; who takes too long is taken out.

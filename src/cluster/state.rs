@@ -6,6 +6,7 @@
 //! back: what keeps it from being prepared is a node, and that is taken out.
 
 use super::fleet::{Fleet, GroupShape, TakenOver, Topology, Why};
+use super::health::{self, Standings};
 use super::namespace::{self, ALL, Change, Faults, Name, Namespace, Write};
 use super::plan::Step;
 use crate::base::hash::{mix, siphash13_bytes};
@@ -34,6 +35,8 @@ pub enum Entry {
     InForce(u64),
     /// People want something else served.
     Write(Write),
+    /// Real servers are found to be well, or not.
+    Health(Vec<health::Change>),
 }
 
 impl Entry {
@@ -71,6 +74,7 @@ pub struct State {
     published: Option<Fleet>,
     #[serde(with = "whole")]
     namespace: Namespace,
+    standings: Standings,
 }
 
 /// A namespace has bytes of its own.
@@ -117,7 +121,15 @@ impl State {
     pub fn new(namespace: Namespace) -> Self {
         let mut fleet = Fleet::default();
         fleet.set_topology(topology(&namespace));
-        Self { index: 0, version: 1, in_force: 1, fleet, published: None, namespace }
+        Self {
+            index: 0,
+            version: 1,
+            in_force: 1,
+            fleet,
+            published: None,
+            namespace,
+            standings: Standings::default(),
+        }
     }
 
     /// What people want served.
@@ -135,6 +147,11 @@ impl State {
         look: impl FnOnce(&Namespace) -> T,
     ) -> Result<T, Faults> {
         self.namespace.preview(self.index + 1, changes, look)
+    }
+
+    /// How real servers are.
+    pub fn standings(&self) -> &Standings {
+        &self.standings
     }
 
     /// The last entry that it holds.
@@ -187,6 +204,10 @@ impl State {
                 }
                 false
             }
+            Entry::Health(changes) => {
+                // Each, however many of the others are void.
+                changes.iter().fold(false, |any, change| self.standings.apply(change) | any)
+            }
             Entry::Write(write) => match self.namespace.apply(index, write) {
                 // A request that comes again has the index of its first time.
                 namespace::Outcome::Applied { index: at } if at == index => {
@@ -227,7 +248,7 @@ impl State {
     /// The same on all nodes that hold the same entries.
     pub fn digest(&self) -> u64 {
         // Serialisation has one form for one state: all maps are ordered. The namespace, which may be large, keeps its own.
-        let rest = (self.index, self.version, self.in_force, &self.fleet, &self.published);
+        let rest = (self.index, self.version, self.in_force, &self.fleet, &self.published, &self.standings);
         let bytes = postcard::to_allocvec(&rest).unwrap_or_default();
         mix(siphash13_bytes(DIGEST_KEY, &bytes) ^ self.namespace.digest())
     }

@@ -1,19 +1,26 @@
 //! From configuration to View. Every node compiles the same inputs, so that all decide alike.
+//!
+//! A change costs what it changes: [`recompile`] shares with the View before whatever follows from the same. Real servers and
+//! next hops keep their numbers then, so a next hop that isn't needed any more leaves a vacant number, which another one gets
+//! later.
+
+mod servers;
+#[cfg(test)]
+mod tests;
 
 use super::config::{Config, GroupConfig, NodeConfig, PortRole, VirtualServerConfig};
 use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::{Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, SnatId, Tick, VirtualServerId};
 use crate::path::port::PortCaps;
 use crate::table::exact::{ExactMap, Filter};
-use crate::table::maglev::{Maglev, Member};
 use crate::table::placement::Placement;
 use crate::table::route::RouteTable;
 use crate::view::{
-    Buckets, Forward, Group, Hop, HopId, Ingress, Interface, Node, Owned, Protocol, RealServer, Route,
-    Service, Services, Snat, Timeouts, View, VirtualServer, prefix_holds,
+    Adjacencies, Buckets, Group, Hop, HopId, Ingress, Interface, Neighbour, Node, Owned, Route, Service,
+    Services, Snat, Timeouts, View, prefix_holds,
 };
 use crate::wire::backplane;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,29 +63,91 @@ pub fn digest(config: &Config) -> u64 {
 
 /// Next hops while they are collected: each neighbour once.
 #[derive(Default)]
-struct Hops(Vec<Hop>);
+struct Hops {
+    all: Vec<Hop>,
+    /// Where each is; made when it is asked for.
+    numbers: Option<HashMap<Neighbour, HopId>>,
+    /// Numbers that were vacant in the View before.
+    vacant: Vec<HopId>,
+}
 
 impl Hops {
+    /// Those that a View has keep their numbers, and what is known of them.
+    fn of(before: &View) -> Self {
+        let all = before.hops.clone();
+        let numbered = (0..).map(HopId).zip(&all);
+        let vacant = numbered.filter(|(_, hop)| hop.is_vacant()).map(|(id, _)| id).collect();
+        Self { all, numbers: None, vacant }
+    }
+
     fn id(&mut self, interface: InterfaceId, address: Addr) -> HopId {
-        let hop = Hop { interface, address, mac: None };
-        let at = self.0.iter().position(|h| *h == hop).unwrap_or_else(|| {
-            self.0.push(hop);
-            self.0.len() - 1
+        let Self { all, numbers, vacant } = self;
+        let numbers = numbers.get_or_insert_with(|| {
+            let numbered = (0..).map(HopId).zip(&*all);
+            numbered.filter(|(_, hop)| !hop.is_vacant()).map(|(id, hop)| (hop.place(), id)).collect()
         });
-        HopId(at as u32)
+        *numbers.entry(Neighbour { interface, address }).or_insert_with(|| {
+            let hop = Hop { interface, address, mac: None };
+            if let Some(id) = vacant.pop() {
+                all[id.0 as usize] = hop;
+                return id;
+            }
+            all.push(hop);
+            HopId(all.len() as u32 - 1)
+        })
     }
 }
 
+/// What a View was made of.
+#[derive(Clone, Copy)]
+struct Before<'a> {
+    config: &'a Config,
+    view: &'a View,
+}
+
 /// The first View of a node: nobody heard, no neighbour resolved. `caps` are those of the configuration's ports.
+///
+/// # Errors
+/// [`CompileError`].
 pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> Result<View, CompileError> {
+    build(config, incarnation, caps, None)
+}
+
+/// The same but for the numbers of next hops, which may differ, and their Ethernet addresses, which are as `view` has them.
+/// What follows from the same as in `view`, which was made of the configuration `of`, is shared with it.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn recompile(
+    config: &Config,
+    incarnation: Incarnation,
+    caps: &[PortCaps],
+    (of, view): (&Config, &View),
+) -> Result<View, CompileError> {
+    build(config, incarnation, caps, Some(Before { config: of, view }))
+}
+
+fn build(
+    config: &Config,
+    incarnation: Incarnation,
+    caps: &[PortCaps],
+    before: Option<Before<'_>>,
+) -> Result<View, CompileError> {
     let cluster = &config.cluster;
     let (interfaces, backplane) = interfaces(config, caps);
-    let mut hops = Hops::default();
+    // Numbers of next hops, and the ways to real servers, are those of before if this machine is.
+    let here = before.filter(|b| {
+        let (old, services) = (b.config, &b.view.services);
+        services.interfaces == interfaces && old.routes == config.routes && old.me == config.me
+    });
+    let mut hops = here.map_or_else(Hops::default, |b| Hops::of(b.view));
     let routes = routes(config, &interfaces, &mut hops)?;
     let groups = groups(config);
-    let (virtual_servers, real_servers) = servers(config, &interfaces, &routes, &mut hops)?;
     let nodes = nodes(config, incarnation, backplane, &mut hops);
-    for hop in &hops.0 {
+    let machine = servers::Machine { interfaces: &interfaces, routes: &routes };
+    let real_servers = servers::real_servers(config, &machine, &nodes, &mut hops, here)?;
+    let virtual_servers = servers::virtual_servers(config, before);
+    for hop in hops.all.iter().filter(|hop| !hop.is_vacant()) {
         let interface = &interfaces[hop.interface.index()];
         if interface.source_for(hop.address).is_none() {
             return Err(CompileError::NoSource { interface: interface.name.clone(), address: hop.address });
@@ -137,11 +206,11 @@ pub fn compile(config: &Config, incarnation: Incarnation, caps: &[PortCaps]) -> 
         leaving: 0,
         services: Arc::new(services),
         advertised: Arc::new(ExactMap::build(advertised(config, |_| true).into_iter().map(|a| (a, ())))),
-        hops: hops.0,
-        adjacencies: Arc::default(),
+        hops: hops.all,
+        adjacencies: Adjacencies::default(),
         neighbours: ExactMap::build([]),
     };
-    view.link();
+    view.link(here.map(|b| b.view));
     Ok(view)
 }
 
@@ -228,96 +297,6 @@ fn first_placement(config: &Config, group: &GroupConfig) -> Buckets {
     let weights: Vec<_> =
         group.members.iter().map(|m| (*m, config.cluster.nodes[m.index()].weight)).collect();
     Placement::initial(seed, &weights).into()
-}
-
-fn servers(
-    config: &Config,
-    interfaces: &[Interface],
-    routes: &RouteTable<Route>,
-    hops: &mut Hops,
-) -> Result<(Vec<VirtualServer>, Vec<RealServer>), CompileError> {
-    // What was removed has no way to it: packets of sessions that still name it are dropped.
-    let gone = RealServer {
-        virtual_server: VirtualServerId(0),
-        name: String::new(),
-        address: Addr::UNSPECIFIED,
-        port: 0,
-        protocol: Protocol::Tcp.number(),
-        hop: None,
-        tunnel_source: Addr::UNSPECIFIED,
-    };
-    let mut real_servers = vec![gone; config.real_server_ids];
-    let maglev =
-        |members: &[Member]| Maglev::build(config.cluster.hash_key, members, config.cluster.maglev_slots);
-    let mut tables = BTreeMap::new();
-    for (id, server) in config.virtual_servers.iter() {
-        let mut members = Vec::new();
-        let serves = config.cluster.groups[server.group.index()].members.contains(&config.me);
-        for real in &server.real_servers {
-            let (hop, tunnel_source) = match (way(real.address, interfaces, routes, hops), serves) {
-                (Some((hop, source)), _) => (Some(hop), source),
-                (None, false) => (None, Addr::UNSPECIFIED),
-                (None, true) => {
-                    let what = format!("real server \"{}\" of \"{}\"", real.name, server.name);
-                    return Err(CompileError::Unroutable { what, address: real.address });
-                }
-            };
-            members.push(Member {
-                id: real.id,
-                name_hash: siphash13_bytes(config.cluster.hash_key, real.name.as_bytes()),
-                weight: real.weight,
-            });
-            real_servers[real.id.index()] = RealServer {
-                virtual_server: VirtualServerId(id as u32),
-                name: real.name.clone(),
-                address: real.address,
-                port: real.port,
-                protocol: server.protocol.number(),
-                hop,
-                tunnel_source,
-            };
-        }
-        tables.insert(id, maglev(&members));
-    }
-    let virtual_servers = config.virtual_servers.filled(
-        |id, server| VirtualServer {
-            name: server.name.clone(),
-            address: server.address,
-            port: server.port,
-            protocol: server.protocol,
-            group: server.group,
-            forward: server.forward,
-            ingress: server.ingress,
-            idle_ticks: Tick::covering(server.idle),
-            maglev: tables.remove(&id).unwrap_or_else(|| maglev(&[])),
-        },
-        |_| VirtualServer {
-            name: String::new(),
-            address: Addr::UNSPECIFIED,
-            port: 0,
-            protocol: Protocol::Tcp,
-            group: GroupId(0),
-            forward: Forward::DsrL2,
-            ingress: Ingress::Local,
-            idle_ticks: 1,
-            maglev: maglev(&[]),
-        },
-    );
-    Ok((virtual_servers, real_servers))
-}
-
-/// Next hop towards `address`, and the source address for a tunnel to it.
-fn way(
-    address: Addr,
-    interfaces: &[Interface],
-    routes: &RouteTable<Route>,
-    hops: &mut Hops,
-) -> Option<(HopId, Addr)> {
-    let (hop, interface) = match routes.lookup(address)? {
-        Route::Via(hop) => (hop, hops.0[hop.0 as usize].interface),
-        Route::OnLink(interface) => (hops.id(interface, address), interface),
-    };
-    Some((hop, interfaces[interface.index()].source_for(address)?))
 }
 
 fn nodes(

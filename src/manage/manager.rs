@@ -1,5 +1,6 @@
 //! The management side of a node, as a value: hears the workers' events, keeps neighbours and peers, publishes Views.
 
+pub mod checks;
 pub mod seat;
 
 use super::announce::Announcements;
@@ -24,10 +25,11 @@ use crate::path::port::{DeviceMonitor, PortCaps};
 use crate::table::exact::ExactMap;
 use crate::table::lease::Lease;
 use crate::table::publish::Publisher;
-use crate::view::{Buckets, Neighbour, View};
+use crate::view::{Buckets, View};
 use crate::wire::backplane;
-use crate::wire::control::Heartbeat;
+use crate::wire::control::{Heartbeat, Letter};
 use arrayvec::ArrayVec;
+use checks::Checks;
 use crossbeam_channel::{Receiver, Sender};
 use seat::Seat;
 use std::net::SocketAddr;
@@ -82,6 +84,7 @@ pub struct Manager {
     census: Census,
     seat: Option<Seat>,
     courier: Option<Box<dyn Courier>>,
+    checks: Option<Checks>,
     own_turns: Turns,
     /// One of this node's workers stands still.
     stuck: bool,
@@ -111,7 +114,8 @@ impl Manager {
         now: Instant,
     ) -> Self {
         let view = views.current();
-        let digest = compile::digest(&config);
+        // With a log it is what is decided that nodes compare.
+        let digest = if config.log.is_none() { compile::digest(&config) } else { 0 };
         let (neighbours, announcements) = (
             Neighbours::new(&view.hops, now),
             Announcements::new(&view.services, view.advertised.keys(), now),
@@ -141,6 +145,7 @@ impl Manager {
             census,
             seat: None,
             courier: None,
+            checks: None,
             own_turns: Turns::default(),
             stuck: false,
         }
@@ -171,6 +176,7 @@ impl Manager {
         for _ in 0..CHANNEL {
             let Ok(beat) = self.heartbeats_in.try_recv() else { break };
             changed |= self.heard(&beat, now);
+            self.peers.heard_on_backplane(&beat, now);
         }
         changed |= self.hear_courier(now);
         let nodes = &self.config.cluster.nodes;
@@ -180,6 +186,7 @@ impl Manager {
         self.ask_and_announce(now);
         changed |= self.neighbours.take_changed();
         changed |= self.follow(now);
+        self.check(now);
         if now >= self.heartbeat_due {
             self.heartbeat_due = now + self.config.cluster.heartbeat;
             self.send_heartbeats(now);
@@ -214,7 +221,8 @@ impl Manager {
         }
         if !matches!(news, News::Replay | News::EndedLife | News::Ourselves | News::Stranger) {
             let (index, digest, prepared) = (beat.index, beat.configuration, beat.prepared);
-            let report = Report { index, digest, prepared, adopted: beat.view, ready: beat.ready };
+            let (adopted, ready, hears) = (beat.view, beat.ready, beat.hears);
+            let report = Report { index, digest, prepared, adopted, ready, hears };
             let stuck = self.peers.stuck(beat, now);
             self.reported(beat.sender, beat.incarnation, &report, stuck, now);
         }
@@ -269,6 +277,7 @@ impl Manager {
             configuration: report.digest,
             index: report.index,
             prepared: report.prepared,
+            hears: self.peers.heard_of_late(now),
             ready: report.ready,
             turns,
         };
@@ -293,9 +302,13 @@ impl Manager {
         for _ in 0..CHANNEL {
             let Some(courier) = &mut self.courier else { return changed };
             let Some(len) = courier.receive(&mut buffer) else { return changed };
-            match Heartbeat::parse(&buffer[..len], self.config.cluster.auth_key) {
-                Ok(beat) => changed |= self.heard(&beat, now),
-                Err(_) => self.management_refused += 1,
+            let (message, key) = (&buffer[..len], self.config.cluster.auth_key);
+            if let Ok(beat) = Heartbeat::parse(message, key) {
+                changed |= self.heard(&beat, now);
+            } else if let Ok(letter) = Letter::parse(message, key) {
+                self.read(&letter, now);
+            } else {
+                self.management_refused += 1;
             }
         }
         changed
@@ -340,8 +353,8 @@ impl Manager {
             };
             moved = true;
         }
-        for hop in &mut view.hops {
-            let mac = self.neighbours.mac(Neighbour { interface: hop.interface, address: hop.address });
+        for hop in view.hops.iter_mut().filter(|hop| !hop.is_vacant()) {
+            let mac = self.neighbours.mac(hop.place());
             moved |= hop.mac != mac;
             hop.mac = mac;
         }
@@ -375,7 +388,7 @@ impl Manager {
         }
         // Of the nodes adjacencies say only what a life of this one never changes: addresses, and its own name and cookie.
         if moved {
-            view.link();
+            view.link(Some(self.views.current()));
         }
         self.views.publish(view);
     }
@@ -488,6 +501,7 @@ impl Manager {
     fn peer_stats(&self, now: Instant) -> Vec<PeerStats> {
         let view = self.views.current();
         let all = &view.buckets[GroupId(0).index()];
+        let digest = self.report().map_or(self.digest, |report| report.digest);
         let others = view
             .nodes
             .iter()
@@ -504,7 +518,7 @@ impl Manager {
                     ready: peer.ready,
                     heard_ms_ago: peer.heard.map(|at| now.since(at).as_millis() as u64),
                     view: peer.view,
-                    same_configuration: peer.configuration == self.digest,
+                    same_configuration: peer.configuration == digest,
                     buckets: all.placement.count(id),
                 }
             })

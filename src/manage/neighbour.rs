@@ -44,8 +44,7 @@ impl Neighbours {
     pub fn new(hops: &[Hop], now: Instant) -> Self {
         let mut new =
             Self { known: BTreeMap::new(), timers: Wheel::new(MAX_NEIGHBOURS + hops.len()), changed: false };
-        for hop in hops {
-            let neighbour = Neighbour { interface: hop.interface, address: hop.address };
+        for neighbour in hops.iter().filter(|hop| !hop.is_vacant()).map(Hop::place) {
             new.known.insert(neighbour, Entry { mac: None, confirmed: now, asked: 0, stranger_since: None });
             new.due(neighbour, now);
         }

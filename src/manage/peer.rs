@@ -1,8 +1,8 @@
 //! The other nodes, as far as their heartbeats tell.
 
 use crate::base::limits::MAX_WORKERS;
-use crate::base::{Incarnation, Instant, NodeId};
-use crate::wire::control::Heartbeat;
+use crate::base::{Incarnation, Instant, NodeId, NodeSet};
+use crate::wire::control::{Heartbeat, Letter};
 use arrayvec::ArrayVec;
 use std::time::Duration;
 
@@ -22,6 +22,10 @@ pub struct Peer {
     /// The digest of its cluster file.
     pub configuration: u64,
     counter: u64,
+    /// Of its last letter.
+    letter: u64,
+    /// When it was last heard over the backplane.
+    backplane: Option<Instant>,
 }
 
 /// What a heartbeat tells that wasn't known.
@@ -44,6 +48,9 @@ pub enum News {
     /// It is of a node that the cluster file doesn't have.
     Stranger,
 }
+
+/// A heartbeat's copy over one network may come behind so many that came over the other.
+const COPIES: u64 = 8;
 
 /// The turns that a node's workers have made, and since when each stands there.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +91,21 @@ impl Peers {
         self.suspicion = suspicion;
     }
 
+    /// A heartbeat has come over the backplane, be it the first of its copies or not.
+    pub fn heard_on_backplane(&mut self, beat: &Heartbeat, now: Instant) {
+        let Some(peer) = self.peers.get_mut(beat.sender.index()) else { return };
+        if beat.incarnation == peer.incarnation && beat.counter.saturating_add(COPIES) > peer.counter {
+            peer.backplane = Some(now);
+        }
+    }
+
+    /// Whom this node has heard over the backplane within the suspicion time.
+    pub fn heard_of_late(&self, now: Instant) -> NodeSet {
+        let late = |peer: &Peer| peer.backplane.is_some_and(|at| now.since(at) <= self.suspicion);
+        let each = self.peers.iter().enumerate().filter(|(_, peer)| late(peer));
+        each.map(|(node, _)| NodeId(node as u16)).collect()
+    }
+
     /// Takes the turns in a heartbeat that was news: the worker that stands still, if one does.
     pub fn stuck(&mut self, beat: &Heartbeat, now: Instant) -> Option<u16> {
         let turns = self.turns.get_mut(beat.sender.index())?;
@@ -117,8 +139,20 @@ impl Peers {
             view: beat.view,
             configuration: beat.configuration,
             counter: beat.counter,
+            letter: if news == News::NewLife { 0 } else { peer.letter },
+            backplane: peer.backplane,
         };
         news
+    }
+
+    /// Whether a letter is of its sender's present life, as its heartbeats tell, and newer than the last one.
+    pub fn is_news(&mut self, letter: &Letter) -> bool {
+        let Some(peer) = self.peers.get_mut(letter.sender.index()) else { return false };
+        let fresh = letter.incarnation == peer.incarnation && letter.counter > peer.letter;
+        if fresh {
+            peer.letter = letter.counter;
+        }
+        fresh
     }
 
     /// Marks those down that were silent for too long, and tells `down` of each; `true` if any.
@@ -153,6 +187,7 @@ mod tests {
             configuration: 7,
             index: 0,
             prepared: 0,
+            hears: NodeSet::EMPTY,
             ready: true,
             turns: [0].into_iter().collect(),
         }

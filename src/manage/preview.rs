@@ -136,19 +136,12 @@ pub fn look<L: Log>(
     Ok(Sight { me, sessions, differences, virtual_servers: served, regrouped, fleet, topology, names, used })
 }
 
-/// What keeps a node from serving by a namespace that these changes make. What they say of the node itself, its file can be
-/// made to follow. `room`: how many real servers its workers can count.
-pub fn misfits(config: &Config, room: usize, space: &Namespace, changes: &[Change]) -> Vec<Fault> {
+/// What keeps a node from serving by a namespace. What that says of the node itself, its file can be made to follow.
+pub fn misfits(config: &Config, space: &Namespace) -> Vec<Fault> {
     let name = &config.cluster.nodes[config.me.index()].name;
     let own = |key: &Key| matches!(key, Key::Node(node) if node == name.as_str());
     let mut faults = config.with(space).err().unwrap_or_default();
     faults.retain(|fault| !own(&fault.key));
-    let wanted = space.ids(Kind::RealServer);
-    let real = changes.iter().find(|change| change.key.kind() == Kind::RealServer && change.value.is_some());
-    if let Some(change) = real.filter(|_| wanted > room) {
-        let message = format!("is one of {wanted} that there ever were, and this node has room for {room}");
-        faults.push(Fault { key: change.key.clone(), field: None, message, hint: None, other: None });
-    }
     faults.truncate(FAULTS);
     faults
 }

@@ -3,6 +3,7 @@
 
 use crate::base::limits::RING_FRAMES;
 use crate::base::{Incarnation, Instant, PortId, WorkerId};
+use crate::cluster::namespace::MAX_REAL_SERVER_IDS;
 use crate::manage::compile::{self, CompileError};
 use crate::manage::config::{Config, PortRole};
 use crate::manage::manager::{Device, Manager, WorkerLink};
@@ -17,9 +18,6 @@ use crate::table::ring::{self, Consumer, Producer};
 use crate::view::Forward;
 use crossbeam_channel::bounded;
 use std::sync::Arc;
-
-/// Real servers, those that were removed among them, that a node has counters for.
-const REAL_SERVERS: usize = 1 << 16;
 
 /// Why a node can't be built from its configuration and devices.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -91,8 +89,8 @@ impl<P: Port> Node<P> {
         check_backplane(config, &caps)?;
         let view = compile::compile(config, incarnation, &caps)?;
         // With a log, more may come while the node runs.
-        let room = if config.log.is_some() { REAL_SERVERS } else { 0 };
-        let real_servers = view.services.real_servers.len().max(room);
+        let real_servers = view.services.real_servers.len();
+        let room = if config.log.is_some() { MAX_REAL_SERVER_IDS } else { real_servers };
         // Without a log, the first View says what there will be.
         let servers = &view.services.virtual_servers;
         let nat = config.log.is_some() || servers.iter().any(|server| server.forward == Forward::Nat);
@@ -107,7 +105,8 @@ impl<P: Port> Node<P> {
         let (mut workers, mut links) = (Vec::new(), Vec::new());
         for (i, view) in subscribers.into_iter().enumerate() {
             let id = WorkerId(i as u16);
-            let counters = Arc::new(Counters::new(real_servers));
+            let counters = Arc::new(Counters::new(room));
+            counters.real_servers.populate(0..real_servers);
             let (command_in, commands) = bounded(CHANNEL);
             let ports =
                 queues.iter_mut().zip(&caps).zip(&config.ports).map(|(((count, queues, _), caps), port)| {

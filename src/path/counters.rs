@@ -1,7 +1,9 @@
 //! A worker's counters: written by its core, read by the management thread.
 
 use super::verdict::Verdict;
-use crate::table::counter::Counter;
+use crate::table::counter::{Counter, FlowTable};
+
+pub use crate::table::counter::FlowCounters;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -12,17 +14,17 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: Counter,)*
             /// Dropped packets, by [`Verdict`].
             pub drops: [Counter; Verdict::ALL.len()],
-            /// By real server id.
-            pub real_servers: Box<[FlowCounters]>,
+            /// By real server id: room for all that there may ever be.
+            pub real_servers: FlowTable,
         }
 
         impl Counters {
-            /// Zeroes, for so many real servers.
+            /// Zeroes, with room for so many real servers: those that nothing is counted of cost nothing.
             pub fn new(real_servers: usize) -> Self {
                 Self {
                     $($name: Counter::default(),)*
                     drops: std::array::from_fn(|_| Counter::default()),
-                    real_servers: (0..real_servers).map(|_| FlowCounters::default()).collect(),
+                    real_servers: FlowTable::new(real_servers),
                 }
             }
 
@@ -106,21 +108,4 @@ impl Counters {
     pub fn dropped(&self) -> u64 {
         self.drops.iter().map(Counter::get).sum()
     }
-}
-
-/// Traffic of a real server; a virtual server's is that of its real servers together.
-#[derive(Debug, Default)]
-pub struct FlowCounters {
-    /// New flows.
-    pub connections: Counter,
-    /// Packets towards the real servers.
-    pub packets_in: Counter,
-    /// Bytes of them, from the IP header on.
-    pub bytes_in: Counter,
-    /// Packets towards the clients (NAT only; others don't pass here).
-    pub packets_out: Counter,
-    /// Bytes of them.
-    pub bytes_out: Counter,
-    /// Sessions now.
-    pub sessions: Counter,
 }

@@ -343,5 +343,6 @@ fn resolved(view: &View, towards: Towards) -> bool {
             None => return true,
         },
     };
-    view.hops[hop.0 as usize].mac.is_some()
+    let hop = &view.hops[hop.0 as usize];
+    hop.mac.is_some() || hop.is_vacant()
 }

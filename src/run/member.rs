@@ -7,6 +7,7 @@ use crate::cluster::log::{MAX_VOTERS, Replica};
 use crate::manage::config::{Config, LogConfig};
 use crate::manage::manager::seat::AnyLog;
 use crate::manage::manager::{Courier, Manager};
+use crate::run::health::Probes;
 use crate::run::log::{self, Running, StartError, Timing, solo, tls};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -22,6 +23,9 @@ pub enum MemberError {
     /// Its replica.
     #[error(transparent)]
     Log(#[from] StartError),
+    /// Its health checks.
+    #[error("health checks can't begin: {0}")]
+    Probes(std::io::Error),
     /// Its line to the others.
     #[error("can't take heartbeats at {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -44,6 +48,8 @@ pub fn join(
         let line = Line::open(address).map_err(|error| MemberError::Listen(address, error))?;
         manager.carry_by(Box::new(line));
     }
+    let probes = Probes::start().map_err(MemberError::Probes)?;
+    manager.probe_by(Box::new(probes));
     let first = new_cluster.then_some(log.objects.as_slice());
     manager.decide_by(running, times(config), first, now);
     Ok(())

@@ -79,6 +79,8 @@ struct Seat {
     all_until: Instant,
     beat_due: Instant,
     stalled_until: Instant,
+    /// When it last heard each node.
+    heard: BTreeMap<NodeId, Instant>,
     /// Its clock runs at this many thousandths of the world's.
     clock: u64,
     asked: BTreeMap<Ask, Entry>,
@@ -178,6 +180,7 @@ impl World {
             stalled_until: Instant::ZERO,
             clock,
             asked: BTreeMap::new(),
+            heard: BTreeMap::new(),
         });
     }
 
@@ -320,6 +323,7 @@ impl World {
                 }
                 if let Some(seat) = self.seats[usize::from(to)].as_mut().filter(|s| now >= s.stalled_until) {
                     let local = Instant(now.0 / 1000 * seat.clock);
+                    seat.heard.insert(NodeId(from), local);
                     seat.council.heard(NodeId(from), Incarnation(life), &report, None, local);
                 }
             }
@@ -335,6 +339,8 @@ impl World {
             return;
         };
         let local = Instant(now.0 / 1000 * seat.clock);
+        let late = |at: &Instant| local.since(*at) <= TIMES.patience.suspicion;
+        seat.council.hears(seat.heard.iter().filter(|(_, at)| late(at)).map(|(node, _)| *node).collect());
         let news = seat.council.turn(local);
         let state = seat.council.state();
         if news.changed {

@@ -1,4 +1,5 @@
 //! Counters that one core writes and anyone reads.
+#![allow(unsafe_code)]
 
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,6 +40,65 @@ impl Counter {
     #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Traffic of a real server; a virtual server's is that of its real servers together.
+#[derive(Debug, Default)]
+pub struct FlowCounters {
+    /// New flows.
+    pub connections: Counter,
+    /// Packets towards the real servers.
+    pub packets_in: Counter,
+    /// Bytes of them, from the IP header on.
+    pub bytes_in: Counter,
+    /// Packets towards the clients (NAT only; others don't pass here).
+    pub packets_out: Counter,
+    /// Bytes of them.
+    pub bytes_out: Counter,
+    /// Sessions now.
+    pub sessions: Counter,
+}
+
+#[cfg(not(steerage_loom))]
+pub use lazy::FlowTable;
+
+#[cfg(not(steerage_loom))]
+mod lazy {
+    use super::{Counter, FlowCounters};
+    use crate::table::large::{Lazy, Zeroed};
+
+    // SAFETY: a 64-bit integer (the atomic is one in memory), for which zero is a value, and nothing to drop.
+    unsafe impl Zeroed for Counter {}
+    // SAFETY: six of those.
+    unsafe impl Zeroed for FlowCounters {}
+
+    /// Counters by real server id, with room for more than there are.
+    pub type FlowTable = Lazy<FlowCounters>;
+}
+
+/// Counters by real server id. (Loom's atomics aren't integers.)
+#[cfg(steerage_loom)]
+#[derive(Debug)]
+pub struct FlowTable(Box<[FlowCounters]>);
+
+#[cfg(steerage_loom)]
+impl FlowTable {
+    /// Zeroes.
+    pub fn new(n: usize) -> Self {
+        Self((0..n).map(|_| FlowCounters::default()).collect())
+    }
+
+    /// Nothing: they are there.
+    pub fn populate(&self, _: std::ops::Range<usize>) {}
+}
+
+#[cfg(steerage_loom)]
+impl std::ops::Deref for FlowTable {
+    type Target = [FlowCounters];
+
+    fn deref(&self) -> &[FlowCounters] {
+        &self.0
     }
 }
 

@@ -14,6 +14,7 @@ use super::index;
 use crate::base::hash::{reduce, siphash13};
 use crate::base::limits::is_prime;
 use crate::base::{HashKey, RealServerId};
+use std::sync::Arc;
 
 /// A real server as [`Maglev::build`] sees it.
 #[derive(Clone, Copy, Debug)]
@@ -26,10 +27,10 @@ pub struct Member {
     pub weight: u32,
 }
 
-/// A lookup table; without slots if no server has weight.
+/// A lookup table; without slots if no server has weight. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Maglev {
-    table: Box<[RealServerId]>,
+    table: Arc<[RealServerId]>,
 }
 
 /// A walk through all slots in the order of one server's permutation.
@@ -116,7 +117,7 @@ impl Maglev {
         assert!(slots <= 1 << 31 && is_prime(slots), "{slots} slots, which is no fit prime");
         let mut members: Vec<Member> = members.iter().copied().filter(|m| m.weight > 0).collect();
         members.sort_unstable_by_key(|m| (m.name_hash, m.id));
-        let Some(max) = members.iter().map(|m| m.weight).max() else { return Self { table: [].into() } };
+        let Some(max) = members.iter().map(|m| m.weight).max() else { return Self { table: Arc::new([]) } };
 
         let walk = |m: &Member| {
             let offset = reduce(siphash13(key, [m.name_hash, 0]), slots as u64);
@@ -156,7 +157,7 @@ impl Maglev {
                 server = next;
             }
         }
-        Self { table: filling.table }
+        Self { table: filling.table.into() }
     }
 
     /// The server for 64 uniform bits; none if no server has weight. One load.
@@ -177,6 +178,12 @@ impl Maglev {
         if let Some(slot) = self.table.get(self.slot(bits)) {
             index::prefetch(slot);
         }
+    }
+
+    /// Whether it is the very same table, not just an equal one.
+    #[cfg(test)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.table, &other.table)
     }
 
     /// The number of slots; zero if no server has weight.

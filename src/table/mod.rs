@@ -1,5 +1,6 @@
 //! Tables of the packet path: bounded, allocated once, each with one writing core.
 
+pub mod chunks;
 pub mod counter;
 pub mod exact;
 pub mod flow;

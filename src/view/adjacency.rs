@@ -3,11 +3,13 @@
 
 use super::{Forward, Hop, HopId, Interface, RealServer, View};
 use crate::base::{Addr, FlowHash, Mac, PortId};
+use crate::table::chunks::{Chunks, Part};
 use crate::wire::backplane::{self, Header, Stage};
 use crate::wire::checksum::Delta;
 use crate::wire::eth::{self, ethertype};
 use crate::wire::ipip::{self, Inner};
 use crate::wire::{gue, ipv4, ipv6, protocol, udp, vlan};
+use std::sync::Arc;
 
 /// The longest headers that there can be.
 const ROOM: usize =
@@ -57,7 +59,7 @@ pub struct Packet {
 }
 
 /// The headers in front of a packet to one neighbour, and the way out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[repr(align(64))]
 pub struct Adjacency {
     /// The headers.
@@ -220,7 +222,7 @@ impl Adjacency {
 }
 
 /// The way to a real server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerWay {
     /// The headers in front.
     pub adjacency: Adjacency,
@@ -232,60 +234,89 @@ pub struct ServerWay {
     pub address: Addr,
 }
 
-/// All adjacencies of a View.
+impl ServerWay {
+    /// What stands where there is no real server.
+    fn none() -> Self {
+        Self { adjacency: Adjacency::nowhere(), forward: Forward::DsrL2, port: 0, address: Addr::UNSPECIFIED }
+    }
+}
+
+/// All adjacencies of a View. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Adjacencies {
     /// Plain ones, by next hop.
-    pub hops: Vec<Adjacency>,
+    pub hops: Arc<[Adjacency]>,
     /// By real server.
-    pub servers: Vec<ServerWay>,
+    pub servers: Chunks<ServerWay>,
     /// For steered packets, by node.
-    pub nodes: Vec<Adjacency>,
+    pub nodes: Arc<[Adjacency]>,
     /// For those that the node may have a session of as their bucket's previous owner.
-    pub previous: Vec<Adjacency>,
+    pub previous: Arc<[Adjacency]>,
     /// For those that go no further.
-    pub returned: Vec<Adjacency>,
+    pub returned: Arc<[Adjacency]>,
 }
 
 impl Adjacencies {
-    /// Those that follow from a View's next hops, servers and nodes.
-    pub fn build(view: &View) -> Self {
-        let interface = |hop: &Hop| &view.services.interfaces[hop.interface.index()];
-        let to = |id: Option<HopId>, tunnel: &Tunnel<'_>, src, dst| match id {
-            None => Adjacency::nowhere(),
-            Some(id) => {
-                let hop = &view.hops[id.0 as usize];
-                Adjacency::new(id, hop, interface(hop), tunnel, src, dst)
+    /// Those that follow from a View's next hops, servers and nodes. Those that follow from what the View before had, too, are
+    /// shared with it.
+    pub fn build(view: &View, before: Option<&View>) -> Self {
+        let interfaces = &view.services.interfaces;
+        let to = |id: Option<HopId>, tunnel: &Tunnel<'_>, src, dst| {
+            let hop = id.map(|id| (id, &view.hops[id.0 as usize])).filter(|(_, hop)| !hop.is_vacant());
+            match hop {
+                None => Adjacency::nowhere(),
+                Some((id, hop)) => {
+                    Adjacency::new(id, hop, &interfaces[hop.interface.index()], tunnel, src, dst)
+                }
             }
         };
-        let hops = (0..view.hops.len() as u32).map(|i| {
-            let at = view.hops[i as usize].address;
-            to(Some(HopId(i)), &Tunnel::None, at, at)
-        });
-        let servers = view.services.real_servers.iter().map(|real: &RealServer| {
-            let server = &view.services.virtual_servers[real.virtual_server.index()];
-            let tunnel = match server.forward {
+        let before = before.filter(|old| old.services.interfaces == *interfaces);
+        let old_hops = before.map_or(&[][..], |old| &old.hops);
+        let moved: Vec<bool> =
+            view.hops.iter().enumerate().map(|(i, hop)| old_hops.get(i) != Some(hop)).collect();
+        let still = !moved.contains(&true);
+        let hops = match before {
+            Some(old) if still && old.hops.len() == view.hops.len() => old.adjacencies.hops.clone(),
+            _ => (0..view.hops.len() as u32)
+                .map(|i| {
+                    let at = view.hops[i as usize].address;
+                    to(Some(HopId(i)), &Tunnel::None, at, at)
+                })
+                .collect(),
+        };
+        let way = |real: &RealServer| {
+            let tunnel = match real.forward {
                 Forward::Nat | Forward::DsrL2 => Tunnel::None,
-                Forward::Ipip => Tunnel::Ipip { v4: server.address.is_v4() },
+                Forward::Ipip => Tunnel::Ipip { v4: real.v4 },
                 Forward::Gue => Tunnel::Gue,
             };
             ServerWay {
                 adjacency: to(real.hop, &tunnel, real.tunnel_source, real.address),
-                forward: server.forward,
+                forward: real.forward,
                 port: real.port,
                 address: real.address,
             }
+        };
+        let reals = &view.services.real_servers;
+        let servers = Chunks::along(reals, &ServerWay::none(), |chunk, items| {
+            let same = before.filter(|old| reals.shares(&old.services.real_servers, chunk));
+            let same = same.and_then(|old| old.adjacencies.servers.part(chunk));
+            let moves = |real: &RealServer| real.hop.is_some_and(|hop| moved[hop.0 as usize]);
+            match same {
+                Some(same) if still || !items.iter().any(moves) => Part::Same(same),
+                _ => Part::New(items.iter().map(way).collect()),
+            }
         });
         let me = view.this_node();
-        let nodes = |stage| -> Vec<Adjacency> {
+        let nodes = |stage| -> Arc<[Adjacency]> {
             let (sender, incarnation, cookie) = (view.me, me.incarnation, me.cookie);
             let header = Header { stage, sender, incarnation, hash: FlowHash(0), cookie };
             let steer = Tunnel::Steer(&header, view.data_port);
             view.nodes.iter().map(|node| to(node.hop, &steer, me.backplane, node.backplane)).collect()
         };
         Self {
-            hops: hops.collect(),
-            servers: servers.collect(),
+            hops,
+            servers,
             nodes: nodes(Stage::Owner),
             previous: nodes(Stage::PreviousOwner),
             returned: nodes(Stage::Returned),

@@ -1,7 +1,7 @@
 //! The forwarding snapshot that workers read: immutable, compiled by `manage`, swapped whole.
 //!
 //! All that decides where a packet goes is in here, so that two nodes with the same View decide alike. The large parts are
-//! shared between successive Views: learning a next hop costs new `hops` and adjacencies, not new Maglev tables.
+//! shared between successive Views: a change costs what it changes, not what there is.
 
 mod adjacency;
 mod buckets;
@@ -14,6 +14,7 @@ use crate::base::{
     Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, InterfaceId, Mac, NodeId, PortId, RealServerId,
     SnatId, VirtualServerId, WorkerId,
 };
+use crate::table::chunks::Chunks;
 use crate::table::exact::{ExactKey, ExactMap, Filter};
 use crate::table::maglev::Maglev;
 use crate::table::route::RouteTable;
@@ -128,7 +129,7 @@ pub struct VirtualServer {
 }
 
 /// A real server of one virtual server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealServer {
     /// The virtual server.
     pub virtual_server: VirtualServerId,
@@ -140,6 +141,10 @@ pub struct RealServer {
     pub port: u16,
     /// IP protocol of its virtual server.
     pub protocol: u8,
+    /// How packets reach it.
+    pub forward: Forward,
+    /// Whether those packets are IPv4: by the address of its virtual server.
+    pub v4: bool,
     /// Next hop towards it; none if this node doesn't serve it and has no way to it.
     pub hop: Option<HopId>,
     /// Source of the outer header towards it, when tunnelled.
@@ -158,7 +163,7 @@ pub struct Snat {
 }
 
 /// An IP interface of this node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -214,6 +219,21 @@ pub struct Hop {
     pub address: Addr,
     /// Its Ethernet address, once it has told.
     pub mac: Option<Mac>,
+}
+
+impl Hop {
+    /// What stands where a next hop was that nothing needs any more: the others keep their numbers.
+    pub const VACANT: Self = Self { interface: InterfaceId(0), address: Addr::UNSPECIFIED, mac: None };
+
+    /// Whether it is none.
+    pub fn is_vacant(&self) -> bool {
+        self.address == Addr::UNSPECIFIED
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> Neighbour {
+        Neighbour { interface: self.interface, address: self.address }
+    }
 }
 
 /// Where a route leads.
@@ -316,7 +336,7 @@ pub struct Services {
     /// Virtual servers by id.
     pub virtual_servers: Vec<VirtualServer>,
     /// Real servers by id.
-    pub real_servers: Vec<RealServer>,
+    pub real_servers: Chunks<RealServer>,
     /// SNAT addresses by id.
     pub snats: Vec<Snat>,
     /// Groups by id.
@@ -371,10 +391,10 @@ pub struct View {
     pub placed: u64,
     /// The groups, a bit each, in which this node is a bucket's previous owner.
     pub leaving: u64,
-    /// Next hops by id.
+    /// Next hops by id; a number that isn't used any more is [`Hop::VACANT`].
     pub hops: Vec<Hop>,
     /// The headers in front of packets, which follow from all of the above: see [`Self::link`].
-    pub adjacencies: Arc<Adjacencies>,
+    pub adjacencies: Adjacencies,
     /// All neighbours that are known: the next hops, and clients on the link.
     pub neighbours: ExactMap<Neighbour, Mac>,
 }
@@ -389,9 +409,10 @@ pub struct Owner {
 }
 
 impl View {
-    /// Makes the adjacencies anew, after a change of the next hops or nodes.
-    pub fn link(&mut self) {
-        self.adjacencies = Arc::new(Adjacencies::build(self));
+    /// Makes the adjacencies, after a change of the services, next hops or nodes. What is as it was in the View before is shared
+    /// with it.
+    pub fn link(&mut self, before: Option<&View>) {
+        self.adjacencies = Adjacencies::build(self, before);
     }
 
     /// This node's entry.

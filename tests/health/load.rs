@@ -9,6 +9,7 @@ use std::sync::Arc;
 use steerage::base::{self, Addr, RealServerId};
 use steerage::manage::health::check::State;
 use steerage::manage::health::{Attempt, Prober, Target};
+use steerage::manage::manager::checks::Probing;
 use steerage::run::clock::Clock;
 use steerage::run::health::Probes;
 
@@ -35,9 +36,9 @@ fn address(n: u32, probe: Probe) -> Addr {
     Addr::from(IpAddr::from([127, 0, high, low]))
 }
 
-fn turn(prober: &mut Prober, probes: &Probes, now: base::Instant) {
-    while let Some(answer) = probes.answer() {
-        prober.outcome(now, answer.attempt, answer.outcome);
+fn turn(prober: &mut Prober, probes: &mut Probes, now: base::Instant) {
+    while let Some((attempt, outcome)) = probes.answer() {
+        prober.outcome(now, attempt, outcome);
     }
     prober.turn(now, |attempt, target| probes.begin(attempt, target));
 }
@@ -70,10 +71,10 @@ fn a_thousand_targets_a_second_on_one_thread() {
             Target { server: RealServerId(n), address: address(n, probe), port, spec: Arc::new(check) };
         prober.put(clock.now(), target);
     }
-    let probes = Probes::start().unwrap();
+    let mut probes = Probes::start().unwrap();
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(SECONDS) {
-        turn(&mut prober, &probes, clock.now());
+        turn(&mut prober, &mut probes, clock.now());
         std::thread::sleep(Duration::from_millis(1));
     }
     let share = cpu_time("probes") / begun.elapsed().as_secs_f64();
@@ -105,10 +106,10 @@ fn the_dead_do_not_hold_up_the_living() {
         let target = Target { server: RealServerId(n), address, port, spec: Arc::clone(&check) };
         prober.put(clock.now(), target);
     }
-    let probes = Probes::start().unwrap();
+    let mut probes = Probes::start().unwrap();
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(6) {
-        turn(&mut prober, &probes, clock.now());
+        turn(&mut prober, &mut probes, clock.now());
         std::thread::sleep(Duration::from_millis(1));
     }
     let mut states = BTreeMap::new();
@@ -133,7 +134,7 @@ fn a_thread_that_is_full_says_so_and_stops_when_dropped() {
         port: silent.address.port(),
         spec: Arc::new(check),
     };
-    let probes = Probes::start().unwrap();
+    let mut probes = Probes::start().unwrap();
     let mut taken = 0;
     let deadline = Instant::now() + Duration::from_secs(20);
     // As many as fly and wait; then no more, however long one asks.

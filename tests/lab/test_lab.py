@@ -182,7 +182,7 @@ def test_a_hung_request_is_a_failed_one(lab, keepalive, begin, end):
 
 
 def test_stalls_are_told_by_what_came(lab):
-    stalls = load.Stalls(lab.client)
+    stalls = load.Stalls(lab.client, [DSR.url(4), DSR.url(6)])
     kept = "ESTAB 0 0 10.10.0.1:1000 10.99.0.1:80 cubic bytes_sent:9 bytes_received:{} lastsnd:5\n"
     opening = "SYN-SENT 0 1 [fd10::1]:2000 [fd99::1]:80 cubic rto:1000\n"
     for second, received in ((0, 100), (1, 200), (2, 300)):

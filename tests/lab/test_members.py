@@ -94,6 +94,28 @@ def test_an_isolated_node_gives_its_vip_up_before_another_takes_it(cluster):
     assert reigns[2][1] > healed
 
 
+def test_a_node_without_a_backplane_is_taken_out_and_comes_back(cluster):
+    lab, nodes = cluster
+    vip = plan.VIPS["dsr"]
+    lab.route(vip, node=1)
+    time.sleep(1)
+    asker = Asker(lab.client, vip)
+    asker.start()
+    time.sleep(1)
+    cut = time.monotonic()
+    lab.isolate(3, management=False)
+    time.sleep(3)
+    assert not nodes.stats(3)["ready"]
+    healed = time.monotonic()
+    lab.isolate(3, cut=False, management=False)
+    nodes.wait_ready()
+    time.sleep(2)
+    asker.stop()
+    assert [at for at in asker.missed if at < cut - 0.05] == []
+    assert [round(at - cut, 2) for at in asker.missed if at > cut + 1.5] == []
+    assert time.monotonic() > healed
+
+
 def test_without_a_majority_what_needs_no_state_is_served(cluster):
     lab, nodes = cluster
     vip = plan.VIPS["local"]
@@ -107,6 +129,33 @@ def test_without_a_majority_what_needs_no_state_is_served(cluster):
     asker.stop()
     assert len(asker.asked) > 200 and len(asker.missed) <= len(asker.asked) / 100
     assert not nodes.stats(1)["ready"], "it has no lease"
+
+
+def test_a_real_server_that_dies_gets_no_new_flows_until_it_is_back(cluster):
+    lab, _ = cluster
+    # Checks every second, of which two must agree, and a moment for each to come.
+    found_within = 4
+    time.sleep(found_within)
+    askers = [Asker(lab.client, plan.VIPS[name]) for name in ("dsr", "nat")]
+    for asker in askers:
+        asker.start()
+    time.sleep(1)
+    died = time.monotonic()
+    lab.unplug(1)
+    time.sleep(found_within + 2)
+    back = time.monotonic()
+    lab.unplug(1, out=False)
+    time.sleep(found_within + 2)
+    for asker in askers:
+        asker.stop()
+        assert [at for at in asker.missed if at < died - 0.05] == []
+        assert any(died <= at < died + found_within for at in asker.missed), "its flows weren't missed: proves nothing"
+        assert [round(at - died, 2) for at in asker.missed if at >= died + found_within] == []
+    assert time.monotonic() > back
+    # It takes its share again.
+    before = lab.requests()
+    load.run(lab.client, [plan.VIPS["dsr"].url(4)], 1, 8, False)
+    assert lab.requests()["s1"] > before["s1"]
 
 
 def test_a_cluster_begins_and_serves(cluster):

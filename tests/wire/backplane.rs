@@ -3,10 +3,10 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use steerage::base::limits::MAX_WORKERS;
-use steerage::base::{FlowHash, HashKey, Incarnation, NodeId, hash};
+use steerage::base::{FlowHash, HashKey, Incarnation, NodeId, NodeSet, hash};
 use steerage::wire::Malformed;
 use steerage::wire::backplane::{self, HEADER_LEN, Header, Stage, cookie};
-use steerage::wire::control::{self, Heartbeat};
+use steerage::wire::control::{self, Heartbeat, Letter};
 
 const STAGES: [Stage; 5] =
     [Stage::Receive, Stage::FragmentOwner, Stage::Owner, Stage::PreviousOwner, Stage::Returned];
@@ -33,10 +33,19 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
             configuration: view.rotate_left(9),
             index: view.rotate_left(21),
             prepared: view.rotate_left(33),
+            hears: NodeSet(view.rotate_left(7)),
             ready,
             turns: turns.into_iter().collect(),
         },
     )
+}
+
+fn letter() -> impl Strategy<Value = Letter> {
+    let ids = (any::<u16>(), any::<u32>(), any::<u64>());
+    (ids, vec(any::<u8>(), 0..=control::MAX_LETTER)).prop_map(|((sender, incarnation, counter), content)| {
+        let (sender, incarnation) = (NodeId(sender), Incarnation(incarnation));
+        Letter { sender, incarnation, counter, content: content.into_iter().collect() }
+    })
 }
 
 fn key() -> impl Strategy<Value = HashKey> {
@@ -76,6 +85,20 @@ proptest! {
         for len in 0..len {
             prop_assert_eq!(Heartbeat::parse(&out[..len], key), Err(Malformed::Truncated));
         }
+    }
+
+    #[test]
+    fn letters_come_back(letter in letter(), key in key(), at: u16, change in 1u8..) {
+        let mut out = [0xee; control::MAX_LEN];
+        let len = letter.write(&mut out, key);
+        prop_assert!(out[len..].iter().all(|b| *b == 0xee), "wrote past its end");
+        prop_assert_eq!(Letter::parse(&out[..len], key), Ok(letter));
+        for len in 0..len {
+            prop_assert!(Letter::parse(&out[..len], key).is_err());
+        }
+        prop_assert_eq!(Heartbeat::parse(&out[..len], key).ok(), None);
+        out[usize::from(at) % len] ^= change;
+        prop_assert!(Letter::parse(&out[..len], key).is_err());
     }
 
     #[test]
@@ -139,6 +162,7 @@ fn unknown_control_messages_are_refused() {
         configuration: 0x1122_3344_5566_7788,
         index: 0,
         prepared: 0,
+        hears: NodeSet::EMPTY,
         ready: true,
         turns: Default::default(),
     };
@@ -165,13 +189,14 @@ fn more_workers_than_there_can_be_are_refused() {
         configuration: 0x1122_3344_5566_7788,
         index: 0,
         prepared: 0,
+        hears: NodeSet::EMPTY,
         ready: true,
         turns: Default::default(),
     };
     let mut out = vec![0; 70_000 * 4];
     beat.write(&mut out, HashKey([1, 2]));
     for workers in [MAX_WORKERS as u16 + 1, u16::MAX] {
-        out[56..58].copy_from_slice(&workers.to_be_bytes());
+        out[64..66].copy_from_slice(&workers.to_be_bytes());
         assert_eq!(Heartbeat::parse(&out, HashKey([1, 2])), Err(Malformed::Length));
     }
 }

@@ -3,7 +3,7 @@
 use crate::build;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use steerage::base::{Addr, HashKey, Incarnation, Mac, NodeId};
+use steerage::base::{Addr, HashKey, Incarnation, Mac, NodeId, NodeSet};
 use steerage::wire::arp::Arp;
 use steerage::wire::backplane::Header;
 use steerage::wire::checksum;
@@ -203,6 +203,7 @@ fn every_header_byte_with_every_value() {
         configuration: 0x1122_3344_5566_7788,
         index: 0,
         prepared: 0,
+        hears: NodeSet::EMPTY,
         ready: true,
         turns: [1, 2].into_iter().collect(),
     };

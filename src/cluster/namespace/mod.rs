@@ -54,7 +54,7 @@ pub struct Entry {
 /// Profiles, VIPs and limits, each.
 const MAX_OTHERS: usize = MAX_VIRTUAL_SERVERS;
 /// Ids of real servers, used and used up.
-const MAX_REAL_SERVER_IDS: usize = MAX_VIRTUAL_SERVERS * MAX_REAL_SERVERS;
+pub const MAX_REAL_SERVER_IDS: usize = MAX_VIRTUAL_SERVERS * MAX_REAL_SERVERS;
 
 /// How many ids a kind has: those of removed objects are not used again, since sessions may name them.
 fn ids(kind: Kind) -> usize {

@@ -5,6 +5,7 @@
 mod check;
 mod cluster_file;
 mod error;
+mod judged;
 mod load;
 mod node_file;
 mod schema;
@@ -259,7 +260,7 @@ pub struct VipConfig {
 /// A virtual server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualServerConfig {
-    /// Log index of the last change of it, of one of its real servers or of its profile.
+    /// Log index of the last change of it, of one of its real servers or of its profile; zero if it was read from a file.
     pub revision: u64,
     /// Its name.
     pub name: String,
@@ -292,6 +293,8 @@ pub struct RealServerConfig {
     pub address: Addr,
     /// Its port; the virtual server's unless `nat` says otherwise.
     pub port: u16,
-    /// Its share of new flows; zero: none.
+    /// Its share of new flows as people have set it; zero: none.
+    pub set: u32,
+    /// Its share of new flows as its health has it, too; relative to the others'.
     pub weight: u32,
 }

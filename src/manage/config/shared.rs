@@ -32,7 +32,7 @@ fn sorted(mut ids: Vec<NodeId>) -> Vec<NodeId> {
 
 impl Shared {
     /// `keys` are those of the flow hash and of frames. Virtual servers of `before` are taken over if nothing of them has
-    /// changed; how long an idle flow lives is for `tables` to say where nobody else does.
+    /// changed; without (the namespace is that of a file) they have no revision that says so later; how long an idle flow lives is for `tables` to say where nobody else does.
     ///
     /// None if something names what doesn't exist: the rules don't let that pass.
     pub fn of(
@@ -76,14 +76,17 @@ impl Shared {
             };
             Some((address, VipConfig { group: space.group_id(&spec.group)?, preferred }))
         });
-        let virtual_servers = space.virtual_servers().map(|(id, name, spec)| {
-            let revision = space.get(&Key::VirtualServer(name.clone()))?.revision;
-            let same = before.and_then(|all| all.get(id.index())).filter(|old| old.revision == revision);
-            let server = match same {
-                Some(same) => Arc::clone(same),
-                None => Arc::new(virtual_server(space, name, spec, revision, tables)?),
+        let virtual_servers = space.of(Kind::VirtualServer).map(|(key, entry)| {
+            let (id, revision) = (entry.id as usize, if before.is_some() { entry.revision } else { 0 });
+            let same = before.and_then(|all| all.get(id)).filter(|old| old.revision == revision);
+            let server = match (same, key, &entry.object) {
+                (Some(same), ..) => Arc::clone(same),
+                (None, Key::VirtualServer(name), Object::VirtualServer(spec)) => {
+                    Arc::new(virtual_server(space, name, spec, revision, tables)?)
+                }
+                _ => return None,
             };
-            Some((id.index(), server))
+            Some((id, server))
         });
         Some(Self {
             cluster: ClusterConfig {
@@ -124,6 +127,7 @@ fn virtual_server(
         name: called.to_string(),
         address: real.address,
         port: real.port.unwrap_or(spec.port),
+        set: real.weight,
         weight: real.weight,
     });
     let mut real_servers: Vec<RealServerConfig> = real_servers.collect();

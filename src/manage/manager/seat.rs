@@ -5,7 +5,7 @@
 //! taken when it is in force: see [`seen_by`].
 
 use super::Manager;
-use crate::base::hash::siphash13_bytes;
+use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::limits::BUCKETS;
 use crate::base::{Bucket, GroupId, HashKey, Incarnation, Instant, NodeId};
 use crate::cluster::asks::{Answer, Ask};
@@ -19,7 +19,7 @@ use crate::manage::compile;
 use crate::manage::config::Config;
 use crate::manage::preview::{self, Sight};
 use crate::table::placement::{Home, Placement};
-use crate::view::{BucketSet, Buckets, Quarantine, View};
+use crate::view::{BucketSet, Buckets, Hop, Quarantine, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
@@ -32,7 +32,7 @@ pub type AnyLog = Box<dyn Log + Send>;
 
 /// What was compiled of a version that may not be in force yet.
 struct Compiled {
-    /// The namespace that it is made of.
+    /// The namespace and the health that it is made of.
     digest: u64,
     config: Config,
     view: View,
@@ -52,7 +52,7 @@ pub struct Seat {
     founding: Option<Write>,
     asked: Option<Ask>,
     answers: BTreeMap<Ask, Answer>,
-    /// Digest of the namespace that the configuration is made of; none yet.
+    /// Digest of what the configuration is made of; none yet.
     configured: Option<u64>,
     next: Option<Compiled>,
     /// Why the latest version can't be compiled.
@@ -185,25 +185,19 @@ impl Manager {
 
     /// What these changes would do if they were written now; none without a log.
     pub fn preview(&mut self, changes: &[Change]) -> Option<Result<Sight, Faults>> {
-        let (sessions, room) = (self.sessions(), self.room());
+        let sessions = self.sessions();
         let Self { seat, config, .. } = self;
         let seat = seat.as_mut()?;
-        let suits = |space: &Namespace| preview::misfits(config, room, space, changes);
+        let suits = |space: &Namespace| preview::misfits(config, space);
         Some(preview::look(&mut seat.council, (config.me, sessions), changes, suits))
     }
 
     /// What keeps this node from serving by these changes, if they can be made: the cluster might take them, and the node would
     /// be taken out.
     pub fn misfits(&mut self, changes: &[Change]) -> Vec<Fault> {
-        let room = self.room();
         let Self { seat: Some(seat), config, .. } = self else { return Vec::new() };
-        let found = seat.council.preview(changes, |space| preview::misfits(config, room, space, changes));
+        let found = seat.council.preview(changes, |space| preview::misfits(config, space));
         found.unwrap_or_default()
-    }
-
-    /// Ids of real servers that the workers have room for.
-    fn room(&self) -> usize {
-        self.workers.first().map_or(0, |w| w.counters.real_servers.len())
     }
 
     /// Has something decided; none without a log. [`Self::answer`] tells what became of it.
@@ -251,6 +245,7 @@ impl Manager {
     pub(super) fn follow(&mut self, now: Instant) -> bool {
         let ready = self.able();
         let Some(seat) = &mut self.seat else { return false };
+        seat.council.hears(self.peers.heard_of_late(now));
         let mut news = seat.council.turn(now);
         let over = seat.council.ended().filter(|_| now.since(seat.reborn) >= PAUSE).cloned();
         if let Some(why) = over {
@@ -313,10 +308,10 @@ impl Manager {
 
     /// Compiles the namespace, if it isn't what was compiled last.
     fn compile_next(&mut self) {
-        let room = self.room();
         let Some(seat) = &mut self.seat else { return };
-        let space = seat.council.state().namespace();
-        let digest = space.digest();
+        let state = seat.council.state();
+        let (space, standings) = (state.namespace(), state.standings());
+        let digest = mix(space.digest() ^ standings.digest());
         if space.is_empty() || seat.configured == Some(digest) && seat.next.is_none() {
             return;
         }
@@ -326,12 +321,13 @@ impl Manager {
                 let each: Vec<_> = faults.iter().map(ToString::to_string).collect();
                 each.join("; ")
             });
-            let compiled = compiled.and_then(|config| {
-                let view = compile::compile(&config, self.incarnation, &caps).map_err(|e| e.to_string())?;
-                let wanted = view.services.real_servers.len();
-                if wanted > room {
-                    return Err(format!("{wanted} real servers, and this node has room for {room}"));
-                }
+            let compiled = compiled.map(|config| config.judged(space, standings)).and_then(|config| {
+                let before = (&self.config, self.views.current());
+                let view = compile::recompile(&config, self.incarnation, &caps, before);
+                let view = view.map_err(|e| e.to_string())?;
+                // The workers must not wait for the kernel at the first packet to a new one.
+                let ids = self.views.current().services.real_servers.len()..view.services.real_servers.len();
+                self.workers.iter().for_each(|w| w.counters.real_servers.populate(ids.clone()));
                 Ok(Compiled { digest, config, view })
             });
             match compiled {
@@ -357,7 +353,10 @@ impl Manager {
         seat.configured = Some(digest);
         self.config = config;
         self.peers.resize(self.config.cluster.nodes.slots(), self.config.cluster.suspicion);
-        self.neighbours.want(&view.hops, now);
+        let current = self.views.current().hops.iter().map(Hop::place);
+        if !current.eq(view.hops.iter().map(Hop::place)) {
+            self.neighbours.want(&view.hops, now);
+        }
         Some(view)
     }
 

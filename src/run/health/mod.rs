@@ -1,6 +1,6 @@
 //! Probes of real servers through the kernel's sockets, on a thread of their own.
 //!
-//! The management thread hands in [`Order`]s and takes out [`Answer`]s, over bounded channels on which neither side waits.
+//! The management thread hands in [`Order`]s and takes out what they came to, over bounded channels on which neither side waits.
 
 mod failure;
 mod http;
@@ -11,6 +11,7 @@ mod tls;
 use crate::cluster::namespace::{HealthSpec, Probe};
 use crate::manage::health::prober::MAX_IN_FLIGHT;
 use crate::manage::health::{Attempt, Outcome, Target};
+use crate::manage::manager::checks::Probing;
 use crossbeam_channel::{Receiver, Sender};
 use failure::{Deadline, Failure};
 use std::io;
@@ -34,19 +35,10 @@ struct Order {
     spec: Arc<HealthSpec>,
 }
 
-/// What a probe came to.
-#[derive(Debug)]
-pub struct Answer {
-    /// Which probe.
-    pub attempt: Attempt,
-    /// What it came to.
-    pub outcome: Outcome,
-}
-
 /// The thread that probes. Dropping it stops the thread; probes that are on their way are cut off.
 pub struct Probes {
     orders: mpsc::Sender<Order>,
-    answers: Receiver<Answer>,
+    answers: Receiver<(Attempt, Outcome)>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -70,15 +62,15 @@ impl Probes {
         })?;
         Ok(Self { orders, answers, stop: Some(stop), thread: Some(thread) })
     }
+}
 
-    /// Has one probe made; false if too many are waiting.
-    pub fn begin(&self, attempt: Attempt, target: &Target) -> bool {
+impl Probing for Probes {
+    fn begin(&mut self, attempt: Attempt, target: &Target) -> bool {
         let order = Order { attempt, to: target.destination(), spec: Arc::clone(&target.spec) };
         self.orders.try_send(order).is_ok()
     }
 
-    /// The next answer, if there is one.
-    pub fn answer(&self) -> Option<Answer> {
+    fn answer(&mut self) -> Option<(Attempt, Outcome)> {
         self.answers.try_recv().ok()
     }
 }
@@ -94,7 +86,7 @@ impl Drop for Probes {
     }
 }
 
-async fn serve(mut orders: mpsc::Receiver<Order>, answers: Sender<Answer>) {
+async fn serve(mut orders: mpsc::Receiver<Order>, answers: Sender<(Attempt, Outcome)>) {
     let tls = Arc::new(Tls::new());
     let places = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     while let Some(Order { attempt, to, spec }) = orders.recv().await {
@@ -103,7 +95,7 @@ async fn serve(mut orders: mpsc::Receiver<Order>, answers: Sender<Answer>) {
         tokio::spawn(async move {
             let outcome = probe(to, &spec, &tls).await;
             // If nobody has taken answers for long, the prober gives this one up.
-            let _ = answers.try_send(Answer { attempt, outcome });
+            let _ = answers.try_send((attempt, outcome));
             drop(place);
         });
     }

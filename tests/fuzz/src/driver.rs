@@ -6,7 +6,7 @@ use crate::packet::{self, Packet, chain, spoil};
 use crate::solo::{Side, Solo, VIPS, backplane_frame, host_mac, v6_address, vip};
 use std::collections::VecDeque;
 use std::time::Duration;
-use steerage::base::{Addr, FlowHash, FlowKey, Incarnation, Instant, NodeId, WorkerId};
+use steerage::base::{Addr, FlowHash, FlowKey, Incarnation, Instant, NodeId, NodeSet, WorkerId};
 use steerage::io::memory::MemoryFrame;
 use steerage::path::port::RxChecksum;
 use steerage::wire::arp::{self, Arp, Operation};
@@ -488,6 +488,7 @@ impl Driver {
             configuration: u64::from(draw.byte()),
             index: 0,
             prepared: 0,
+            hears: NodeSet::EMPTY,
             ready: draw.once_in(2),
             turns: (0..draw.below(65)).map(|i| i as u32).collect(),
         };

@@ -5,7 +5,7 @@ use crate::port::ChainedPort;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
-use steerage::base::{Addr, Incarnation, Instant, Mac, NodeId, WorkerId};
+use steerage::base::{Addr, Incarnation, Instant, Mac, NodeId, NodeSet, WorkerId};
 use steerage::io::OpenDevice;
 use steerage::io::memory::{MemoryLink, MemoryPools, MemoryPort};
 use steerage::manage::compile;
@@ -257,6 +257,7 @@ impl Solo {
                 configuration: self.digest,
                 index: 0,
                 prepared: 0,
+                hears: NodeSet::EMPTY,
                 ready: true,
                 turns: [1].into_iter().collect(),
             };
