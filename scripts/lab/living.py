@@ -56,8 +56,8 @@ class Stage:
         with self._act("a fourth node joins"):
             self._nodes.join(4)
             self.tell("n4 is added and started")
-            self._lab.deal([1, 2, 3, 4])
             self._owns(4, lambda buckets: buckets >= 1000)
+            self._lab.deal([1, 2, 3, 4])
         with self._act("a node is drained"):
             self._nodes.admin(1, ["node", "drain", "n2"])
             self.tell("n2 is told to give all away")
@@ -80,7 +80,8 @@ class Stage:
         with self._act("a real server dies", dict.fromkeys(KINDS, theirs)):
             self._lab.unplug(1)
             self.tell("s1's plug is pulled")
-        with self._act("it comes back"):
+        theirs = "without state, a connection goes where its hash points, and that is the old server again for some"
+        with self._act("it comes back", {"local": theirs}):
             self._lab.unplug(1, out=False)
             self.tell("s1 is plugged in again")
 

@@ -57,7 +57,7 @@ pub struct News {
 }
 
 /// After this long the leader asks again for replicas of the log that it didn't get.
-const REPLICAS_AGAIN: Duration = Duration::from_secs(5);
+const REPLICAS_AGAIN: Duration = Duration::from_secs(1);
 /// Digests of late entries that are remembered, to be compared with others'.
 const DIGESTS: usize = 256;
 

@@ -110,8 +110,7 @@ impl Manager {
         }
         let changes = checks.judge.as_mut().map(|judge| judge.turn(now, SLICE)).unwrap_or_default();
         if !changes.is_empty() {
-            // What becomes of it shows in the state.
-            self.ask(Entry::Health(changes), now);
+            self.want(Entry::Health(changes), now);
         }
     }
 

@@ -51,7 +51,8 @@ pub struct Seat {
     /// What a new cluster begins with, until it has begun.
     founding: Option<Write>,
     asked: Option<Ask>,
-    answers: BTreeMap<Ask, Answer>,
+    /// What others have asked for through this node, and what became of it.
+    answers: BTreeMap<Ask, Option<Answer>>,
     /// Digest of what the configuration is made of; none yet.
     configured: Option<u64>,
     next: Option<Compiled>,
@@ -202,12 +203,24 @@ impl Manager {
 
     /// Has something decided; none without a log. [`Self::answer`] tells what became of it.
     pub fn ask(&mut self, entry: Entry, now: Instant) -> Option<Ask> {
-        Some(self.seat.as_mut()?.council.ask(entry, now))
+        let seat = self.seat.as_mut()?;
+        let ask = seat.council.ask(entry, now);
+        seat.answers.insert(ask, None);
+        Some(ask)
+    }
+
+    /// Has something decided that shows in the state; asked for again if it doesn't.
+    pub(super) fn want(&mut self, entry: Entry, now: Instant) {
+        if let Some(seat) = &mut self.seat {
+            seat.council.ask(entry, now);
+        }
     }
 
     /// What became of what was asked for, once it is known.
     pub fn answer(&mut self, ask: Ask) -> Option<Answer> {
-        self.seat.as_mut()?.answers.remove(&ask)
+        let answers = &mut self.seat.as_mut()?.answers;
+        answers.get(&ask)?.as_ref()?;
+        answers.remove(&ask)?
     }
 
     /// What this node tells of itself in heartbeats, if it has a seat.
@@ -264,7 +277,8 @@ impl Manager {
                 seat.asked = None;
                 seat.founded(&answer);
             } else {
-                seat.answers.insert(ask, answer);
+                // Of what the node itself asks for, what becomes of it shows in the state.
+                seat.answers.entry(ask).and_modify(|known| *known = Some(answer));
             }
         }
         // What a snapshot gives may be under the leases of the dead. Who doesn't serve yet waits for those to end.
