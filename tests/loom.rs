@@ -1,10 +1,9 @@
 //! Every interleaving, and every value that a relaxed load may see, of what workers share: the ring and the snapshot cell.
 //!
-//! Run by `RUSTFLAGS="--cfg steerage_loom" cargo test --profile quick --no-default-features --test loom`, with a target
-//! directory of its own. Tried are all runs with up to [`PREEMPTIONS`] preemptions; the races known from practice rarely
-//! need more than two (Musuvathi and Qadeer, "Iterative context bounding for systematic testing of multithreaded
-//! programs", PLDI 2007).
-#![cfg(steerage_loom)]
+//! Run by `cargo test --profile quick --no-default-features --features loom --test loom`. Tried are all runs with up to
+//! [`PREEMPTIONS`] preemptions; the races known from practice rarely need more than two (Musuvathi and Qadeer, "Iterative
+//! context bounding for systematic testing of multithreaded programs", PLDI 2007).
+#![cfg(feature = "loom")]
 
 use arrayvec::ArrayVec;
 use loom::sync::Arc;

@@ -153,7 +153,7 @@ mod rules_catch {
             ("src/wire/eth.rs", "/// [`X`](crate::path::X)\nfn f() {} // crate::io /* crate::io */"),
             ("src/wire/eth.rs", "const S: &str = \"crate::io::X\"; const T: &str = r#\"\"crate::io\"#;"),
             ("src/wire/eth.rs", "#[cfg(test)]\nmod tests { use crate::path::X; }"),
-            ("src/wire/eth.rs", "#[cfg(all(test, not(steerage_loom)))] use crate::base::X;"),
+            ("src/wire/eth.rs", "#[cfg(all(test, not(feature = \"loom\")))] use crate::base::X;"),
             ("src/wire/ipv4_tests.rs", "use crate::path::X;"),
             ("src/wire/eth/tests.rs", "use crate::path::X;"),
             ("src/manage/config/check.rs", "use crate::io::DeviceConfig;"),

@@ -15,6 +15,7 @@ from .process import Process, output
 # The key of a laboratory is no secret.
 KEY = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 READY_SECONDS = 30
+WITNESS = "w1"
 # DPDK makes a directory here for each process, by the prefix that a node makes of its name, and leaves it there.
 RUNTIME = Path("/var/run/dpdk")
 
@@ -30,13 +31,17 @@ class Cluster:
         steering_cache: bool = True,
         log: bool = False,
         begin: int | None = None,
+        witness: bool = False,
     ):
-        """`log`: the nodes decide together, as members of a cluster that begins with the first `begin` of them (all)."""
+        """`log`: the nodes decide together, as members of a cluster that begins with the first `begin` of them (all).
+        `witness`: a witness votes, too, in the namespace of the last node, which is none of the cluster's then."""
         self.lab = lab
         self._binary = binary
         self._hugepages = hugepages
         self._steering_cache = steering_cache
         self._log = log
+        self._witness: Process | None = None
+        self._with_witness = witness
         self._processes: list[Process] = []
         self.names = [f"n{number}" for number in range(1, (begin or len(lab.nodes)) + 1)]
 
@@ -56,12 +61,14 @@ class Cluster:
         (self.lab.directory / "cluster.toml").write_text(cluster_file(self.names, len(self.lab.servers), self._log))
         if self._log:
             # What an earlier cluster of this laboratory has left.
-            for left in ("pki", *(f"log-{name}" for name in self.names)):
+            for left in ("pki", *(f"log-{name}" for name in (*self.names, WITNESS))):
                 shutil.rmtree(self.lab.directory / left, ignore_errors=True)
-            output([str(self._binary), "cluster", "init", str(self._pki()), "--node", *self.names])
+            output([str(self._binary), "cluster", "init", str(self._pki()), "--node", *self.names, WITNESS])
+        if self._with_witness:
+            self._start_witness()
         for number in range(1, len(self.names) + 1):
             text = node_file(number, self._socket(number), self._hugepages, self._steering_cache)
-            self._file(number).write_text(text + (log_part(number) if self._log else ""))
+            self._file(number).write_text(text + (log_part(number) if self._log else "") + self._witness_part())
             self._processes.append(self._spawn(number, ["--new-cluster"] if self._log else []))
         self.wait_ready()
 
@@ -70,6 +77,32 @@ class Cluster:
         self._socket(number).unlink(missing_ok=True)
         command = [str(self._binary), "run", "-c", str(self._file(number)), *options]
         return self.lab.node(number).spawn(command, f"steerage-{self.names[number - 1]}.log")
+
+    def _witness_address(self) -> str:
+        return f"{plan.management(len(self.lab.nodes))}:{plan.LOG_PORT}"
+
+    def _witness_part(self) -> str:
+        if not self._with_witness:
+            return ""
+        return f'\n[[log.witness]]\nname = "{WITNESS}"\naddress = "{self._witness_address()}"\n'
+
+    def _start_witness(self) -> None:
+        voters = [(number - 1, name, f"{plan.management(number)}:{plan.LOG_PORT}") for number, name in enumerate(self.names, 1)]
+        voters.append((1000, WITNESS, self._witness_address()))
+        text = f"""\
+id = 1000
+name = "{WITNESS}"
+listen = "{self._witness_address()}"
+data = "log-{WITNESS}"
+ca = "pki/ca.crt"
+certificate = "pki/{WITNESS}.crt"
+key = "pki/{WITNESS}.key"
+"""
+        for number, name, address in voters:
+            text += f'\n[[voters]]\nid = {number}\nname = "{name}"\naddress = "{address}"\n'
+        file = self.lab.directory / "witness.toml"
+        file.write_text(text)
+        self._witness = self.lab.nodes[-1].spawn([str(self._binary), "witness", str(file)], "witness.log")
 
     def _pki(self) -> Path:
         return self.lab.directory / "pki"
@@ -111,6 +144,8 @@ class Cluster:
         """Ends all nodes by SIGTERM; returns their exit codes in order."""
         codes = [process.stop() for process in self._processes]
         self._processes.clear()
+        if self._witness is not None:
+            self._witness.stop()
         for name in self.names:
             # Empty, or of another process that is more than a laboratory's.
             with contextlib.suppress(OSError):

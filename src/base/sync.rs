@@ -1,18 +1,18 @@
-//! The one door to atomics: the core's in production, loom's where `--cfg steerage_loom` checks every interleaving.
+//! The one door to atomics: the core's in production, loom's where the feature `loom` checks every interleaving.
 #![allow(unsafe_code)]
 
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 pub use std::sync::{Arc, atomic};
 
-#[cfg(steerage_loom)]
+#[cfg(feature = "loom")]
 pub use loom::sync::{Arc, atomic};
 
 /// An `UnsafeCell` with loom's closure interface in both worlds.
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 #[derive(Debug)]
 pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 impl<T> UnsafeCell<T> {
     /// A cell that holds `value`.
     pub const fn new(value: T) -> Self {
@@ -32,5 +32,5 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-#[cfg(steerage_loom)]
+#[cfg(feature = "loom")]
 pub use loom::cell::UnsafeCell;

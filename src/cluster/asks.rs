@@ -90,6 +90,12 @@ impl Asks {
         self.answers.push_back((ask, answer));
     }
 
+    /// The log has stopped: what is under way may be decided or not.
+    pub fn lost(&mut self) {
+        let under_way = std::mem::take(&mut self.under_way);
+        self.answers.extend(under_way.into_values().map(|(ask, _)| (ask, Answer::Unknown)));
+    }
+
     /// The next answer.
     pub fn answered(&mut self) -> Option<(Ask, Answer)> {
         self.answers.pop_front()

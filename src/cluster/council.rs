@@ -7,6 +7,7 @@ use super::fleet::{Phase, TakenOver, Why};
 use super::lead::{Lead, Patience, Seen};
 use super::lease::{Lease, successor_waits};
 use super::log::{Log, Marks, Output, Refusal, Replica, ReplicaId, Ticket};
+use super::namespace::Key;
 use super::namespace::{Change, Faults, Namespace};
 use super::state::{Entry, State};
 use super::voters;
@@ -80,6 +81,9 @@ pub struct Council<L> {
     replicas: Vec<Replica>,
     replicas_due: Instant,
     failed: Option<Why>,
+    /// The log has stopped for good.
+    stopped: bool,
+    waits: Duration,
 }
 
 impl<L: Log> Council<L> {
@@ -110,6 +114,8 @@ impl<L: Log> Council<L> {
             replicas: Vec::new(),
             replicas_due: now,
             failed: None,
+            stopped: false,
+            waits: successor_waits(times.lease),
         }
     }
 
@@ -177,12 +183,17 @@ impl<L: Log> Council<L> {
         }
     }
 
+    /// Whether the log has stopped for good: no other life of this process can serve.
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// Begins another life, with nothing left of the last one.
     pub fn begin(&mut self, incarnation: Incarnation) {
         self.incarnation = incarnation;
         self.lease.give_up();
         self.failed = None;
-        self.report.ready = false;
+        (self.report.ready, self.report.prepared, self.report.adopted) = (false, 0, 0);
     }
 
     /// What this node tells in its heartbeats.
@@ -198,6 +209,24 @@ impl<L: Log> Council<L> {
     /// The workers run this version.
     pub fn adopted(&mut self, version: u64) {
         self.report.adopted = version;
+    }
+
+    /// These times are decided, and will be in force: whoever dies may have a lease by them.
+    pub fn expect(&mut self, times: Times) {
+        self.waits = self.waits.max(successor_waits(times.lease));
+    }
+
+    /// These times are in force.
+    pub fn go_by(&mut self, times: Times) {
+        self.expect(times);
+        self.times = times;
+        self.lease.lasts(times.lease);
+        self.lead.patience(times.patience);
+    }
+
+    /// How long what a dead node had is left alone: by the longest lease that it may have.
+    pub fn waits(&self) -> Duration {
+        self.waits
     }
 
     /// Whom this node hears over the backplane.
@@ -238,7 +267,27 @@ impl<L: Log> Council<L> {
 
     fn propose(&mut self, entry: &Entry) -> Result<Ticket, postcard::Error> {
         let bytes = entry.encode()?;
-        Ok(self.log.propose(bytes, marks(entry)))
+        Ok(self.log.propose(bytes, self.marks(entry)))
+    }
+
+    /// What an entry means to the leases of nodes.
+    fn marks(&self, entry: &Entry) -> Marks {
+        match entry {
+            Entry::Offline(node, ..) => Marks { fences: NodeSet::of(*node), readmits: NodeSet::EMPTY },
+            Entry::Activate(node, _) => Marks { fences: NodeSet::EMPTY, readmits: NodeSet::of(*node) },
+            // A life that is over must not be renewed either, until the next one serves.
+            Entry::Join(node, _) => Marks { fences: NodeSet::of(*node), readmits: NodeSet::EMPTY },
+            // A node that is removed.
+            Entry::Write(write) => {
+                let gone = write.changes.iter().filter(|change| change.value.is_none());
+                let nodes = gone.filter_map(|change| match &change.key {
+                    Key::Node(name) => self.state.namespace().node(name).map(|(id, _)| id),
+                    _ => None,
+                });
+                Marks { fences: nodes.collect(), readmits: NodeSet::EMPTY }
+            }
+            _ => Marks::NONE,
+        }
     }
 
     /// Has something decided; what became of it is told by [`Self::answered`].
@@ -264,7 +313,10 @@ impl<L: Log> Council<L> {
     /// Takes what the log has, renews the lease, and sees to the cluster if it leads.
     pub fn turn(&mut self, now: Instant) -> News {
         let mut news = News::default();
-        while let Some(output) = self.log.take() {
+        // What is in force is published before anything later is looked at: that may already be prepared for something else.
+        while !news.in_force
+            && let Some(output) = self.log.take()
+        {
             self.take(output, &mut news, now);
         }
         if now >= self.renewal_due {
@@ -314,15 +366,18 @@ impl<L: Log> Council<L> {
         match output {
             Output::Entry { index, bytes } => match Entry::decode(&bytes) {
                 Ok(entry) => {
-                    let in_force = self.state.in_force();
+                    let (in_force, serving) = (self.state.in_force(), self.state.fleet().serving());
                     if planted::is(Bug::EntrySkipped) && self.me.0 == 1 && index % 50 == 0 {
                         return;
                     }
                     let applied = self.state.apply(index, &entry);
                     news.changed |= applied.changed;
                     news.in_force |= self.state.in_force() != in_force;
-                    if !applied.taken_over.is_empty() && !planted::is(Bug::NoQuarantine) {
-                        let until = now + successor_waits(self.times.lease);
+                    // Who is taken out may have answered for VIPs, also if it owned no bucket.
+                    let fewer = !serving.without(self.state.fleet().serving()).is_empty();
+                    let fewer = fewer || !applied.taken_over.is_empty();
+                    if fewer && !planted::is(Bug::NoQuarantine) {
+                        let until = now + self.waits;
                         let (all, latest) = news.taken_over.get_or_insert((TakenOver::new(), until));
                         all.extend(applied.taken_over);
                         *latest = until;
@@ -335,7 +390,7 @@ impl<L: Log> Council<L> {
                 Ok(state) => {
                     self.state = if planted::is(Bug::SnapshotTorn) { state.torn(&self.state) } else { state };
                     (news.changed, news.in_force) = (true, true);
-                    news.installed = Some(now + successor_waits(self.times.lease));
+                    news.installed = Some(now + self.waits);
                     self.digests.clear();
                     self.note_digest();
                 }
@@ -356,8 +411,9 @@ impl<L: Log> Council<L> {
                 Err(error) => self.failed = Some(Why::Apply(format!("a snapshot: {error}"))),
             },
             Output::Failed(reason) => {
-                (self.leader, self.quorum) = (None, false);
+                (self.leader, self.quorum, self.stopped) = (None, false, true);
                 self.failed = Some(Why::Apply(format!("the log has stopped: {reason}")));
+                self.asks.lost();
             }
         }
     }
@@ -369,16 +425,5 @@ impl<L: Log> Council<L> {
         }
         self.digests.push_back((index, digest));
         (self.report.index, self.report.digest) = (index, digest);
-    }
-}
-
-/// What an entry means to the leases of nodes.
-fn marks(entry: &Entry) -> Marks {
-    match entry {
-        Entry::Offline(node, ..) => Marks { fences: NodeSet::of(*node), readmits: NodeSet::EMPTY },
-        Entry::Activate(node, _) => Marks { fences: NodeSet::EMPTY, readmits: NodeSet::of(*node) },
-        // A life that is over must not be renewed either, until the next one serves.
-        Entry::Join(node, _) => Marks { fences: NodeSet::of(*node), readmits: NodeSet::EMPTY },
-        _ => Marks::NONE,
     }
 }

@@ -65,6 +65,11 @@ impl Lead {
         Self { patience, since: None, proposed: Vec::new(), waiting: (0, Instant::ZERO), rests: 0 }
     }
 
+    /// The times that it goes by from now on.
+    pub fn patience(&mut self, patience: Patience) {
+        self.patience = patience;
+    }
+
     /// Whether this node leads from now on.
     pub fn leads(&mut self, leads: bool, now: Instant) {
         if leads != self.since.is_some() {
@@ -102,6 +107,9 @@ impl Lead {
     ) -> Vec<Entry> {
         let fleet = state.fleet();
         let (serving, all) = (fleet.serving(), seen);
+        let unheard: NodeSet = serving.iter().filter(|node| self.unheard(*node, serving, all, now)).collect();
+        // When the backplane itself is down, nobody would be left to serve what is local.
+        let unheard = if unheard.len() * 2 < serving.len() { unheard } else { NodeSet::EMPTY };
         let mut wanted = Vec::new();
         for (node, member) in fleet.members() {
             let life = member.incarnation;
@@ -117,8 +125,7 @@ impl Lead {
             let why = if now.since(heard) > self.patience.suspicion {
                 Some(Why::Silent)
             } else {
-                let unheard = member.phase.serves() && self.unheard(*node, serving, all, now);
-                seen.and_then(|s| s.fault.clone()).or(unheard.then_some(Why::Unheard))
+                seen.and_then(|s| s.fault.clone()).or(unheard.contains(*node).then_some(Why::Unheard))
             };
             match (why, seen) {
                 (Some(why), _) => wanted.push(Entry::Offline(*node, life, why)),

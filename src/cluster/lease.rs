@@ -36,6 +36,11 @@ impl Lease {
         Self { duration, voters: Vec::new(), sent: VecDeque::new(), acknowledged: BTreeMap::new(), last: 0 }
     }
 
+    /// What a renewal is good for from now on.
+    pub fn lasts(&mut self, duration: Duration) {
+        self.duration = duration;
+    }
+
     /// The voters from now on. What they have acknowledged counts.
     pub fn set_voters(&mut self, voters: Vec<ReplicaId>) {
         self.acknowledged.retain(|voter, _| voters.contains(voter));

@@ -44,6 +44,16 @@ impl Announcements {
         Self { addresses, since, round: 0, sent: 0 }
     }
 
+    /// Nothing is announced any more that isn't among `ours`.
+    pub fn retain(&mut self, ours: impl Fn(&Addr) -> bool) {
+        let before = self.addresses.len();
+        self.addresses.retain(|(_, address)| ours(address));
+        if self.addresses.len() != before {
+            // Of the round under way some may be sent twice, none is left out.
+            self.sent = 0;
+        }
+    }
+
     /// Some of the frames of a round that is due, as many as `send` takes: it says no when it has no room.
     pub fn turn(&mut self, services: &Services, now: Instant, mut send: impl FnMut(Command) -> bool) {
         let due = ROUNDS.get(self.round).is_some_and(|after| now >= self.since + *after);

@@ -182,7 +182,11 @@ impl Manager {
         let nodes = &self.config.cluster.nodes;
         changed |= self
             .peers
-            .turn(now, |node| warn!("node {} is silent: it counts as down", nodes[node.index()].name));
+            // One that was removed may fall silent, too.
+            .turn(now, |node| {
+                let name = nodes.get(node.index()).map_or("?", |known| known.name.as_str());
+                warn!("node {name} is silent: it counts as down");
+            });
         self.ask_and_announce(now);
         changed |= self.neighbours.take_changed();
         changed |= self.follow(now);
@@ -382,6 +386,7 @@ impl Manager {
             if !new.is_empty() || ours.len() != view.advertised.len() {
                 view.advertised = Arc::new(ExactMap::build(ours.into_iter().map(|a| (a, ()))));
             }
+            self.announcements.retain(|address| view.advertised.get(address).is_some());
             if !new.is_empty() {
                 self.announcements = Announcements::new(&view.services, new, now);
             }

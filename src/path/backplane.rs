@@ -166,7 +166,8 @@ pub fn send_control<P: Port>(
     message: &[u8],
     now: Instant,
 ) {
-    let Some(hop_id) = view.nodes[node.index()].hop else { return };
+    // A node that the next View brings may be meant.
+    let Some(hop_id) = view.nodes.get(node.index()).and_then(|node| node.hop) else { return };
     let hop = view.hops[hop_id.0 as usize];
     if hop.mac.is_none() {
         return; // nobody there yet; a packet that waited for it would be stale when it went out

@@ -450,7 +450,7 @@ impl<P: Port> Core<P> {
                 && track::opens(meta.key.protocol, meta.tcp_flags);
             if !next_connection {
                 track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
-            } else if session.snat_port != 0 {
+            } else if session.snat_port != 0 && self.lease.holds(now) {
                 track::reopen(session);
                 select::connected(&self.egress.counters, session.real);
             } else {

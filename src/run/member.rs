@@ -1,21 +1,16 @@
 //! How a node of several takes part: its replica of the log, and its line to the others over the management network.
 
 use crate::base::Instant;
-use crate::cluster::council::Times;
-use crate::cluster::lead::Patience;
-use crate::cluster::log::{MAX_VOTERS, Replica};
+use crate::cluster::log::{MAX_VOTERS, Replica, ReplicaId};
 use crate::manage::config::{Config, LogConfig};
 use crate::manage::manager::seat::AnyLog;
 use crate::manage::manager::{Courier, Manager};
 use crate::run::health::Probes;
 use crate::run::log::{self, Running, StartError, Timing, solo, tls};
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
 
 /// Writes to the disk between two snapshots.
 const SNAPSHOT_EVERY: usize = 4096;
-/// How long a node may take to make a View of a new version.
-const PREPARE: Duration = Duration::from_millis(1500);
 
 /// Why a node can't take part.
 #[derive(Debug, thiserror::Error)]
@@ -51,19 +46,8 @@ pub fn join(
     let probes = Probes::start().map_err(MemberError::Probes)?;
     manager.probe_by(Box::new(probes));
     let first = new_cluster.then_some(log.objects.as_slice());
-    manager.decide_by(running, times(config), first, now);
+    manager.decide_by(running, first, now);
     Ok(())
-}
-
-/// Leases and elections go by how soon a silent node is suspected: the lease is over by then, so that its successor, who waits
-/// for the lease to end after that, waits for little more.
-fn times(config: &Config) -> Times {
-    let suspicion = config.cluster.suspicion;
-    Times {
-        renewal: config.cluster.heartbeat,
-        lease: suspicion * 7 / 8,
-        patience: Patience { suspicion, prepare: PREPARE },
-    }
 }
 
 fn management(config: &Config) -> Option<SocketAddr> {
@@ -82,7 +66,14 @@ fn replica(config: &Config, log: &LogConfig, new_cluster: bool) -> Result<Runnin
             snapshot_every: SNAPSHOT_EVERY,
         });
     };
-    let voters = config.cluster.nodes.iter().take(MAX_VOTERS).map(|(id, node)| Replica {
+    let witnesses = (ReplicaId::FIRST_WITNESS.0..).zip(&log.witnesses).map(|(id, (name, address))| Replica {
+        id: ReplicaId(id),
+        name: name.clone(),
+        address: address.clone(),
+        votes: true,
+    });
+    let room = MAX_VOTERS.saturating_sub(log.witnesses.len());
+    let voters = config.cluster.nodes.iter().take(room).map(|(id, node)| Replica {
         id: crate::base::NodeId(id as u16).into(),
         name: node.name.clone(),
         address: node.management.map(|at| at.to_string()).unwrap_or_default(),
@@ -94,7 +85,7 @@ fn replica(config: &Config, log: &LogConfig, new_cluster: bool) -> Result<Runnin
         listen,
         data: log.directory.clone(),
         tls: tls::Files { ca: tls.ca.clone(), certificate: tls.certificate.clone(), key: tls.key.clone() },
-        first: if new_cluster { voters.collect() } else { Vec::new() },
+        first: if new_cluster { voters.chain(witnesses).collect() } else { Vec::new() },
         timing: Timing::LAB,
         snapshot_every: SNAPSHOT_EVERY,
     })

@@ -60,10 +60,10 @@ pub struct FlowCounters {
     pub sessions: Counter,
 }
 
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 pub use lazy::FlowTable;
 
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 mod lazy {
     use super::{Counter, FlowCounters};
     use crate::table::large::{Lazy, Zeroed};
@@ -78,11 +78,11 @@ mod lazy {
 }
 
 /// Counters by real server id. (Loom's atomics aren't integers.)
-#[cfg(steerage_loom)]
+#[cfg(feature = "loom")]
 #[derive(Debug)]
 pub struct FlowTable(Box<[FlowCounters]>);
 
-#[cfg(steerage_loom)]
+#[cfg(feature = "loom")]
 impl FlowTable {
     /// Zeroes.
     pub fn new(n: usize) -> Self {
@@ -93,7 +93,7 @@ impl FlowTable {
     pub fn populate(&self, _: std::ops::Range<usize>) {}
 }
 
-#[cfg(steerage_loom)]
+#[cfg(feature = "loom")]
 impl std::ops::Deref for FlowTable {
     type Target = [FlowCounters];
 

@@ -2,9 +2,9 @@
 //! as often as its caches, unless the table lies in large pages. And memory for what may become large, but mostly doesn't.
 #![allow(unsafe_code)]
 
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 use std::ops::Range;
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 use std::ptr::NonNull;
 
 /// `n` items in one array, `item(i)` at place `i`, made in order, for which the kernel is asked to use large pages
@@ -36,11 +36,11 @@ fn advise<T>(at: *const T, n: usize) {
 ///
 /// # Safety
 /// Whoever implements it vouches for that, and for values that may go without being dropped.
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 pub unsafe trait Zeroed {}
 
 /// `n` items of zeroes in one array, of which those that nobody has touched take address space but no memory.
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 #[derive(Debug)]
 pub struct Lazy<T> {
     at: NonNull<T>,
@@ -48,13 +48,13 @@ pub struct Lazy<T> {
 }
 
 // SAFETY: it owns its items, as a box does.
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 unsafe impl<T: Send> Send for Lazy<T> {}
 // SAFETY: as above; a reference to it gives references to the items and nothing more.
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 unsafe impl<T: Sync> Sync for Lazy<T> {}
 
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 impl<T: Zeroed> Lazy<T> {
     /// An array of `n` items.
     ///
@@ -98,7 +98,7 @@ impl<T: Zeroed> Lazy<T> {
     }
 }
 
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 impl<T> std::ops::Deref for Lazy<T> {
     type Target = [T];
 
@@ -109,7 +109,7 @@ impl<T> std::ops::Deref for Lazy<T> {
     }
 }
 
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 impl<T> Drop for Lazy<T> {
     fn drop(&mut self) {
         if self.n > 0 {
@@ -120,7 +120,7 @@ impl<T> Drop for Lazy<T> {
 }
 
 #[cfg(test)]
-#[cfg(not(steerage_loom))]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::*;
     use crate::table::counter::Counter;

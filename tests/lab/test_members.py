@@ -158,6 +158,27 @@ def test_a_real_server_that_dies_gets_no_new_flows_until_it_is_back(cluster):
     assert lab.requests()["s1"] > before["s1"]
 
 
+def test_of_two_nodes_and_a_witness_one_may_die():
+    binary = build.release()
+    with (
+        Lab() as lab,
+        hugepages.reserved() as pages,
+        Cluster(lab, binary, hugepages=pages, log=True, begin=2, witness=True) as nodes,
+    ):
+        lab.route(plan.VIPS["dsr"], node=1)
+        time.sleep(1)
+        asker = Asker(lab.client, plan.VIPS["dsr"])
+        asker.start()
+        time.sleep(1)
+        killed = time.monotonic()
+        nodes.kill(2)
+        time.sleep(3)
+        asker.stop()
+        assert [at for at in asker.missed if at < killed - 0.05] == []
+        assert [round(at - killed, 2) for at in asker.missed if at > killed + 1.5] == []
+        assert any(at >= killed - 0.05 for at in asker.missed), "the dead node owned nothing: proves nothing"
+
+
 def test_a_cluster_begins_and_serves(cluster):
     lab, _ = cluster
     targets = [plan.VIPS[name].url(family) for name in ("nat", "dsr") for family in plan.FAMILIES]

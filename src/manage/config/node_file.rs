@@ -6,6 +6,7 @@ use super::value::{boolean, duration, host, integer, interface_address, name, pr
 use super::{DpdkConfig, Idle, PortRole, TableConfig};
 use crate::base::Addr;
 use crate::base::limits::{BURST, MAX_FLOWS, MAX_INTERFACES, MAX_PORTS, MAX_ROUTES, MAX_WORKERS};
+use crate::cluster::log::MAX_VOTERS;
 use crate::cluster::namespace::prefix::Prefix;
 use crate::io::LEAST_BUFFER_BYTES;
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ pub(super) struct Log {
     pub directory: PathBuf,
     /// CA, certificate, key: all or none.
     pub tls: Option<[PathBuf; 3]>,
+    /// Names and addresses.
+    pub witnesses: Vec<(String, String)>,
 }
 
 pub(super) struct Port {
@@ -131,7 +134,15 @@ fn read_log(log: &Section<'_>) -> Option<Option<Log>> {
             None
         }
     };
-    Some(Some(Log { item: Item::of(log), directory: directory?.value, tls: tls? }))
+    let witnesses = bounded(log, "witness", MAX_VOTERS)?;
+    let witnesses: Option<Vec<_>> = witnesses
+        .iter()
+        .map(|witness| {
+            let (name, address) = (witness.required("name", name), witness.required("address", text));
+            Some((name?.value, address?.value))
+        })
+        .collect();
+    Some(Some(Log { item: Item::of(log), directory: directory?.value, tls: tls?, witnesses: witnesses? }))
 }
 
 /// The list of tables under `key`, if it has at most `most` elements.

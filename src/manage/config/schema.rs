@@ -62,7 +62,10 @@ pub(super) const NODE: &[Key] = &[
     v("profile"),
     v("cluster"),
     table("node", &[v("name"), v("admin_socket")]),
-    table("log", &[v("directory"), v("ca"), v("certificate"), v("key")]),
+    table(
+        "log",
+        &[v("directory"), v("ca"), v("certificate"), v("key"), array("witness", &[v("name"), v("address")])],
+    ),
     table("workers", WORKERS),
     table("tables", TABLES),
     table("timeouts", TIMEOUTS),

@@ -39,6 +39,8 @@ pub(super) struct Checks {
     version: u64,
     checked: BTreeMap<RealServerId, Checked>,
     letters: u64,
+    /// What the assignment follows from: digest of the namespace, and who serves; none: it is to be made anew.
+    assigned: Option<(u64, NodeSet)>,
 }
 
 impl Checks {
@@ -50,6 +52,7 @@ impl Checks {
             version: 0,
             checked: BTreeMap::new(),
             letters: 0,
+            assigned: None,
         }
     }
 }
@@ -76,8 +79,9 @@ impl Manager {
             checks.judge = leads.then(Judge::new);
             // What the last leader was told, this one wasn't.
             checks.prober.report_all();
+            checks.assigned = None;
         }
-        if fresh || leads && checks.judge.is_some() && checks.version == 0 {
+        if fresh || checks.assigned.is_none() {
             checks.version = version;
             self.assign(checks, now);
         }
@@ -129,6 +133,17 @@ impl Manager {
     fn assign(&self, checks: &mut Checks, now: Instant) {
         let Some(council) = self.council() else { return };
         let (state, me) = (council.state(), self.config.me);
+        let follows = (state.namespace().digest(), state.fleet().serving());
+        if checks.assigned == Some(follows) {
+            // All that is new is how real servers are.
+            for (server, standing) in state.standings().iter() {
+                if let Some(judge) = &mut checks.judge {
+                    judge.committed(now, server, standing.health);
+                }
+            }
+            return;
+        }
+        checks.assigned = Some(follows);
         let checked = checked(&self.config, state.namespace());
         let gone = checks.checked.keys().filter(|server| !checked.contains_key(server));
         for server in gone {

@@ -7,10 +7,11 @@
 use super::Manager;
 use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::limits::BUCKETS;
-use crate::base::{Bucket, GroupId, HashKey, Incarnation, Instant, NodeId};
+use crate::base::{Bucket, GroupId, HashKey, Incarnation, Instant, NodeId, NodeSet};
 use crate::cluster::asks::{Answer, Ask};
 use crate::cluster::council::{Council, News, Report, Times};
 use crate::cluster::fleet::{Member, Phase, TakenOver, Why};
+use crate::cluster::lead::Patience;
 use crate::cluster::log::Log;
 use crate::cluster::namespace::{Change, Fault, Faults, Key, Namespace, Object, RequestId, Write};
 use crate::cluster::place::seen_by;
@@ -26,6 +27,20 @@ use tracing::{debug, error, info, warn};
 
 /// Between two lives of one process, and two proposals of what is drained.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a node may take to make a View of a new version.
+const PREPARE: Duration = Duration::from_millis(1500);
+
+/// The protocol's times, which follow from how soon a silent node is suspected: its lease is over by then, so that a successor,
+/// who waits for the lease to end after that, waits for little more.
+fn times(config: &Config) -> Times {
+    let suspicion = config.cluster.suspicion;
+    Times {
+        renewal: config.cluster.heartbeat,
+        lease: suspicion * 7 / 8,
+        patience: Patience { suspicion, prepare: PREPARE },
+    }
+}
 
 /// A replica of any kind.
 pub type AnyLog = Box<dyn Log + Send>;
@@ -68,12 +83,25 @@ pub struct Seat {
     /// What was decided of the nodes, as far as it was told.
     members: BTreeMap<NodeId, Member>,
     /// Since when all workers of all nodes run the version in force.
-    settled: Option<Instant>,
+    settled: Option<(u64, Instant)>,
+    /// Digest of what didn't suit this node: as long as nothing else is decided, another life would fare no better.
+    unfit: Option<u64>,
 }
 
 impl Seat {
     fn state(&self) -> &State {
         self.council.state()
+    }
+
+    /// Of all that the configuration follows from.
+    fn digest(&self) -> u64 {
+        mix(self.state().namespace().digest() ^ self.state().standings().digest())
+    }
+
+    /// Whether another life may begin now.
+    fn may_begin(&self, now: Instant) -> bool {
+        let unfit = self.unfit.is_some_and(|digest| digest == self.digest());
+        now.since(self.reborn) >= PAUSE && !unfit && !self.council.stopped()
     }
 
     /// Whether the workers run what was decided, be it in force or about to be replaced.
@@ -87,31 +115,41 @@ impl Seat {
         member.map_or((Incarnation(0), false), |m| (m.incarnation, m.phase.serves()))
     }
 
-    /// Takes note of what may be under others' leases for a while.
-    fn quarantine(&mut self, news: &News, now: Instant) {
+    /// Takes note of what may be under others' leases for a while; `true` if it is known only now for how long. What was
+    /// decided may have been decided since this turn read the clock, so the wait counts from the next turn's.
+    fn quarantine(&mut self, news: &News, now: Instant) -> bool {
+        let (open, until) = (Instant(u64::MAX), now + self.council.waits());
+        let mut timed = false;
+        for end in self.quarantine.values_mut().map(|q| &mut q.until).chain([&mut self.vips_from]) {
+            if *end == open {
+                (*end, timed) = (until, true);
+            }
+        }
         self.quarantine.retain(|_, quarantine| now < quarantine.until);
-        let mut add = |group: GroupId, buckets: BucketSet, until: Instant| {
-            let all = self.quarantine.entry(group).or_insert(Quarantine { buckets: BucketSet::EMPTY, until });
+        let mut add = |group: GroupId, buckets: BucketSet| {
+            let none = Quarantine { buckets: BucketSet::EMPTY, until: open };
+            let all = self.quarantine.entry(group).or_insert(none);
             all.buckets.extend(&buckets);
-            all.until = all.until.max(until);
+            all.until = open;
         };
-        if let Some((taken, until)) = &news.taken_over {
+        if let Some((taken, _)) = &news.taken_over {
             let taken: &TakenOver = taken;
             for (group, buckets) in taken {
                 let mut set = BucketSet::EMPTY;
                 buckets.iter().for_each(|bucket| set.insert(*bucket));
-                add(*group, set, *until);
+                add(*group, set);
             }
-            self.vips_from = self.vips_from.max(*until);
+            self.vips_from = open;
         }
-        if let Some(until) = news.installed {
+        if news.installed.is_some() {
             let mut every = BucketSet::EMPTY;
             (0..BUCKETS as u16).for_each(|bucket| every.insert(Bucket(bucket)));
             for group in self.council.state().fleet().maps().keys() {
-                add(*group, every, until);
+                add(*group, every);
             }
-            self.vips_from = self.vips_from.max(until);
+            self.vips_from = open;
         }
+        timed
     }
 
     /// Whose each group's buckets are, as this node has to see it.
@@ -145,11 +183,11 @@ fn founding(objects: &[(Key, Object)]) -> Write {
 impl Manager {
     /// From now on this node decides together with those that hold the same log, and owns nothing until they let it. It begins
     /// a new cluster with these objects if there are any and nothing is decided yet.
-    pub fn decide_by(&mut self, log: AnyLog, times: Times, first: Option<&[(Key, Object)]>, now: Instant) {
+    pub fn decide_by(&mut self, log: AnyLog, first: Option<&[(Key, Object)]>, now: Instant) {
         let state = State::new(Namespace::default());
         self.lease.set(Instant::ZERO);
         let seat = Seat {
-            council: Council::new(self.config.me, self.incarnation, times, log, state, now),
+            council: Council::new(self.config.me, self.incarnation, times(&self.config), log, state, now),
             founding: first.map(founding),
             asked: None,
             answers: BTreeMap::new(),
@@ -164,6 +202,7 @@ impl Manager {
             drained_due: now,
             members: BTreeMap::new(),
             settled: None,
+            unfit: None,
         };
         self.seat = Some(seat);
         self.publish(now);
@@ -260,7 +299,7 @@ impl Manager {
         let Some(seat) = &mut self.seat else { return false };
         seat.council.hears(self.peers.heard_of_late(now));
         let mut news = seat.council.turn(now);
-        let over = seat.council.ended().filter(|_| now.since(seat.reborn) >= PAUSE).cloned();
+        let over = seat.council.ended().filter(|_| seat.may_begin(now)).cloned();
         if let Some(why) = over {
             let last = seat.life(self.config.me).0.max(self.incarnation);
             self.incarnation = Incarnation(last.0 + 1);
@@ -270,7 +309,7 @@ impl Manager {
             news.changed = true;
         }
         self.lease.set(seat.council.lease().unwrap_or(Instant::ZERO));
-        seat.quarantine(&news, now);
+        let timed = seat.quarantine(&news, now);
         seat.found(now);
         while let Some((ask, answer)) = seat.council.answered() {
             if seat.asked == Some(ask) {
@@ -301,7 +340,7 @@ impl Manager {
         if news.changed || news.in_force {
             self.await_workers(&news);
         }
-        news.changed || news.in_force || vips_due
+        news.changed || news.in_force || vips_due || timed
     }
 
     /// Tells the operator what has become of nodes.
@@ -325,7 +364,7 @@ impl Manager {
         let Some(seat) = &mut self.seat else { return };
         let state = seat.council.state();
         let (space, standings) = (state.namespace(), state.standings());
-        let digest = mix(space.digest() ^ standings.digest());
+        let digest = seat.digest();
         if space.is_empty() || seat.configured == Some(digest) && seat.next.is_none() {
             return;
         }
@@ -345,10 +384,13 @@ impl Manager {
                 Ok(Compiled { digest, config, view })
             });
             match compiled {
-                Ok(compiled) => (seat.next, seat.misfit) = (Some(compiled), None),
+                Ok(compiled) => {
+                    seat.council.expect(times(&compiled.config));
+                    (seat.next, seat.misfit) = (Some(compiled), None);
+                }
                 Err(why) => {
                     error!("what was decided doesn't suit this node: {why}");
-                    seat.next = None;
+                    (seat.next, seat.unfit) = (None, Some(digest));
                     seat.council.fail(Why::Apply(why.clone()));
                     seat.misfit = Some(why);
                 }
@@ -366,6 +408,7 @@ impl Manager {
         let Compiled { digest, config, view } = seat.next.take()?;
         seat.configured = Some(digest);
         self.config = config;
+        seat.council.go_by(times(&self.config));
         self.peers.resize(self.config.cluster.nodes.slots(), self.config.cluster.suspicion);
         let current = self.views.current().hops.iter().map(Hop::place);
         if !current.eq(view.hops.iter().map(Hop::place)) {
@@ -383,10 +426,12 @@ impl Manager {
         }
         let (published, latest) = (seat.state().published().serving(), seat.state().fleet().serving());
         let of =
-            |serving: crate::base::NodeSet| compile::advertised(&self.config, |node| serving.contains(node));
-        let both: BTreeSet<_> = of(latest).into_iter().collect();
+            |config: &Config, serving: NodeSet| compile::advertised(config, |node| serving.contains(node));
+        // What the next version gives to another is given up before it is in force.
+        let next = seat.next.as_ref().map_or(&self.config, |next| &next.config);
+        let both: BTreeSet<_> = of(next, latest).into_iter().collect();
         let held_back = now < seat.vips_from;
-        let mut ours = of(published);
+        let mut ours = of(&self.config, published);
         ours.retain(|a| both.contains(a) && (!held_back || view.advertised.get(a).is_some()));
         ours
     }
@@ -428,11 +473,13 @@ impl Manager {
         let me = self.config.me;
         let Some(seat) = &mut self.seat else { return };
         let state = seat.council.state();
+        // What all have once adopted stays so while the placement does, whatever else is decided.
+        let placed = self.views.current().placed;
+        seat.settled = seat.settled.filter(|(known, _)| *known == placed);
         if state.version() != state.in_force() || seat.adopting.is_some() || !seat.council.all_adopted() {
-            seat.settled = None;
             return;
         }
-        let since = *seat.settled.get_or_insert(now);
+        let (_, since) = *seat.settled.get_or_insert((placed, now));
         if now < seat.drained_due {
             return;
         }

@@ -227,7 +227,7 @@ impl Core {
     pub fn renews(&self, of: u64) -> bool {
         let fenced = NodeSet(self.store.fenced().load(Ordering::SeqCst));
         let node = u16::try_from(of).ok().and_then(|id| ReplicaId(id).node());
-        self.admitted() && node.is_some_and(|node| !fenced.contains(node))
+        self.admitted() && node.is_some_and(|node| !fenced.contains(node)) && self.name_of(of).is_some()
     }
 
     /// The voters.

@@ -144,7 +144,12 @@ fn log_config(
     });
     let objects =
         cluster.objects.iter().filter_map(|placed| Some((placed.key.clone(), placed.object.clone()?)));
-    let log = LogConfig { directory: directory.join(&log.directory), tls, objects: objects.collect() };
+    let log = LogConfig {
+        directory: directory.join(&log.directory),
+        tls,
+        witnesses: log.witnesses.clone(),
+        objects: objects.collect(),
+    };
     (!wrong).then(|| Some(Arc::new(log)))
 }
 
