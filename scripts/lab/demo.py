@@ -264,7 +264,8 @@ def main(arguments: list[str]) -> int:
     if fault:
         print(f"\nfailed: {fault}", file=sys.stderr)
         return 1
-    print("\nno request failed, and every node steered packets both ways")
+    other = "other " if report.stage and report.stage.notes() else ""
+    print(f"\nno {other}request failed, and every node steered packets both ways")
     return 0
 
 
