@@ -313,11 +313,12 @@ impl<L: Log> Council<L> {
     /// Takes what the log has, renews the lease, and sees to the cluster if it leads.
     pub fn turn(&mut self, now: Instant) -> News {
         let mut news = News::default();
-        // What is in force is published before anything later is looked at: that may already be prepared for something else.
-        while !news.in_force
-            && let Some(output) = self.log.take()
-        {
+        while let Some(output) = self.log.take() {
             self.take(output, &mut news, now);
+            // Who serves publishes what is in force before it looks at anything later.
+            if news.in_force && self.state.fleet().serves(self.me, self.incarnation) {
+                break;
+            }
         }
         if now >= self.renewal_due {
             self.renewal_due = now + self.times.renewal;

@@ -104,9 +104,11 @@ impl Seat {
         now.since(self.reborn) >= PAUSE && !unfit && !self.council.stopped()
     }
 
-    /// Whether the workers run what was decided, be it in force or about to be replaced.
+    /// Whether the workers run what was decided, be it in force or about to be replaced, and buckets have owners.
     pub(super) fn serves(&self) -> bool {
-        self.council.report().adopted > 0
+        let all = self.state().published().maps().get(&GroupId(0));
+        let placed = all.is_some_and(|map| map.get(Bucket(0)).owner.is_some());
+        self.council.report().adopted > 0 && placed
     }
 
     /// A node's life, and whether it serves in it.
