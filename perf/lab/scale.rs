@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant as Clock};
 use steerage::base::{Addr, FlowKey, Incarnation, Instant, NodeSet, PortId};
-use steerage::cluster::council::Times;
-use steerage::cluster::lead::Patience;
 use steerage::cluster::log::{Log, Marks, Outcome as Committed, Output, Replica, ReplicaId, Ticket};
 use steerage::cluster::namespace::{
     Change, Key, Name, Namespace, Object, Outcome, RealServerSpec, RequestId, VirtualServerSpec, Write,
@@ -251,12 +249,6 @@ impl Log for Now {
     }
 }
 
-const TIMES: Times = Times {
-    renewal: Duration::from_millis(50),
-    lease: Duration::from_secs(10),
-    patience: Patience { suspicion: Duration::from_secs(12), prepare: Duration::from_secs(10) },
-};
-
 /// What the worker does.
 const PREPARES: u8 = 0;
 const RUNS: u8 = 1;
@@ -299,7 +291,12 @@ fn traffic(size: &Size) -> Traffic {
 /// A worker's turns at rest, and while a change a tenth of a second is decided, compiled and published.
 fn turns(size: &Size) -> Value {
     let mut config = load(size.slots);
-    config.log = Some(Arc::new(LogConfig { directory: PathBuf::new(), tls: None, objects: Vec::new() }));
+    config.log = Some(Arc::new(LogConfig {
+        directory: PathBuf::new(),
+        tls: None,
+        witnesses: Vec::new(),
+        objects: Vec::new(),
+    }));
     let port = MemoryPort::generator(crate::caps(0), MemoryPools::new(4096, 2048), Vec::new(), Vec::new());
     let device =
         OpenDevice { queues: vec![LabPort::new(port, Buffers::Pool)], monitor: Box::new(crate::port::Up) };
@@ -341,7 +338,7 @@ fn turns(size: &Size) -> Value {
                 (wall, cpu, version) = (end, cpu_end, new);
             }
         });
-        manager.decide_by(Box::new(Now::new()), TIMES, Some(&objects(size)), clock());
+        manager.decide_by(Box::new(Now::new()), Some(&objects(size)), clock());
         let mut run = |until: &mut dyn FnMut(&mut Manager) -> bool| {
             while !until(&mut manager) {
                 manager.turn(clock());
