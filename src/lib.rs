@@ -10,6 +10,7 @@ pub mod io;
 pub mod manage;
 pub mod node;
 pub mod path;
+#[cfg(feature = "run")]
 pub mod run;
 #[cfg(feature = "sim")]
 pub mod sim;

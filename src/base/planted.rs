@@ -36,6 +36,8 @@ pub enum Bug {
     SnapshotTorn,
     /// A write is acknowledged before it is committed (planted in the model of the log).
     AcknowledgedEarly,
+    /// The clock is not read again before what was promised leaves.
+    ClockReadOnce,
     /// A worker panics once it has received a hundred frames in front (planted in the simulator's turn, not in the path).
     WorkerPanics,
 }
@@ -51,7 +53,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 17] = [
+        pub const ALL: [Self; 18] = [
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
             Self::WrongPortClass,
@@ -68,6 +70,7 @@ mod switch {
             Self::EntrySkipped,
             Self::SnapshotTorn,
             Self::AcknowledgedEarly,
+            Self::ClockReadOnce,
             Self::WorkerPanics,
         ];
 
@@ -90,6 +93,7 @@ mod switch {
                 Self::EntrySkipped => "entry-skipped",
                 Self::SnapshotTorn => "snapshot-torn",
                 Self::AcknowledgedEarly => "acknowledged-early",
+                Self::ClockReadOnce => "clock-read-once",
                 Self::WorkerPanics => "worker-panics",
             }
         }

@@ -331,6 +331,21 @@ impl Manager {
         self.lease.set(until);
     }
 
+    /// The life that this node leads.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// What the workers go by, or will in their next turn.
+    pub fn view(&self) -> &View {
+        self.views.current()
+    }
+
+    /// Whether the node's lease holds.
+    pub fn leased(&self, now: Instant) -> bool {
+        self.lease.holds(now)
+    }
+
     /// What this node still has of buckets that others own now.
     pub fn census(&self) -> &Census {
         &self.census

@@ -33,7 +33,7 @@ pub fn ask(id: InterfaceId, interface: &Interface, address: Addr) -> Option<Comm
         };
         discovery_frame(interface, &question, source, to)
     };
-    Some(Command::Transmit { interface: id, frame })
+    Some(Command::Transmit { interface: id, frame, promise: false })
 }
 
 /// "`address` is here", unasked, to everyone on the link (RFC 5227 §3, RFC 4861 §7.2.6).
@@ -58,7 +58,7 @@ pub fn announce(id: InterfaceId, interface: &Interface, address: Addr) -> Comman
         };
         discovery_frame(interface, &claim, address, to)
     };
-    Command::Transmit { interface: id, frame }
+    Command::Transmit { interface: id, frame, promise: true }
 }
 
 fn arp_frame(interface: &Interface, message: &Arp) -> ArrayVec<u8, HEAD_BYTES> {

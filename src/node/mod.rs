@@ -11,6 +11,7 @@ use crate::path::counters::Counters;
 use crate::path::egress::{Egress, Handoff, PortSlot};
 use crate::path::message::CHANNEL;
 use crate::path::port::{OpenDevice, Port, PortCaps};
+use crate::path::promise::Promises;
 use crate::path::worker::{Parts, Worker};
 use crate::table::lease::Lease;
 use crate::table::publish;
@@ -122,11 +123,11 @@ impl<P: Port> Node<P> {
                     ports.collect(),
                     rings,
                     (event_in.clone(), heartbeat_in.clone()),
+                    Promises::new(lease.clone()),
                     counters.clone(),
                 ),
                 rings: std::mem::take(&mut mesh.consumers[i]),
                 commands,
-                lease: lease.clone(),
                 sessions: config.tables.sessions,
                 session_names: 1 + usize::from(nat),
                 steering_sessions: config.tables.steering_sessions,

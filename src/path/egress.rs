@@ -4,6 +4,7 @@ use super::counters::Counters;
 use super::message::Event;
 use super::meta::Meta;
 use super::port::{Burst, Frame, Pool, Port, PortCaps};
+use super::promise::Promises;
 use super::verdict::Verdict;
 use crate::base::limits::{MAX_HELD, MAX_HELD_EACH};
 use crate::base::{Addr, FlowHash, Instant, PortId, WorkerId};
@@ -80,6 +81,8 @@ pub struct Egress<P: Port> {
     held: ArrayVec<Held<P::Frame>, MAX_HELD>,
     events: Sender<Event>,
     heartbeats: Sender<Heartbeat>,
+    /// What it may promise.
+    pub promises: Promises,
     /// This worker's counters.
     pub counters: Arc<Counters>,
     /// "Too big" messages that may still be sent in this second.
@@ -95,6 +98,7 @@ impl<P: Port> Egress<P> {
         ports: Vec<PortSlot<P>>,
         rings: Vec<Option<Producer<Handoff<P::Frame>>>>,
         (events, heartbeats): (Sender<Event>, Sender<Heartbeat>),
+        promises: Promises,
         counters: Arc<Counters>,
     ) -> Self {
         let rings = rings.into_iter().map(|r| r.map(|ring| RingSlot { ring, out: Burst::new() })).collect();
@@ -105,6 +109,7 @@ impl<P: Port> Egress<P> {
             held: ArrayVec::new(),
             events,
             heartbeats,
+            promises,
             counters,
             errors_left: 0,
             questions_left: 0,
@@ -228,6 +233,11 @@ impl<P: Port> Egress<P> {
         let slot = &mut self.ports[port];
         let Some(queue) = &mut slot.queue else { return };
         let count = slot.out.len() as u64;
+        if !slot.backplane && !self.promises.hold() {
+            slot.out.clear();
+            self.counters.drops[Verdict::LeaseOver as usize].add(count);
+            return;
+        }
         let unsent = queue.tx(&mut slot.out) as u64;
         let sent = if slot.backplane { &self.counters.backplane_tx } else { &self.counters.tx };
         sent.add(count - unsent);
@@ -251,6 +261,11 @@ impl<P: Port> Egress<P> {
     fn flush_ring(&mut self, worker: usize) {
         let Some(Some(slot)) = self.rings.get_mut(worker) else { return };
         let count = slot.out.len();
+        if !self.promises.hold() {
+            slot.out.clear();
+            self.counters.drops[Verdict::LeaseOver as usize].add(count as u64);
+            return;
+        }
         slot.ring.push_burst(&mut slot.out);
         self.counters.ring_out.add((count - slot.out.len()) as u64);
         self.counters.drops[Verdict::RingFull as usize].add(slot.out.len() as u64);
@@ -267,6 +282,7 @@ impl<P: Port> Egress<P> {
         for worker in 0..self.rings.len() {
             self.flush_ring(worker);
         }
+        self.promises.settle();
     }
 
     /// Whether a packet waits for that neighbour already; then it has been asked for, and the management thread asks again by

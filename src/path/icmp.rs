@@ -7,7 +7,6 @@ use super::port::{Frame, Port};
 use super::verdict::Verdict;
 use crate::base::limits::HEAD_BYTES;
 use crate::base::{Addr, Instant};
-use crate::table::lease::Lease;
 use crate::view::{Owned, View};
 use crate::wire::icmp::{self, Icmp, Kind};
 use crate::wire::ipv4::{self, Ipv4};
@@ -18,13 +17,7 @@ use crate::wire::{ipip, protocol};
 pub const ERRORS_A_SECOND: u32 = 1000;
 
 /// Handles an ICMP packet to one of our addresses.
-pub fn receive<P: Port>(
-    view: &View,
-    (egress, lease): (&mut Egress<P>, &Lease),
-    frame: P::Frame,
-    meta: &Meta,
-    now: Instant,
-) {
+pub fn receive<P: Port>(view: &View, egress: &mut Egress<P>, frame: P::Frame, meta: &Meta, now: Instant) {
     let v6 = !meta.key.is_v4();
     let Some(message) = frame.head().get(usize::from(meta.l4)..) else {
         return egress.drop(frame, Verdict::TransportMalformed);
@@ -35,7 +28,7 @@ pub fn receive<P: Port>(
         Kind::EchoRequest if on_backplane => egress.drop(frame, Verdict::IcmpIgnored), // nobody there looks by ping
         Kind::EchoRequest => echo(view, egress, frame, meta, now),
         Kind::NeighbourSolicitation | Kind::NeighbourAdvertisement => {
-            local::discovery(view, egress, lease.holds(now), frame, meta)
+            local::discovery(view, egress, frame, meta, now)
         }
         _ => egress.drop(frame, Verdict::IcmpIgnored),
     }

@@ -5,8 +5,9 @@ use super::message::Event;
 use super::meta::Meta;
 use super::parse::Link;
 use super::port::{Frame, Port};
+use super::promise::Promises;
 use super::verdict::Verdict;
-use crate::base::{Addr, InterfaceId, Mac};
+use crate::base::{Addr, Instant, InterfaceId, Mac};
 use crate::view::{Neighbour, Owned, View, prefix_holds};
 use crate::wire::arp::{self, Arp, Operation};
 use crate::wire::eth::{self, Eth, ethertype};
@@ -16,13 +17,13 @@ use crate::wire::{ipv6, protocol};
 /// Hop limit of every neighbour discovery message: proof that no router has passed it on (RFC 4861 §7.1.1).
 const ON_LINK_HOPS: u8 = 255;
 
-/// Handles an ARP frame, still with its Ethernet header. `leased`: this node's lease holds.
-pub fn arp<P: Port>(view: &View, egress: &mut Egress<P>, leased: bool, mut frame: P::Frame, link: &Link) {
+/// Handles an ARP frame, still with its Ethernet header.
+pub fn arp<P: Port>(view: &View, egress: &mut Egress<P>, mut frame: P::Frame, link: &Link, now: Instant) {
     let Some(Ok(message)) = frame.head().get(link.payload..).map(Arp::parse) else {
         return egress.drop(frame, Verdict::ArpMalformed);
     };
     let interface = &view.services.interfaces[link.interface.index()];
-    let ours = answers(view, leased, link.interface, message.target);
+    let ours = answers(view, &mut egress.promises, link.interface, message.target, now);
     let asked_us = ours && message.operation == Operation::Request;
     let how = match message.operation {
         Operation::Reply => Said::Answer { overrides: true },
@@ -50,13 +51,13 @@ pub fn arp<P: Port>(view: &View, egress: &mut Egress<P>, leased: bool, mut frame
     egress.transmit(interface.port, frame);
 }
 
-/// Handles a neighbour solicitation or advertisement; the frame starts at its IPv6 header. `leased`: this node's lease holds.
+/// Handles a neighbour solicitation or advertisement; the frame starts at its IPv6 header.
 pub fn discovery<P: Port>(
     view: &View,
     egress: &mut Egress<P>,
-    leased: bool,
     mut frame: P::Frame,
     meta: &Meta,
+    now: Instant,
 ) {
     let message = &frame.head()[usize::from(meta.l4)..];
     // RFC 4861 §7.1: hop limit, code, checksum, options, and a target that isn't multicast.
@@ -80,7 +81,7 @@ pub fn discovery<P: Port>(
             message.mac.is_some_and(|mac| learn(view, egress, meta.interface, message.target, mac, how));
         return if told { drop(frame) } else { egress.drop(frame, Verdict::NeighbourIgnored) };
     }
-    if !answers(view, leased, meta.interface, message.target) {
+    if !answers(view, &mut egress.promises, meta.interface, message.target, now) {
         return egress.drop(frame, Verdict::NeighbourIgnored);
     }
     // Without a source address someone wants to take ours (duplicate address detection): all are told (§7.2.4).
@@ -123,10 +124,16 @@ const ALL_NODES: Addr = Addr([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
 
 /// Whether this node answers for `address` on that interface: for the interface's own, and on front ports, while its lease
 /// holds, for the VIPs and SNAT addresses that it advertises (MECHANISMS §0).
-fn answers(view: &View, leased: bool, interface: InterfaceId, address: Addr) -> bool {
+fn answers(
+    view: &View,
+    promises: &mut Promises,
+    interface: InterfaceId,
+    address: Addr,
+    now: Instant,
+) -> bool {
     let on = &view.services.interfaces[interface.index()];
-    let advertised = || view.advertised.get(&address).is_some();
-    leased && !on.backplane && advertised() || on.addresses.iter().any(|(a, _)| *a == address)
+    let advertised = !on.backplane && view.advertised.get(&address).is_some();
+    on.addresses.iter().any(|(a, _)| *a == address) || advertised && promises.may(now)
 }
 
 /// How a neighbour told its Ethernet address.

@@ -67,6 +67,8 @@ pub struct Known {
 pub enum Command {
     /// Send this Ethernet frame on that interface's port.
     Transmit {
+        /// What it says is only true while the node's lease holds.
+        promise: bool,
         /// The interface.
         interface: InterfaceId,
         /// The frame, VLAN tag included.

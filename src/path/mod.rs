@@ -13,6 +13,7 @@ pub mod message;
 pub mod meta;
 pub mod parse;
 pub mod port;
+pub mod promise;
 pub mod rewrite;
 pub mod select;
 pub mod steer;

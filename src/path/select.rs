@@ -2,6 +2,7 @@
 
 use super::counters::Counters;
 use super::meta::Meta;
+use super::promise::Promises;
 use super::track;
 use super::verdict::Verdict;
 use crate::base::hash::mix;
@@ -9,7 +10,6 @@ use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
 use crate::base::{Addr, Bucket, FlowHash, FlowKey, Instant, NodeId, RealServerId, SnatId, VirtualServerId};
 use crate::table::flow::EntryId;
-use crate::table::lease::Lease;
 use crate::table::session::{Names, Session, SessionTable, State};
 use crate::view::{Forward, Group, View};
 use crate::wire::backplane::Stage;
@@ -50,11 +50,11 @@ pub fn names(view: &View, key: &FlowKey, session: &Session) -> Names {
 }
 
 /// Opens a session for the first packet of a flow that this worker owns. A flow that needs no NAT goes on without one when
-/// there is no room, or when its first packet is its last. With NAT the node promises a port, which needs its `lease`.
+/// there is no room, or when its first packet is its last. With NAT the node promises a port, which it may only under its lease.
 pub fn open(
     view: &View,
     sessions: &mut SessionTable,
-    (counters, lease): (&Counters, &Lease),
+    (counters, promises): (&Counters, &mut Promises),
     id: VirtualServerId,
     meta: &Meta,
     now: Instant,
@@ -69,7 +69,7 @@ pub fn open(
             // Its SNAT port is lost with its session; another one would be another connection to the real server.
             return Err(Verdict::NoSession);
         }
-        if !lease.holds(now) || view.quarantined(server.group, meta.hash.bucket(), now) {
+        if view.quarantined(server.group, meta.hash.bucket(), now) || !promises.may(now) {
             return Err(Verdict::NoLease);
         }
         let (snat, port, reply) =

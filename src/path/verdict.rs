@@ -76,6 +76,8 @@ verdicts! {
     SessionTableFull = "session_table_full",
     /// A new NAT session while this node has no lease, or the last owner of its bucket may still have one.
     NoLease = "no_lease",
+    /// The node's lease ended while the turn went on whose output this was.
+    LeaseOver = "lease_over",
     /// No free SNAT port for this bucket and real server.
     SnatExhausted = "snat_exhausted",
     /// In the middle of a NATed connection that we don't know.

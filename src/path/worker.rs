@@ -10,6 +10,7 @@ use super::message::{Command, Event, Known};
 use super::meta::{Batch, Kind, Meta};
 use super::parse::{self, Intake, Link};
 use super::port::{Burst, Frame, Pool, Port};
+use super::promise::ReadClock;
 use super::rewrite;
 use super::select::{self, Opened};
 use super::steer::{self, Decision};
@@ -19,7 +20,6 @@ use crate::base::limits::{BURST, SWEEP_SLICE};
 use crate::base::planted::{self, Bug};
 use crate::base::{Incarnation, Instant, PortId, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
-use crate::table::lease::Lease;
 use crate::table::publish::Subscriber;
 use crate::table::ring::Consumer;
 use crate::table::session::{Direction, Session, SessionTable};
@@ -51,7 +51,6 @@ struct Core<P: Port> {
     sessions: SessionTable,
     steering: SteeringTable,
     egress: Egress<P>,
-    lease: Arc<Lease>,
 }
 
 /// See the module's text.
@@ -83,8 +82,6 @@ pub struct Parts<P: Port> {
     pub rings: Vec<Consumer<Handoff<P::Frame>>>,
     /// From the management thread.
     pub commands: Receiver<Command>,
-    /// The node's lease.
-    pub lease: Arc<Lease>,
     /// Room for sessions.
     pub sessions: usize,
     /// Hashes that a session may stand under: 2 if any virtual server does NAT, else 1.
@@ -105,7 +102,6 @@ impl<P: Port> Worker<P> {
                 sessions: SessionTable::new(parts.sessions, parts.session_names),
                 steering: SteeringTable::new(parts.steering_sessions, 1),
                 egress: parts.egress,
-                lease: parts.lease,
             },
             rings: parts.rings,
             commands: parts.commands,
@@ -133,6 +129,11 @@ impl<P: Port> Worker<P> {
     /// Its ports, by port id: for tests and the simulator, which own both ends.
     pub fn port_mut(&mut self, port: PortId) -> Option<&mut P> {
         self.core.egress.ports[port.index()].queue.as_mut()
+    }
+
+    /// From now on this clock, of which turns are given the time, is read again before promises leave.
+    pub fn read_clock_by(&mut self, clock: ReadClock) {
+        self.core.egress.promises.read_clock_by(clock);
     }
 
     /// One turn: backplane, siblings, front; then a bounded slice of everything else. `true` if there was anything to do.
@@ -209,9 +210,7 @@ impl<P: Port> Worker<P> {
         };
         let meta = batch.slot();
         match parse::front(&mut frame, &link, view.hash_key, meta) {
-            Ok(()) if meta.kind == Kind::Icmp => {
-                icmp::receive(view, (&mut core.egress, &core.lease), frame, meta, now)
-            }
+            Ok(()) if meta.kind == Kind::Icmp => icmp::receive(view, &mut core.egress, frame, meta, now),
             Ok(()) => {
                 // What any node balances by itself has no session and needs none.
                 if !view.services.local.is_empty() {
@@ -250,7 +249,7 @@ impl<P: Port> Worker<P> {
                 core.sessions.flows().prefetch_index(meta.hash);
                 batch.push(frame);
             }
-            Ok(Received::Local) => icmp::receive(view, (&mut core.egress, &core.lease), frame, meta, now),
+            Ok(Received::Local) => icmp::receive(view, &mut core.egress, frame, meta, now),
             Ok(Received::Control(offset)) => backplane::control(view, &core.egress, frame, offset),
             Err(verdict) => core.egress.drop(frame, verdict),
         }
@@ -297,7 +296,10 @@ impl<P: Port> Worker<P> {
                 Command::Control { node, message } => {
                     backplane::send_control(view, egress, node, &message, now)
                 }
-                Command::Transmit { interface, frame: bytes } => {
+                Command::Transmit { promise: true, .. } if !egress.promises.may(now) => {
+                    egress.counters.count_drop(Verdict::LeaseOver);
+                }
+                Command::Transmit { interface, frame: bytes, .. } => {
                     let port = view.services.interfaces[interface.index()].port;
                     let frame = egress
                         .alloc(port, Pool::Data)
@@ -379,7 +381,7 @@ impl<P: Port> Core<P> {
     #[cold]
     fn no_ip(&mut self, view: &View, frame: P::Frame, why: NoIp, now: Instant) {
         match why {
-            NoIp::Arp(link) => local::arp(view, &mut self.egress, self.lease.holds(now), frame, &link),
+            NoIp::Arp(link) => local::arp(view, &mut self.egress, frame, &link, now),
             NoIp::Refused(verdict) => self.egress.drop(frame, verdict),
         }
     }
@@ -450,7 +452,7 @@ impl<P: Port> Core<P> {
                 && track::opens(meta.key.protocol, meta.tcp_flags);
             if !next_connection {
                 track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
-            } else if session.snat_port != 0 && self.lease.holds(now) {
+            } else if session.snat_port != 0 && self.egress.promises.may(now) {
                 track::reopen(session);
                 select::connected(&self.egress.counters, session.real);
             } else {
@@ -487,7 +489,7 @@ impl<P: Port> Core<P> {
     fn stranger(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
         match steer::decide(view, &mut self.steering, &self.egress.counters, self.id, meta, now) {
             Ok(Decision::Open(server)) => {
-                let promises = (&*self.egress.counters, &*self.lease);
+                let promises = (&*self.egress.counters, &mut self.egress.promises);
                 match select::open(view, &mut self.sessions, promises, server, meta, now) {
                     Ok(Opened::Session(id)) => {
                         let session = *self.sessions.flows().get(id);

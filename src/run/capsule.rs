@@ -62,6 +62,7 @@ fn serve(
     for (mut worker, core) in workers.into_iter().zip(&config.workers.cores) {
         let mut backoff = Backoff::new(config.workers.idle);
         let name = format!("worker-{}", worker.id());
+        worker.read_clock_by(Arc::new(move || clock.now()));
         host.add(*core, &name, move || {
             let now = clock.now();
             let busy = worker.turn(now);

@@ -173,7 +173,7 @@ fn serve<P: Port, G: 'static>(
     let (count, name) = (workers.len(), &config.cluster.nodes[config.me.index()].name);
     member::join(&mut manager, config, new_cluster, clock.now())?;
     // The manager outlives the workers: with its device monitors, the devices are closed on this thread.
-    let crew = Crew::start(clock, jobs(config, workers), prepare)?;
+    let crew = Crew::start(clock, jobs(config, clock, workers), prepare)?;
     // After the workers have started: they would inherit this.
     crew::pin(config.workers.management_core).map_err(Exit::Management)?;
     let (question_in, questions) = bounded(api::QUESTIONS);
@@ -202,9 +202,11 @@ fn say_totals(manager: &mut Manager, clock: Clock) {
 
 fn jobs<P: Port>(
     config: &Config,
+    clock: Clock,
     workers: Vec<Worker<P>>,
 ) -> Vec<Job<impl FnMut(Instant) -> bool + Send + use<P>>> {
     let each = workers.into_iter().map(|mut worker| {
+        worker.read_clock_by(Arc::new(move || clock.now()));
         let id = worker.id();
         Job {
             name: format!("worker-{id}"),

@@ -1,6 +1,7 @@
 //! The deciding parts of a cluster alone, without packets: councils over the model log, with heartbeats that are lost, cut
 //! links, crashes, stalls and clocks that drift. Fast, so that it can be long.
 
+use super::decided::{self, Agreement};
 use super::log::{Model, ModelLog};
 use crate::base::hash::mix;
 use crate::base::limits::BUCKETS;
@@ -9,14 +10,12 @@ use crate::base::rng::Rng;
 use crate::base::{Addr, Bucket, GroupId, Incarnation, Instant, NodeId};
 use crate::cluster::asks::{Answer, Ask};
 use crate::cluster::council::{Council, Report, Times};
-use crate::cluster::fleet::Phase;
 use crate::cluster::lead::Patience;
 use crate::cluster::log::ReplicaId;
 use crate::cluster::namespace::{
     Change, GroupSpec, Key, Name, Namespace, NodeSpec, Object, Outcome, RequestId, Write,
 };
-use crate::cluster::place::{Replica, seen_by};
-use crate::cluster::plan;
+use crate::cluster::place::seen_by;
 use crate::cluster::state::{Entry, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -396,15 +395,10 @@ impl World {
     fn judge(&mut self) -> Result<(), Violation> {
         self.promotions()?;
         let mut owners = vec![NOBODY; self.owners.len()];
-        let mut digests: BTreeMap<u64, (u64, usize)> = BTreeMap::new();
+        let mut agreement = Agreement::default();
         for (node, seat) in self.seats.iter().enumerate() {
             let Some(seat) = seat else { continue };
-            let report = seat.council.report();
-            let (digest, other) = *digests.entry(report.index).or_insert((report.digest, node));
-            if digest != report.digest {
-                let what = format!("n{node} and n{other} differ at entry {}", report.index);
-                return Err(self.violation("digest", what));
-            }
+            agreement.hear(node, &seat.council).map_err(|what| self.violation("digest", what))?;
             let local = Instant(self.now.0 / 1000 * seat.clock);
             if seat.council.lease().is_none_or(|until| local >= until) {
                 continue;
@@ -441,24 +435,11 @@ impl World {
         Ok(())
     }
 
-    /// Who owns a bucket that a living node gave away has learnt all of it before.
     fn promotions(&mut self) -> Result<(), Violation> {
         let latest = self.seats.iter().flatten().map(|s| s.council.state()).max_by_key(|s| s.index());
         let Some(state) = latest.filter(|s| s.index() > self.judged.index()) else { return Ok(()) };
         let before = std::mem::replace(&mut self.judged, state.clone());
-        for (group, map) in self.judged.fleet().maps() {
-            let Some(last) = before.fleet().maps().get(group) else { continue };
-            for (bucket, place) in map.iter() {
-                let (last, Some(owner)) = (last.get(bucket), place.owner) else { continue };
-                let given = last.owner.filter(|from| *from != owner && place.previous == Some(*from));
-                if given.is_some() && !last.replicas.contains(&Replica { node: owner, complete: true }) {
-                    let what =
-                        format!("bucket {bucket} of group {group} is n{owner}'s, which still learnt it");
-                    return Err(Violation { rule: "promotion", at: self.now, what });
-                }
-            }
-        }
-        Ok(())
+        decided::promotions(&before, &self.judged).map_err(|what| self.violation("promotion", what))
     }
 
     /// What must hold a while after the last fault.
@@ -468,34 +449,8 @@ impl World {
             let Some(seat) = seat else {
                 return Err(self.violation("convergence", format!("n{node} is dead")));
             };
-            let state = seat.council.state();
-            let (me, life) = (NodeId(node as u16), Incarnation(seat.incarnation));
-            let member = state.fleet().member(me);
-            if member.is_none_or(|m| m.incarnation != life || m.phase != Phase::Active) {
-                let what = format!("n{node} in its life {life} is {member:?}");
-                return Err(self.violation("convergence", what));
-            }
-            if state.in_force() != state.version() || seat.council.report().adopted != state.version() {
-                let what = format!(
-                    "n{node}: version {}, in force {}, adopted {}",
-                    state.version(),
-                    state.in_force(),
-                    seat.council.report().adopted
-                );
-                return Err(self.violation("convergence", what));
-            }
-            for (group, map) in state.fleet().maps() {
-                let left = plan::next(map, &state.fleet().shares(*group), 2, 1);
-                if !left.is_empty() || !map.learners(state.fleet().serving()).is_empty() {
-                    return Err(
-                        self.violation("convergence", format!("group {group} is not at rest: {left:?}"))
-                    );
-                }
-            }
-            if seat.council.lease().is_none() {
-                return Err(self.violation("convergence", format!("n{node} has no lease")));
-            }
-            let here = (state.index(), state.digest());
+            let here = decided::at_rest(node, Incarnation(seat.incarnation), &seat.council)
+                .map_err(|what| self.violation("convergence", what))?;
             if *first.get_or_insert(here) != here {
                 return Err(self.violation("convergence", format!("n{node} holds {here:?}, n0 {first:?}")));
             }

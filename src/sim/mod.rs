@@ -6,9 +6,11 @@
 
 mod cluster;
 pub mod council;
+mod decided;
 mod hop;
 mod host;
 mod leader;
+pub mod living;
 mod load;
 pub mod log;
 mod oracle;
@@ -25,6 +27,7 @@ use crate::base::planted::{self, Bug};
 use load::Flow;
 use oracle::ESTABLISHED;
 use plan::{NODES, Plan};
+use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 use world::World;
@@ -54,17 +57,17 @@ pub fn run(seed: u64, plant: Option<Bug>) -> Outcome {
                 let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(nodes)));
             }
             let at = world.as_ref().map_or(Instant::ZERO, |world| world.now);
-            let text = cause.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("without a message");
-            Some(Violation {
-                oracle: Oracle::Panic,
-                at,
-                what: format!("seed {seed}: {text}"),
-                hops: Vec::new(),
-            })
+            let what = format!("seed {seed}: {}", message(&cause));
+            Some(Violation { oracle: Oracle::Panic, at, what, hops: Vec::new() })
         }
     };
     Outcome::new(plan, world, violation)
+}
+
+/// What a panic says.
+fn message(cause: &Box<dyn Any + Send>) -> &str {
+    let text = cause.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }
 
 fn live(world: &mut World) -> Result<(), Violation> {

@@ -10,7 +10,7 @@ use super::host::{self, Lookup};
 use super::leader::Leader;
 use super::load::Flow;
 use super::oracle::{Arrival, Came, Oracle, Oracles, TTL, Violation, time};
-use super::packet::{self, Bad, Packet, Words};
+use super::packet::{self, Packet, Words};
 use super::plan::{Change, NODES, Place, Plan, SERVERS, Spray, front, server};
 use crate::base::hash::mix;
 use crate::base::planted::{self, Bug};
@@ -21,10 +21,7 @@ use crate::io::memory::MemoryLink;
 use crate::manage::stats::Stats;
 use crate::view::{Ingress, Owned, Owner, snat_bucket};
 use crate::wire::eth::{self, Eth};
-use crate::wire::gue::{self, Gue};
-use crate::wire::ipv4::{self, Ipv4};
-use crate::wire::ipv6::{self, Ipv6};
-use crate::wire::{protocol, udp};
+use crate::wire::protocol;
 use std::time::Duration;
 
 /// A host in front: the servers, then the router, then the client on the link.
@@ -430,7 +427,7 @@ impl World {
         appliance.tally.back_out += back.len() as u64;
         for frame in front.iter().chain(&back) {
             match host::lookup(frame) {
-                Some(Lookup::Answer) => appliance.tally.answers_out += 1,
+                Some(Lookup::Answer(_)) => appliance.tally.answers_out += 1,
                 Some(Lookup::Question(..) | Lookup::Claim) => appliance.tally.asked_out += 1,
                 None => {}
             }
@@ -457,7 +454,7 @@ impl World {
             None => {}
         }
         let read = if host < SERVERS {
-            unwrap(host, &frame[eth::HEADER_LEN..])
+            host::unwrap(|address| has(host, address), &frame[eth::HEADER_LEN..])
         } else {
             Packet::read(&frame[eth::HEADER_LEN..]).map(|packet| (Arrival::Plain, packet))
         };
@@ -497,48 +494,8 @@ impl World {
 }
 
 /// The backplane queue of a frame, by its outer destination port, as a card with a flow rule for each data port chooses it.
-fn back_queue(frame: &[u8], queues: usize) -> usize {
+pub fn back_queue(frame: &[u8], queues: usize) -> usize {
     let data = packet::tuple(&frame[eth::HEADER_LEN..]).filter(|key| key.protocol == protocol::UDP);
     let queue = data.and_then(|key| usize::from(key.dst_port).checked_sub(6600));
     queue.filter(|q| *q < queues).unwrap_or(0)
-}
-
-/// Takes the outer headers of a packet off, as a real server's kernel does, and reads it.
-fn unwrap(server: usize, packet: &[u8]) -> Result<(Arrival, Packet), Bad> {
-    let (dst, next, header, len) = match packet.first().map(|b| b >> 4) {
-        Some(4) => {
-            let ip = Ipv4::new(packet).map_err(|_| Bad::Malformed)?;
-            if !ip.checksum_ok() {
-                return Err(Bad::IpChecksum);
-            }
-            (ip.dst(), ip.protocol(), ipv4::MIN_HEADER_LEN, ip.total_len())
-        }
-        Some(6) => {
-            let ip = Ipv6::new(packet).map_err(|_| Bad::Malformed)?;
-            (ip.dst(), ip.next_header(), ipv6::HEADER_LEN, ip.total_len())
-        }
-        _ => return Err(Bad::Malformed),
-    };
-    if !has(server, dst) {
-        return Packet::read(packet).map(|packet| (Arrival::Plain, packet));
-    }
-    let inside = packet.get(header..len).ok_or(Bad::Malformed)?;
-    let family = |next| match next {
-        protocol::IPV4 => Some(4),
-        protocol::IPV6 => Some(6),
-        _ => None,
-    };
-    let inner = |arrival, inner: &[u8], next| {
-        let same = inner.first().map(|b| b >> 4) == family(next);
-        if same { Packet::read(inner).map(|packet| (arrival, packet)) } else { Err(Bad::Malformed) }
-    };
-    match next {
-        protocol::IPV4 | protocol::IPV6 => inner(Arrival::Ipip, inside, next),
-        protocol::UDP if inside.get(2..4) == Some(&gue::PORT.to_be_bytes()) => {
-            let inside = inside.get(udp::HEADER_LEN..).ok_or(Bad::Malformed)?;
-            let header = Gue::parse(inside).map_err(|_| Bad::Malformed)?;
-            inner(Arrival::Gue, &inside[header.offset..], header.protocol)
-        }
-        _ => Packet::read(packet).map(|packet| (Arrival::Nat, packet)),
-    }
 }

@@ -3,6 +3,7 @@
 
 mod command;
 mod council;
+mod living;
 mod planted;
 mod wires;
 mod worlds;

@@ -1,0 +1,56 @@
+//! Living clusters without a planted fault, and with one.
+
+use std::time::Duration;
+use steerage::base::planted::Bug;
+use steerage::sim::living::{self, Oracle, Outcome};
+
+fn fine(seed: u64) -> Outcome {
+    let outcome = living::run(seed, None, None, None);
+    assert!(outcome.violation.is_none(), "{outcome}");
+    outcome
+}
+
+#[test]
+fn a_cluster_lives_again_as_it_did() {
+    for seed in 1..=3 {
+        let (first, second) = (fine(seed), fine(seed));
+        assert_eq!((first.digest, first.figures), (second.digest, second.figures), "seed {seed}");
+        assert_eq!(first.to_string(), second.to_string());
+    }
+    assert_ne!(fine(1).digest, fine(2).digest);
+}
+
+/// What makes the oracles worth anything: all kinds of things happen to clusters of all kinds, and much of it.
+#[test]
+fn clusters_differ_and_are_busy() {
+    let all: Vec<Outcome> = (1..=60).map(fine).collect();
+    let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
+    for kind in [
+        "of 3 nodes",
+        "of 5 nodes",
+        "joins later",
+        "dies\n",
+        "networks part",
+        "is cut off",
+        "has no backplane",
+        "has no management network",
+        "stands still",
+        "server 2 dies",
+        "drains: true",
+        "another weight",
+    ] {
+        let count = texts.iter().filter(|text| text.contains(kind)).count();
+        assert!((2..=58).contains(&count), "{count} of 60 clusters are of the kind \"{kind}\"");
+    }
+    let sum = |of: fn(&living::Figures) -> u64| all.iter().map(|o| of(&o.figures)).sum::<u64>();
+    assert!(sum(|f| f.sent) > 60 * 300, "{} packets", sum(|f| f.sent));
+    assert!(sum(|f| f.moved) > 60 * 1000, "{} buckets", sum(|f| f.moved));
+    assert!(sum(|f| f.answers) > 60 * 200, "{} answers", sum(|f| f.answers));
+    assert!(sum(|f| f.lost_with_node) > 10, "{} connections", sum(|f| f.lost_with_node));
+}
+
+#[test]
+fn a_cluster_of_many_nodes_lives() {
+    let outcome = living::run(1, Some(64), Some(Duration::from_secs(3)), None);
+    assert!(outcome.violation.is_none(), "{outcome}");
+}
