@@ -3,11 +3,13 @@
 use super::member::Member;
 use super::oracle::{Oracle, Oracles, Violation};
 use super::plan::{SERVERS, server_at};
+use crate::base::hash::mix;
 use crate::base::limits::BUCKETS;
 use crate::base::{Bucket, GroupId, Instant, NodeId};
 use crate::cluster::fleet::Phase;
 use crate::cluster::health::Health;
 use crate::cluster::state::State;
+use crate::manage::config::Config;
 use crate::sim::decided::{self, Agreement};
 use crate::sim::log::Model;
 use std::collections::BTreeMap;
@@ -19,7 +21,7 @@ const NOBODY: NodeId = NodeId(u16::MAX);
 pub struct Judged {
     /// The latest state of all.
     pub state: State,
-    /// When the nodes had last not all decided the same about the servers' health, and the same as before.
+    /// When the nodes had last not all decided the same about the servers' health, and served by it, and the same as before.
     pub unsettled: Instant,
     health: Vec<u64>,
     /// Real servers that nothing that is decided calls down.
@@ -34,6 +36,12 @@ pub struct Judged {
     waits: bool,
 }
 
+/// Of the servers' weights that a node serves by.
+fn weights(config: &Config) -> u64 {
+    let all = config.virtual_servers.iter().flat_map(|(_, server)| &server.real_servers);
+    all.fold(0, |digest, real| mix(digest ^ u64::from(real.weight)))
+}
+
 fn up(state: &State) -> [bool; SERVERS] {
     let space = state.namespace();
     let all = space.virtual_servers().flat_map(|(_, name, _)| space.real_servers(name));
@@ -46,19 +54,26 @@ impl Oracles {
     /// Looks at all nodes.
     pub fn judge(&mut self, members: &mut [Option<Member>], now: Instant) -> Result<(), Violation> {
         let mut agreement = Agreement::default();
-        let (mut health, mut latest) = (Vec::new(), (self.judged.state.index(), None));
+        let (mut health, mut in_force) = (Vec::new(), Vec::new());
+        let mut latest = (self.judged.state.index(), None);
         for (node, member) in members.iter_mut().enumerate() {
-            let Some(council) = member.as_mut().and_then(|m| m.manager().council()) else { continue };
+            let Some(manager) = member.as_mut().map(Member::manager) else { continue };
+            let Some(council) = manager.council() else { continue };
             agreement.hear(node, council).map_err(|what| self.violation(Oracle::Digest, now, what))?;
             let state = council.state();
             health.push(state.standings().digest());
+            in_force.push(weights(manager.config()));
             if state.index() > latest.0 {
                 latest = (state.index(), Some(node));
             }
         }
-        health.sort_unstable();
-        health.dedup();
-        if health.len() > 1 || health != self.judged.health {
+        for each in [&mut health, &mut in_force] {
+            each.sort_unstable();
+            each.dedup();
+        }
+        let settled = [&health, &in_force].iter().all(|each| each.len() == 1);
+        health.extend(in_force);
+        if !settled || health != self.judged.health {
             (self.judged.unsettled, self.judged.health) = (now, health);
         }
         if let Some(member) = latest.1.and_then(|node| members[node].as_mut())
