@@ -6,8 +6,7 @@ use super::asks::{Answer, Ask, Asks};
 use super::fleet::{Phase, TakenOver, Why};
 use super::lead::{Lead, Patience, Seen};
 use super::lease::{Lease, successor_waits};
-use super::log::{Log, Marks, Output, Refusal, Replica, ReplicaId, Ticket};
-use super::namespace::Key;
+use super::log::{Log, Output, Refusal, Replica, ReplicaId, Ticket};
 use super::namespace::{Change, Faults, Namespace};
 use super::state::{Entry, State};
 use super::voters;
@@ -266,28 +265,7 @@ impl<L: Log> Council<L> {
     }
 
     fn propose(&mut self, entry: &Entry) -> Result<Ticket, postcard::Error> {
-        let bytes = entry.encode()?;
-        Ok(self.log.propose(bytes, self.marks(entry)))
-    }
-
-    /// What an entry means to the leases of nodes.
-    fn marks(&self, entry: &Entry) -> Marks {
-        match entry {
-            Entry::Offline(node, ..) => Marks { fences: NodeSet::of(*node), readmits: NodeSet::EMPTY },
-            Entry::Activate(node, _) => Marks { fences: NodeSet::EMPTY, readmits: NodeSet::of(*node) },
-            // A life that is over must not be renewed either, until the next one serves.
-            Entry::Join(node, _) => Marks { fences: NodeSet::of(*node), readmits: NodeSet::EMPTY },
-            // A node that is removed.
-            Entry::Write(write) => {
-                let gone = write.changes.iter().filter(|change| change.value.is_none());
-                let nodes = gone.filter_map(|change| match &change.key {
-                    Key::Node(name) => self.state.namespace().node(name).map(|(id, _)| id),
-                    _ => None,
-                });
-                Marks { fences: nodes.collect(), readmits: NodeSet::EMPTY }
-            }
-            _ => Marks::NONE,
-        }
+        Ok(self.log.propose(entry.encode()?, entry.fences()))
     }
 
     /// Has something decided; what became of it is told by [`Self::answered`].
@@ -323,7 +301,7 @@ impl<L: Log> Council<L> {
         if now >= self.renewal_due {
             self.renewal_due = now + self.times.renewal;
             let token = self.lease.ask(now);
-            self.log.renew(token);
+            self.log.renew(token, self.incarnation);
         }
         let own = self.report;
         if self.failed.is_none() {

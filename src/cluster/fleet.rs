@@ -149,23 +149,23 @@ impl Fleet {
         if members.is_empty() { of(shape.backups) } else { members }
     }
 
-    /// The namespace says something new of nodes and groups. A group that is gone takes its placement along, a node that is
-    /// gone its part in all.
-    pub fn set_topology(&mut self, topology: Topology) -> TakenOver {
+    /// The namespace says something new of nodes and groups. A group that is gone takes its placement along. A node that is gone
+    /// keeps what it has until its life is over ([`Self::removed`]): a removal doesn't say which life that is, so it can't fence
+    /// it.
+    pub fn set_topology(&mut self, topology: Topology) {
         self.topology = topology;
         self.maps.retain(|group, _| self.topology.groups.contains_key(group));
         for group in self.topology.groups.keys() {
             self.maps.entry(*group).or_default();
         }
-        let gone: Vec<_> = self
-            .members
-            .iter()
-            .filter(|(node, m)| {
-                !self.topology.nodes.contains_key(node) && m.phase != Phase::Offline(Why::Removed)
-            })
-            .map(|(node, m)| (*node, m.incarnation))
-            .collect();
-        gone.into_iter().filter_map(|(node, life)| self.offline(node, life, Why::Removed)).flatten().collect()
+    }
+
+    /// Nodes that the namespace doesn't have any more, with their lives that aren't over yet. No other life of them can begin.
+    pub fn removed(&self) -> impl Iterator<Item = (NodeId, Incarnation)> {
+        let gone = self.members.iter().filter(|(node, member)| {
+            !self.topology.nodes.contains_key(node) && !matches!(member.phase, Phase::Offline(_))
+        });
+        gone.map(|(node, member)| (*node, member.incarnation))
     }
 
     /// A node has begun a life. Refused (none) if the namespace doesn't have it, or the life isn't newer than its last.

@@ -2,6 +2,7 @@
 
 pub mod asks;
 pub mod council;
+pub mod fences;
 pub mod fleet;
 pub mod forecast;
 pub mod health;

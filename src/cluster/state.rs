@@ -5,6 +5,7 @@
 //! node that serves prepares a View; [`Entry::InForce`] follows once all have, and they publish it. A version is never taken
 //! back: what keeps it from being prepared is a node, and that is taken out.
 
+use super::fences::Fences;
 use super::fleet::{Fleet, GroupShape, TakenOver, Topology, Why};
 use super::health::{self, Standings};
 use super::namespace::{self, ALL, Change, Faults, Name, Namespace, Write};
@@ -51,6 +52,16 @@ impl Entry {
     /// If these bytes are none of this version's entries.
     pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
         postcard::from_bytes(bytes)
+    }
+
+    /// The lives that it takes out, if it does: those who store it renew their leases no more.
+    pub fn fences(&self) -> Fences {
+        match self {
+            Self::Offline(node, life, _) => Fences::upto(*node, *life),
+            // Whatever came before this life is over.
+            Self::Join(node, life) => Fences::upto(*node, Incarnation(life.0.saturating_sub(1))),
+            _ => Fences::NONE,
+        }
     }
 }
 
@@ -199,7 +210,8 @@ impl State {
             Entry::Steps(group, steps) => self.fleet.take(*group, steps),
             Entry::Drained(group, node, life, buckets) => self.fleet.drained(*group, *node, *life, buckets),
             Entry::InForce(version) => {
-                if *version == self.version {
+                // A node that was removed is still to be taken out, which makes another version.
+                if *version == self.version && self.fleet.removed().next().is_none() {
                     (self.in_force, self.published) = (self.version, None);
                 }
                 false
@@ -213,7 +225,7 @@ impl State {
                 namespace::Outcome::Applied { index: at } if at == index => {
                     let topology = topology(&self.namespace);
                     if topology != *self.fleet.topology() {
-                        taken_over = Some(self.fleet.set_topology(topology));
+                        self.fleet.set_topology(topology);
                     }
                     true
                 }

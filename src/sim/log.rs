@@ -8,8 +8,9 @@
 use crate::base::hash::mix;
 use crate::base::planted::{self, Bug};
 use crate::base::rng::Rng;
-use crate::base::{Instant, NodeSet};
-use crate::cluster::log::{Log, Marks, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
+use crate::base::{Incarnation, Instant};
+use crate::cluster::fences::Fences;
+use crate::cluster::log::{Log, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
 use crate::cluster::state::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +28,7 @@ struct Item {
     term: u64,
     /// None: a leader's first entry, which is nobody's.
     bytes: Option<Vec<u8>>,
-    marks: Marks,
+    fences: Fences,
     /// Who proposed it, in which of its lives.
     origin: Option<(ReplicaId, u64, Ticket)>,
 }
@@ -38,7 +39,7 @@ struct Proposal {
     life: u64,
     ticket: Ticket,
     bytes: Vec<u8>,
-    marks: Marks,
+    fences: Fences,
     made: Instant,
 }
 
@@ -71,7 +72,7 @@ pub struct Model {
     election_due: Instant,
     committed: usize,
     proposals: Vec<Proposal>,
-    renewals: Vec<(ReplicaId, u64, Instant)>,
+    renewals: Vec<(ReplicaId, u64, Incarnation, Instant)>,
     now: Instant,
 }
 
@@ -217,7 +218,7 @@ impl Model {
         let winner = able[self.rng.below(able.len() as u64) as usize];
         self.term += 1;
         self.leader = Some(winner);
-        let item = Item { term: self.term, bytes: None, marks: Marks::NONE, origin: None };
+        let item = Item { term: self.term, bytes: None, fences: Fences::NONE, origin: None };
         if let Some(seat) = self.seats.get_mut(&winner) {
             seat.items.push(Arc::new(item));
         }
@@ -237,7 +238,7 @@ impl Model {
                 Some(seat) => seat.items.push(Arc::new(Item {
                     term,
                     bytes: Some(proposal.bytes),
-                    marks: proposal.marks,
+                    fences: proposal.fences,
                     origin: Some((from, life, ticket)),
                 })),
                 None if self.now.since(made) > PATIENCE => {
@@ -299,11 +300,11 @@ impl Model {
 
     fn renew(&mut self) {
         let renewals = std::mem::take(&mut self.renewals);
-        for (from, token, made) in renewals {
+        for (from, token, of, made) in renewals {
             let life = self.seats.get(&from).map_or(0, |s| s.life);
             for voter in self.voters() {
                 let lags = self.seats[&voter].lags_until > made;
-                let fenced = from.node().is_some_and(|node| self.fenced(voter).contains(node));
+                let fenced = from.node().is_some_and(|node| self.fenced(voter).has(node, of));
                 if self.hears(from, voter) && !lags && (!fenced || planted::is(Bug::FenceIgnored)) {
                     self.tell(from, life, Output::Renewed { by: voter, token });
                 }
@@ -311,9 +312,9 @@ impl Model {
         }
     }
 
-    fn fenced(&self, voter: ReplicaId) -> NodeSet {
+    fn fenced(&self, voter: ReplicaId) -> Fences {
         let items = self.seats.get(&voter).map(|s| s.items.as_slice()).unwrap_or_default();
-        items.iter().fold(NodeSet::EMPTY, |before, item| item.marks.after(before))
+        items.iter().map(|item| &item.fences).collect()
     }
 
     fn deliver(&mut self, id: ReplicaId) {
@@ -401,13 +402,13 @@ impl ModelLog {
 }
 
 impl Log for ModelLog {
-    fn propose(&mut self, bytes: Vec<u8>, marks: Marks) -> Ticket {
+    fn propose(&mut self, bytes: Vec<u8>, fences: Fences) -> Ticket {
         let mut model = self.model();
         let (now, from) = (model.now, self.id);
         let Some(seat) = model.seats.get_mut(&from) else { return Ticket(0) };
         seat.tickets += 1;
         let (life, ticket) = (seat.life, Ticket(seat.tickets));
-        model.proposals.push(Proposal { from, life, ticket, bytes, marks, made: now });
+        model.proposals.push(Proposal { from, life, ticket, bytes, fences, made: now });
         ticket
     }
 
@@ -431,13 +432,13 @@ impl Log for ModelLog {
         }
     }
 
-    fn renew(&mut self, token: u64) {
+    fn renew(&mut self, token: u64, life: Incarnation) {
         let mut model = self.model();
-        let renewal = (self.id, token, model.now);
+        let renewal = (self.id, token, life, model.now);
         model.renewals.push(renewal);
     }
 
-    fn fenced(&self) -> NodeSet {
+    fn fenced(&self) -> Fences {
         self.model().fenced(self.id)
     }
 }

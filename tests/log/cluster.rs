@@ -34,7 +34,8 @@ pub struct Known {
     pub voters: String,
     pub installs: usize,
     pub snapshots: usize,
-    pub fenced: u64,
+    /// Node and last life of all that it fences, as it says them.
+    pub fenced: String,
     /// Who has renewed its lease, by the request's token.
     pub renewed: BTreeMap<u64, Vec<u16>>,
 }
@@ -93,7 +94,7 @@ impl Record {
                 (known.term, known.quorum) = (term, rest[3] == "true");
             }
             "V" => known.voters = words.get(1).unwrap_or(&"").to_string(),
-            "N" => known.fenced = words[1].parse().unwrap(),
+            "N" => known.fenced = words.get(1).unwrap_or(&"").to_string(),
             "L" => {
                 known.renewed.entry(words[1].parse().unwrap()).or_default().push(words[2].parse().unwrap());
             }

@@ -108,9 +108,13 @@ fn a_node_that_is_removed_leaves_nothing_behind() {
     let mut narrower = fleet.topology().clone();
     narrower.nodes.remove(&NodeId(2));
     narrower.groups.get_mut(&A).unwrap().members = NodeSet(3);
-    let taken = fleet.set_topology(narrower.clone());
+    fleet.set_topology(narrower);
+    assert!(named(&fleet, NodeId(2)), "its life isn't over yet");
+    assert_eq!(fleet.removed().collect::<Vec<_>>(), [(NodeId(2), Incarnation(1))]);
+    assert_eq!(fleet.join(NodeId(2), Incarnation(2)), None, "nor does another begin");
+    let taken = fleet.offline(NodeId(2), Incarnation(1), Why::Removed).unwrap();
     assert!(taken[0].1.len().abs_diff(BUCKETS / 3) <= 1);
-    assert_eq!(fleet.set_topology(narrower), vec![]);
+    assert_eq!(fleet.removed().next(), None);
     assert!(!named(&fleet, NodeId(2)));
     assert_eq!(fleet.member(NodeId(2)).unwrap().phase, Phase::Offline(Why::Removed));
 }

@@ -1,6 +1,6 @@
 //! A running replica: openraft, and what stands around it.
 
-use crate::base::NodeSet;
+use crate::base::Incarnation;
 use crate::cluster::log::{MAX_PROPOSALS, Refusal, Replica, ReplicaId};
 use crate::run::log::disk::{Disk, DiskError};
 use crate::run::log::frame::{Answer, Request, Verdict};
@@ -223,11 +223,11 @@ impl Core {
         }
     }
 
-    /// Whether this replica, asked at this moment, renews the lease of that one.
-    pub fn renews(&self, of: u64) -> bool {
-        let fenced = NodeSet(self.store.fenced().load(Ordering::SeqCst));
+    /// Whether this replica, asked at this moment, renews the lease of that one's life.
+    pub fn renews(&self, of: u64, life: Incarnation) -> bool {
         let node = u16::try_from(of).ok().and_then(|id| ReplicaId(id).node());
-        self.admitted() && node.is_some_and(|node| !fenced.contains(node)) && self.name_of(of).is_some()
+        let free = |node| !self.store.fenced().now().has(node, life);
+        self.admitted() && node.is_some_and(free) && self.name_of(of).is_some()
     }
 
     /// The voters.

@@ -1,6 +1,6 @@
 //! openraft's state machine: hands committed entries to the management thread, and keeps the snapshots that it makes.
 
-use crate::base::NodeSet;
+use crate::cluster::fences::Fences;
 use crate::cluster::log::Output;
 use crate::run::log::disk::{Base, Disk, DiskError};
 use crate::run::log::store::Store;
@@ -9,6 +9,7 @@ use crate::run::log::types::{
 };
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
+use serde::{Deserialize, Serialize};
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
@@ -18,31 +19,30 @@ const SNAPSHOT_BYTES: usize = 64 << 20;
 
 /// What stands in front of the state in a stored snapshot. It was made at an index, which may lie within a batch; openraft
 /// counts batches, and applies that one again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The index at the end of the last whole batch, where openraft begins.
     pub whole: u64,
     /// The index up to which the state has all entries.
     pub index: u64,
     /// What is fenced at the end of the last whole batch.
-    pub fenced: NodeSet,
+    pub fenced: Fences,
 }
 
 impl Header {
-    const LEN: usize = 24;
-
     /// Header and state in one.
-    pub fn with(self, state: &[u8]) -> Vec<u8> {
-        let words = [self.whole, self.index, self.fenced.0].map(u64::to_le_bytes);
-        [words.as_flattened(), state].concat()
+    ///
+    /// # Errors
+    /// None that this type is known for.
+    pub fn with(&self, state: &[u8]) -> Result<Vec<u8>, postcard::Error> {
+        let mut content = postcard::to_allocvec(self)?;
+        content.extend_from_slice(state);
+        Ok(content)
     }
 
-    /// Header and state apart; none if `content` is too short to be either.
+    /// Header and state apart; none if `content` doesn't begin with a header.
     pub fn split(content: &[u8]) -> Option<(Self, &[u8])> {
-        let (head, state) = content.split_first_chunk::<{ Self::LEN }>()?;
-        let (words, _) = head.as_chunks::<8>();
-        let [whole, index, fenced] = [words[0], words[1], words[2]].map(u64::from_le_bytes);
-        Some((Self { whole, index, fenced: NodeSet(fenced) }, state))
+        postcard::take_from_bytes(content).ok()
     }
 }
 
@@ -173,8 +173,8 @@ impl Machine {
 
     /// Makes a snapshot the state.
     async fn replace(&self, meta: &SnapshotMeta, content: &[u8]) -> Result<(), DiskError> {
-        let short = || DiskError("damaged: a snapshot is too short".to_owned());
-        let (header, state) = Header::split(content).ok_or_else(short)?;
+        let headless = || DiskError("damaged: a snapshot without its header".to_owned());
+        let (header, state) = Header::split(content).ok_or_else(headless)?;
         let membership = meta.last_membership.clone();
         let said = replicas(&membership);
         self.store.rebase(Base { at: meta.last_log_id.map_or(0, |id| id.index), fenced: header.fenced });
@@ -304,13 +304,13 @@ impl RaftSnapshotBuilder<Types> for Machine {
         };
         let at = place.log_id.map_or(0, |id| id.index);
         let header = Header { whole: place.index, index, fenced: self.store.fenced_at(at) };
-        let content = header.with(&state);
         let meta = SnapshotMeta {
             last_log_id: place.log_id,
             last_membership: place.membership,
             snapshot_id: format!("{}-{index}", place.log_id.unwrap_or_default()),
         };
         let failed = |error: DiskError| StorageIOError::write_snapshot(Some(meta.signature()), &error);
+        let content = header.with(&state).map_err(|error| failed(DiskError(error.to_string())))?;
         self.disk.snapshot(&meta, &content).await.map_err(failed)?;
         let mut inner = self.lock();
         inner.places.retain(|kept| kept.log_id >= place.log_id);
