@@ -241,6 +241,8 @@ impl Log for Now {
 
     fn snapshot(&mut self, _: u64, _: Vec<u8>) {}
 
+    fn restore(&mut self, _: ReplicaId) {}
+
     fn renew(&mut self, token: u64, _: Incarnation) {
         self.outputs.push_back(Output::Renewed { by: ReplicaId(0), token });
     }

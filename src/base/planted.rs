@@ -32,6 +32,10 @@ pub enum Bug {
     IncompleteOwns,
     /// One node leaves out every fiftieth entry.
     EntrySkipped,
+    /// One node leaves out every fiftieth entry in every other of its lives.
+    EntrySkippedAtTimes,
+    /// The same, and it does not have its state given anew.
+    NothingRestored,
     /// Of a snapshot that is installed one half is kept from before.
     SnapshotTorn,
     /// A write is acknowledged before it is committed (planted in the model of the log).
@@ -51,7 +55,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 17] = [
+        pub const ALL: [Self; 19] = [
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
             Self::WrongPortClass,
@@ -66,6 +70,8 @@ mod switch {
             Self::InForceEarly,
             Self::IncompleteOwns,
             Self::EntrySkipped,
+            Self::EntrySkippedAtTimes,
+            Self::NothingRestored,
             Self::SnapshotTorn,
             Self::AcknowledgedEarly,
             Self::WorkerPanics,
@@ -88,6 +94,8 @@ mod switch {
                 Self::InForceEarly => "in-force-early",
                 Self::IncompleteOwns => "incomplete-owns",
                 Self::EntrySkipped => "entry-skipped",
+                Self::EntrySkippedAtTimes => "entry-skipped-at-times",
+                Self::NothingRestored => "nothing-restored",
                 Self::SnapshotTorn => "snapshot-torn",
                 Self::AcknowledgedEarly => "acknowledged-early",
                 Self::WorkerPanics => "worker-panics",

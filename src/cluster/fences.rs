@@ -137,7 +137,11 @@ mod tests {
             let mut log = Log::new();
             entries.iter().for_each(|entry| log.append(entry));
             assert_eq!(log.contradicts(|node, life| log.fences.has(node, life)), None, "{entries:?}");
-            assert_eq!(log.contradicts(|node, _| log.sets.contains(node)), Some(N), "the control: {entries:?}");
+            assert_eq!(
+                log.contradicts(|node, _| log.sets.contains(node)),
+                Some(N),
+                "the control: {entries:?}"
+            );
         }
     }
 

@@ -94,7 +94,7 @@ pub enum Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// The next committed entry. On every replica the same bytes stand at the same index; the first is 1, each further one the
-    /// next. Each comes once in the life of this value.
+    /// next. Each comes once in the life of this value, or after [`Anew`](Self::Anew).
     Entry {
         /// Its place.
         index: u64,
@@ -111,6 +111,9 @@ pub enum Output {
     },
     /// The committed set of replicas, when it has changed and after the start: in order with the entries.
     Replicas(Vec<Replica>),
+    /// What [`Log::restore`] has asked for begins: all entries and snapshots that came before are void. An
+    /// [`Install`](Self::Install) may follow, and entries from behind it on; without one, entries from the first on.
+    Anew,
     /// Who leads has changed, or whether a majority is within reach.
     Role {
         /// The leader that this replica follows, or itself; none while there is an election. A witness may lead for a moment.
@@ -159,6 +162,12 @@ pub trait Log {
     /// stored, and earlier entries are forgotten once that is durable.
     fn snapshot(&mut self, index: u64, bytes: Vec<u8>);
 
+    /// Has everything given anew ([`Output::Anew`]) to a state machine whose state can't be trusted any more, and so neither the
+    /// snapshot that was made of it: one that the replica `from` has stored takes its place. If this replica has none, it needs
+    /// none. If `from` has none that is as new, nothing comes but that it is asked to make one; this is to be called again then,
+    /// perhaps with another. Until it has succeeded the replica doesn't lead, if another can.
+    fn restore(&mut self, from: ReplicaId);
+
     /// Asks all voters to renew the lease of this node's life ([`super::lease`]). Each that doesn't fence it by what it has stored
     /// at that moment answers with [`Output::Renewed`]; a voter that is out of reach doesn't. Nothing is stored or committed by it.
     fn renew(&mut self, token: u64, life: Incarnation);
@@ -184,6 +193,10 @@ impl<L: Log + ?Sized> Log for Box<L> {
 
     fn snapshot(&mut self, index: u64, bytes: Vec<u8>) {
         (**self).snapshot(index, bytes);
+    }
+
+    fn restore(&mut self, from: ReplicaId) {
+        (**self).restore(from);
     }
 
     fn renew(&mut self, token: u64, life: Incarnation) {

@@ -55,6 +55,8 @@ struct Seat {
     snapshot: Option<(usize, Vec<u8>)>,
     asked: bool,
     role: Option<(Option<ReplicaId>, u64, bool)>,
+    /// Up to here it was told what became of its proposals.
+    told: usize,
     /// What it is sent waits until then.
     lags_until: Instant,
     tickets: u64,
@@ -136,7 +138,7 @@ impl Model {
     fn start(&mut self, id: ReplicaId) {
         let replicas = self.replicas();
         let Some(seat) = self.seats.get_mut(&id) else { return };
-        (seat.alive, seat.role, seat.asked, seat.tickets) = (true, None, false, 0);
+        (seat.alive, seat.role, seat.asked, seat.tickets, seat.told) = (true, None, false, 0, 0);
         seat.life += 1;
         seat.outputs.clear();
         seat.delivered = seat.snapshot.as_ref().map_or(0, |(index, _)| *index);
@@ -312,6 +314,37 @@ impl Model {
         }
     }
 
+    /// Everything anew, if this replica has no snapshot or another has one that is as new.
+    fn restore(&mut self, id: ReplicaId, from: ReplicaId) {
+        if self.leader == Some(id) {
+            self.leader = None;
+            self.election_due = self.now + ELECTION + self.rng_up_to(ELECTION);
+        }
+        let near = self.hears(id, from);
+        let other = self.seats.get(&from).filter(|_| near).and_then(|seat| seat.snapshot.clone());
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        let own = seat.snapshot.as_ref().map(|(at, _)| *at);
+        let fits = |at: usize| own.is_some_and(|own| at >= own) && at <= seat.delivered;
+        match (own, other.filter(|(at, _)| fits(*at))) {
+            (None, _) => {
+                seat.outputs.push_back(Output::Anew);
+                seat.delivered = 0;
+            }
+            (Some(_), Some((at, bytes))) => {
+                seat.outputs.push_back(Output::Anew);
+                seat.outputs.push_back(Output::Install { index: at as u64, bytes: bytes.clone() });
+                (seat.delivered, seat.snapshot) = (at, Some((at, bytes)));
+            }
+            (Some(_), None) => {
+                if let Some(other) = self.seats.get_mut(&from).filter(|_| near) {
+                    other.outputs.push_back(Output::WantSnapshot);
+                }
+                return;
+            }
+        }
+        seat.asked = false;
+    }
+
     fn fenced(&self, voter: ReplicaId) -> Fences {
         let items = self.seats.get(&voter).map(|s| s.items.as_slice()).unwrap_or_default();
         items.iter().map(|item| &item.fences).collect()
@@ -343,7 +376,7 @@ impl Model {
             && let Some((at, bytes)) = snapshot
         {
             seat.outputs.push_back(Output::Install { index: at as u64, bytes: bytes.clone() });
-            for item in &seat.items[seat.delivered..at] {
+            for item in &seat.items[seat.delivered.max(seat.told).min(at)..at] {
                 outcomes.extend(item.origin);
             }
             (seat.delivered, seat.snapshot) = (at, Some((at, bytes)));
@@ -354,13 +387,15 @@ impl Model {
             if let Some(bytes) = item.bytes.clone() {
                 seat.outputs.push_back(Output::Entry { index: seat.delivered as u64, bytes });
             }
-            if let Some((from, life, ticket)) = item.origin
+            let known = seat.delivered <= seat.told;
+            if let Some((from, life, ticket)) = item.origin.filter(|_| !known)
                 && (from, life) == (id, seat.life)
             {
                 let outcome = Outcome::Committed(seat.delivered as u64);
                 seat.outputs.push_back(Output::Outcome(ticket, outcome));
             }
         }
+        seat.told = seat.told.max(seat.delivered);
         let since = seat.delivered - seat.snapshot.as_ref().map_or(0, |(at, _)| *at);
         if since >= COMPACTION && !seat.asked {
             seat.asked = true;
@@ -430,6 +465,11 @@ impl Log for ModelLog {
         if let Some(seat) = self.model().seats.get_mut(&self.id) {
             (seat.snapshot, seat.asked) = (Some((index as usize, bytes)), false);
         }
+    }
+
+    fn restore(&mut self, from: ReplicaId) {
+        let id = self.id;
+        self.model().restore(id, from);
     }
 
     fn renew(&mut self, token: u64, life: Incarnation) {

@@ -34,6 +34,8 @@ pub struct Known {
     pub voters: String,
     pub installs: usize,
     pub snapshots: usize,
+    /// How often it has begun anew.
+    pub anew: usize,
     /// Node and last life of all that it fences, as it says them.
     pub fenced: String,
     /// Who has renewed its lease, by the request's token.
@@ -84,6 +86,7 @@ impl Record {
                 known.installs += 1;
             }
             "W" => known.snapshots += 1,
+            "A" => (known.anew, known.reached) = (known.anew + 1, 0),
             "R" => {
                 let rest: Vec<&str> = line.split(' ').collect();
                 let term = rest[2].parse().unwrap();

@@ -152,3 +152,37 @@ fn a_fence_shows_at_a_majority_when_it_is_committed_and_after_restarts() {
     cluster.settle(&[0, 1, 2]).unwrap();
     assert_eq!(cluster.record.known[&2].fenced, "7:2", "{:?}", cluster.record.known);
 }
+
+/// Whoever asks for it is given everything anew: what it has, if it has made no snapshot, else behind another's snapshot, which
+/// is made if need be. Also the leader, which leads no longer.
+#[test]
+fn everything_is_given_anew_to_whoever_asks() {
+    run_if_child();
+    let test = "member::everything_is_given_anew_to_whoever_asks";
+    let mut cluster = Cluster::new(test, &[0, 1, 2], &[0, 1, 2]);
+    cluster.snapshot_every = 20;
+    for id in 0..3 {
+        cluster.start(id);
+    }
+    cluster.settle(&[0, 1, 2]).unwrap();
+    for entries in [5, 30, 30] {
+        for n in 0..entries {
+            cluster.commit(n % 3).unwrap();
+        }
+        let leader = cluster.record.known[&0].leader.unwrap() as u16;
+        for id in [(leader + 1) % 3, leader] {
+            let (before, from) = (cluster.record.known[&id].anew, (id + 1) % 3);
+            // Asked again until the other has a snapshot that is new enough.
+            let given = (0..30).any(|_| {
+                cluster.processes.get_mut(&id).unwrap().command(&format!("restore {from}"));
+                let anew = |record: &crate::cluster::Record| record.known[&id].anew > before;
+                cluster.wait_for(Duration::from_secs(1), "everything anew", anew).is_ok()
+            });
+            assert!(given, "nothing came: {:?}", cluster.record.known);
+            cluster.settle(&[0, 1, 2]).unwrap();
+        }
+        let now = cluster.record.known[&0].leader.unwrap() as u16;
+        assert_ne!(now, leader, "it leads on");
+    }
+    assert!(cluster.record.known.values().all(|known| known.snapshots > 0), "{:?}", cluster.record.known);
+}

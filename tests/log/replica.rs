@@ -119,6 +119,9 @@ fn command(log: &mut Running, line: &str, tags: &mut std::collections::BTreeMap<
         let (token, life) = rest.split_once(' ').unwrap();
         return log.renew(token.parse().unwrap(), Incarnation(life.parse().unwrap()));
     }
+    if verb == "restore" {
+        return log.restore(ReplicaId(rest.parse().unwrap()));
+    }
     let ticket = match verb {
         "propose" => {
             let (tag, padding) = rest.split_once(' ').unwrap_or((rest, "0"));
@@ -161,6 +164,10 @@ fn tell(
             for (index, text) in (1..).zip(state.iter()) {
                 say(&format!("E {index} {text}"));
             }
+        }
+        Output::Anew => {
+            state.clear();
+            say("A");
         }
         Output::WantSnapshot => {
             let whole: String = state.iter().map(|text| format!("{text}\n")).collect();

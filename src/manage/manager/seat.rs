@@ -9,8 +9,9 @@ use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::limits::BUCKETS;
 use crate::base::{Bucket, GroupId, HashKey, Incarnation, Instant, NodeId, NodeSet};
 use crate::cluster::asks::{Answer, Ask};
-use crate::cluster::council::{Council, News, Report, Times};
-use crate::cluster::fleet::{Member, Phase, TakenOver, Why};
+use crate::cluster::council::{Council, Report, Times};
+use crate::cluster::fleet::{Member, Phase, Why};
+use crate::cluster::keeper::News;
 use crate::cluster::lead::Patience;
 use crate::cluster::log::Log;
 use crate::cluster::namespace::{Change, Fault, Faults, Key, Namespace, Object, RequestId, Write};
@@ -27,6 +28,9 @@ use tracing::{debug, error, info, warn};
 
 /// Between two lives of one process, and two proposals of what is drained.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Between two lives of which the first could not make anything of what was decided, at most: each such pause is twice the last
+/// one, as what this program can't do it may never be able to.
+const LONG_PAUSE: Duration = Duration::from_secs(30);
 
 /// How long a node may take to make a View of a new version.
 const PREPARE: Duration = Duration::from_millis(1500);
@@ -79,11 +83,15 @@ pub struct Seat {
     /// VIPs of another may be under its lease until then.
     vips_from: Instant,
     reborn: Instant,
+    /// How long the present life lasts at least.
+    pause: Duration,
     drained_due: Instant,
     /// What was decided of the nodes, as far as it was told.
     members: BTreeMap<NodeId, Member>,
     /// Since when all workers of all nodes run the version in force.
     settled: Option<(u64, Instant)>,
+    /// See [`Council::divided`], as it was last told.
+    divided: Option<u64>,
     /// Digest of what didn't suit this node: as long as nothing else is decided, another life would fare no better.
     unfit: Option<u64>,
 }
@@ -101,7 +109,7 @@ impl Seat {
     /// Whether another life may begin now.
     fn may_begin(&self, now: Instant) -> bool {
         let unfit = self.unfit.is_some_and(|digest| digest == self.digest());
-        now.since(self.reborn) >= PAUSE && !unfit && !self.council.stopped()
+        now.since(self.reborn) >= self.pause && !unfit && !self.council.stopped()
     }
 
     /// Whether the workers run what was decided, be it in force or about to be replaced, and buckets have owners.
@@ -134,8 +142,7 @@ impl Seat {
             all.buckets.extend(&buckets);
             all.until = open;
         };
-        if let Some((taken, _)) = &news.taken_over {
-            let taken: &TakenOver = taken;
+        if let Some(taken) = &news.taken_over {
             for (group, buckets) in taken {
                 let mut set = BucketSet::EMPTY;
                 buckets.iter().for_each(|bucket| set.insert(*bucket));
@@ -143,7 +150,7 @@ impl Seat {
             }
             self.vips_from = open;
         }
-        if news.installed.is_some() {
+        if news.installed {
             let mut every = BucketSet::EMPTY;
             (0..BUCKETS as u16).for_each(|bucket| every.insert(Bucket(bucket)));
             for group in self.council.state().fleet().maps().keys() {
@@ -201,9 +208,11 @@ impl Manager {
             quarantine: BTreeMap::new(),
             vips_from: Instant::ZERO,
             reborn: now,
+            pause: PAUSE,
             drained_due: now,
             members: BTreeMap::new(),
             settled: None,
+            divided: None,
             unfit: None,
         };
         self.seat = Some(seat);
@@ -306,11 +315,22 @@ impl Manager {
             let last = seat.life(self.config.me).0.max(self.incarnation);
             self.incarnation = Incarnation(last.0 + 1);
             error!("this node was taken out: {why}; it begins life {} and comes back", self.incarnation);
+            let own = matches!(why, Why::Apply(_) | Why::Digest) && now.since(seat.reborn) < 2 * LONG_PAUSE;
+            seat.pause = if own { (2 * seat.pause).min(LONG_PAUSE) } else { PAUSE };
             (seat.reborn, seat.misfit) = (now, None);
             seat.council.begin(self.incarnation);
             news.changed = true;
         }
         self.lease.set(seat.council.lease().unwrap_or(Instant::ZERO));
+        if news.installed {
+            // Of what was known before.
+            (seat.preparing, seat.adopting) = (None, None);
+        }
+        let divided = seat.council.divided();
+        if let Some(index) = divided.filter(|_| seat.divided.is_none()) {
+            error!("nodes' states differ at entry {index}, and it can't be told whose is wrong");
+        }
+        seat.divided = divided;
         let timed = seat.quarantine(&news, now);
         seat.found(now);
         while let Some((ask, answer)) = seat.council.answered() {

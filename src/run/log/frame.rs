@@ -52,6 +52,8 @@ pub enum Request {
     Renew(Incarnation),
     /// Show me your stored snapshot's content from this byte on.
     Fetch(u64),
+    /// Have a snapshot made of all that you have.
+    Refresh,
 }
 
 /// What became of a forwarded proposal.
@@ -95,6 +97,8 @@ pub enum Answer {
     Renewed(bool),
     /// To [`Request::Fetch`]; none if there is no snapshot.
     Piece(Option<Piece>),
+    /// To [`Request::Refresh`]: one is made, or there is nothing new since the last.
+    Refreshed,
     /// To any: it could not be done.
     Failed(String),
 }

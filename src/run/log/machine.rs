@@ -78,6 +78,8 @@ pub struct Machine {
     inner: Arc<Mutex<Inner>>,
     /// Held while a snapshot is stored: an own one must not come behind a newer one from the leader.
     storing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while entries or a snapshot are handed out; behind `storing`, if that is held, too.
+    handing: Arc<tokio::sync::Mutex<()>>,
     outputs: mpsc::Sender<Output>,
     applied: watch::Sender<u64>,
     store: Store,
@@ -112,6 +114,7 @@ impl Machine {
         let machine = Self {
             inner: Arc::new(Mutex::new(inner)),
             storing: Arc::default(),
+            handing: Arc::default(),
             outputs,
             applied: watch::Sender::new(0),
             store,
@@ -194,6 +197,71 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether a snapshot is stored.
+    pub fn has_snapshot(&self) -> bool {
+        self.lock().stored.is_some()
+    }
+
+    /// Asks for a snapshot, however few entries there are since the last one.
+    pub async fn refresh(&self) {
+        let due = {
+            let mut inner = self.lock();
+            let due = !inner.asked && inner.places.len() > 1;
+            inner.asked |= due;
+            due
+        };
+        if due {
+            self.say(Output::WantSnapshot).await;
+        }
+    }
+
+    /// Hands out everything anew: the snapshot, and the entries behind it as far as they were handed out before. A stored
+    /// snapshot is replaced by `other`, another replica's. False, and nothing is done, if that is missing or older, or has
+    /// entries that this replica hasn't handed out yet.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub async fn restore(&self, other: Option<(SnapshotMeta, Vec<u8>)>) -> Result<bool, DiskError> {
+        let _alone = self.storing.lock().await;
+        let _handing = self.handing.lock().await;
+        let mut begin = Header::default();
+        if self.has_snapshot() {
+            let fits =
+                |meta: &SnapshotMeta| self.lock().places.iter().any(|place| place.log_id == meta.last_log_id);
+            let Some((meta, content)) = other.filter(|(meta, _)| fits(meta)) else { return Ok(false) };
+            let Some((header, state)) = Header::split(&content) else { return Ok(false) };
+            self.disk.snapshot(&meta, &content).await?;
+            {
+                let mut inner = self.lock();
+                inner.places.retain(|place| place.log_id >= meta.last_log_id);
+                inner.skip = header.index;
+                inner.stored = Some(meta);
+            }
+            self.say(Output::Anew).await;
+            self.say(Output::Install { index: header.index, bytes: state.to_vec() }).await;
+            begin = header;
+        } else {
+            self.say(Output::Anew).await;
+        }
+        let (first, behind) = {
+            let mut inner = self.lock();
+            (inner.asked, inner.pending) = (false, None);
+            let next = |place: &Place| place.log_id.map_or(0, |id| id.index + 1);
+            (next(&inner.places[0]), next(inner.last()))
+        };
+        let mut index = begin.whole;
+        for entry in self.store.range(first..behind, usize::MAX) {
+            let EntryPayload::Normal(batch) = entry.payload else { continue };
+            for proposal in batch.proposals {
+                index += 1;
+                if index > begin.index {
+                    self.say(Output::Entry { index, bytes: proposal.bytes }).await;
+                }
+            }
+        }
+        Ok(true)
+    }
+
     async fn apply_one(&self, entry: Entry) -> Applied {
         let (mut index, skip, mut membership) = {
             let inner = self.lock();
@@ -248,6 +316,8 @@ impl RaftStateMachine<Types> for Machine {
         I::IntoIter: OptionalSend,
     {
         let mut answers = Vec::new();
+        let handing = self.handing.clone();
+        let _alone = handing.lock().await;
         for entry in entries {
             answers.push(self.apply_one(entry).await);
         }
@@ -269,6 +339,7 @@ impl RaftStateMachine<Types> for Machine {
     ) -> Result<(), StorageError> {
         let content = snapshot.into_inner();
         let _alone = self.storing.lock().await;
+        let _handing = self.handing.lock().await;
         let failed = |error: DiskError| StorageIOError::write_snapshot(Some(meta.signature()), &error);
         self.disk.snapshot(meta, &content).await.map_err(failed)?;
         self.replace(meta, &content).await.map_err(failed)?;

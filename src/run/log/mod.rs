@@ -270,6 +270,11 @@ impl Log for Running {
         self.hand_snapshot();
     }
 
+    fn restore(&mut self, from: ReplicaId) {
+        // Asked for again if it doesn't come.
+        let _ = self.commands.try_send(Command::Restore(from));
+    }
+
     fn renew(&mut self, token: u64, life: Incarnation) {
         // A log that is too busy for it doesn't renew it: there will be another request soon.
         let _ = self.commands.try_send(Command::Renew(token, life));

@@ -158,6 +158,12 @@ impl Solo {
                     self.say(Output::Renewed { by: me.into(), token }).await;
                 }
             }
+            Command::Restore(_) => {
+                // There is no other snapshot than its own.
+                let stored = machine.get_current_snapshot().await.map_err(failed)?;
+                let stored = stored.map(|stored| (stored.meta, stored.snapshot.into_inner()));
+                machine.restore(stored).await?;
+            }
             Command::Snapshot(index, state) => {
                 if machine.offer(index, state) {
                     let built = machine.build_snapshot().await.map_err(failed)?;

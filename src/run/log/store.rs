@@ -152,7 +152,8 @@ impl Store {
         self.publish(&inner);
     }
 
-    fn range(&self, range: impl RangeBounds<u64>, bytes: usize) -> Vec<Entry> {
+    /// The first entries in `range`: one, and those behind it as far as all have no more than this many bytes together.
+    pub fn range(&self, range: impl RangeBounds<u64>, bytes: usize) -> Vec<Entry> {
         let inner = self.lock();
         let mut left = bytes;
         let fits = |(n, (_, entry)): &(usize, (&u64, &Entry))| {

@@ -1,7 +1,7 @@
 //! The log's thread: starts openraft and the network, does what the management thread commands, and says what happens.
 
 use crate::base::Incarnation;
-use crate::cluster::log::{MAX_PROPOSALS, Outcome, Output, Refusal, Replica, Ticket};
+use crate::cluster::log::{MAX_PROPOSALS, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
 use crate::run::log::core::{self, Core, Waiting, Wish};
 use crate::run::log::disk::{Base, Disk, Loaded, Writer};
 use crate::run::log::frame::{Answer, CHUNK, Request, Verdict};
@@ -34,6 +34,8 @@ pub enum Command {
     Replicas(Ticket, Vec<Replica>),
     /// The lease of this life to be renewed by all voters.
     Renew(u64, Incarnation),
+    /// Everything to be handed out anew, with the help of that replica.
+    Restore(ReplicaId),
     /// The state at an index to be kept.
     Snapshot(u64, Vec<u8>),
 }
@@ -206,6 +208,10 @@ async fn obey(core: Arc<Core>, mut commands: mpsc::Receiver<Command>, outputs: m
             }
             Command::Renew(token, life) => {
                 renew(&core, token, life, &outputs);
+                continue;
+            }
+            Command::Restore(from) => {
+                tokio::spawn(duty::restore(core.clone(), from.0.into()));
                 continue;
             }
             Command::Propose(ticket, proposal) => (ticket, Wish::Entry(proposal)),

@@ -183,7 +183,8 @@ fn fences_outlive_the_process() {
     let folder = Folder::new();
     block(async {
         let (mut store, mut machine, _taken) = open(&folder.0, 100).await;
-        let entries = [entry(1, &[fence(1, 7)]), entry(2, &[fence(2, 1)]), entry(3, &[fence(2, 3), fence(3, 1)])];
+        let entries =
+            [entry(1, &[fence(1, 7)]), entry(2, &[fence(2, 1)]), entry(3, &[fence(2, 3), fence(3, 1)])];
         store.take(&entries);
         machine.apply(entries.iter().take(2).cloned()).await.unwrap();
         assert!(machine.offer(2, b"state".to_vec()));
@@ -248,6 +249,65 @@ fn a_snapshot_of_the_leader_goes_before_an_own_older_one() {
         let built = machine.build_snapshot().await.unwrap();
         assert_eq!((built.meta, built.snapshot.get_ref()), (meta, &content));
         assert!(!machine.offer(2, b"own".to_vec()));
+    });
+}
+
+/// What was handed out.
+fn told(taken: &mut mpsc::Receiver<Output>) -> Vec<Output> {
+    std::iter::from_fn(|| taken.try_recv().ok()).collect()
+}
+
+fn listing(from: u64, to: u64) -> impl Iterator<Item = Output> {
+    (from..=to).map(|index| Output::Entry { index, bytes: vec![index as u8] })
+}
+
+#[test]
+fn everything_is_handed_out_anew_behind_a_snapshot_that_another_made() {
+    let folder = Folder::new();
+    let one = |index: u64| entry(index, &[Fences::NONE]);
+    let meta = |index| SnapshotMeta { last_log_id: Some(id(index)), ..Default::default() };
+    let content = |index| Header { whole: index, index, fenced: Fences::NONE }.with(b"another's").unwrap();
+    block(async {
+        let (store, mut machine, mut taken) = open(&folder.0, 100).await;
+        let entries: Vec<_> = (1..=8).map(one).collect();
+        store.take(&entries);
+        machine.apply(entries).await.unwrap();
+        told(&mut taken);
+        assert!(machine.restore(None).await.unwrap(), "nothing but what it was given is stored");
+        assert_eq!(told(&mut taken), [Output::Anew].into_iter().chain(listing(1, 8)).collect::<Vec<_>>());
+        assert!(machine.offer(4, b"wrong".to_vec()));
+        machine.build_snapshot().await.unwrap();
+        store.forget(id(2)).unwrap();
+        for other in [None, Some((meta(3), content(3))), Some((meta(9), content(9)))] {
+            assert!(!machine.restore(other).await.unwrap(), "it has none, an older one, one that is ahead");
+        }
+        assert_eq!(told(&mut taken), []);
+        assert!(machine.restore(Some((meta(6), content(6)))).await.unwrap());
+        let install = Output::Install { index: 6, bytes: b"another's".to_vec() };
+        let anew: Vec<_> = [Output::Anew, install.clone()].into_iter().chain(listing(7, 8)).collect();
+        assert_eq!(told(&mut taken), anew);
+        machine.apply([one(9)]).await.unwrap();
+        assert_eq!(told(&mut taken), listing(9, 9).collect::<Vec<_>>());
+    });
+    block(async {
+        let (_, _, mut taken) = open(&folder.0, 100).await;
+        assert_eq!(told(&mut taken)[0], Output::Install { index: 6, bytes: b"another's".to_vec() });
+    });
+}
+
+#[test]
+fn a_snapshot_that_is_asked_for_is_wanted_once() {
+    let folder = Folder::new();
+    block(async {
+        let (store, mut machine, mut taken) = open(&folder.0, 100).await;
+        machine.refresh().await;
+        assert_eq!(told(&mut taken), [], "there is nothing to be kept");
+        store.take(&[entry(1, &[Fences::NONE])]);
+        machine.apply([entry(1, &[Fences::NONE])]).await.unwrap();
+        told(&mut taken);
+        machine.refresh().await;
+        machine.refresh().await;
+        assert_eq!(told(&mut taken), [Output::WantSnapshot]);
     });
 }
 
