@@ -267,14 +267,19 @@ impl<L: Log> Council<L> {
         Ok(self.log.propose(entry.encode()?, entry.fences()))
     }
 
-    /// Has something decided; what became of it is told by [`Self::answered`].
+    /// Has something decided; what became of it is told by [`Self::answer`].
     pub fn ask(&mut self, entry: Entry, now: Instant) -> Ask {
         self.asks.ask(entry, now)
     }
 
-    /// What became of something that was asked for.
-    pub fn answered(&mut self) -> Option<(Ask, Answer)> {
-        self.asks.answered()
+    /// Has something decided of which it shows in the state whether it was.
+    pub fn want(&mut self, entry: Entry, now: Instant) {
+        self.asks.want(entry, now);
+    }
+
+    /// What became of something that was asked for, once it is known; told once.
+    pub fn answer(&mut self, ask: Ask) -> Option<Answer> {
+        self.asks.answer(ask)
     }
 
     /// Whether all nodes that serve run the version in force, by what they say.

@@ -372,8 +372,11 @@ impl World {
             seat.council.adopted(version);
         }
         let ended = seat.council.ended().is_some();
-        while let Some((ask, answer)) = seat.council.answered() {
-            let Some(entry) = seat.asked.remove(&ask) else { continue };
+        for (ask, entry) in std::mem::take(&mut seat.asked) {
+            let Some(answer) = seat.council.answer(ask) else {
+                seat.asked.insert(ask, entry);
+                continue;
+            };
             if let Answer::Decided(index) | Answer::Written(Outcome::Applied { index }) = answer {
                 self.acknowledged.push((index, NodeId(node), entry));
             }
