@@ -125,12 +125,11 @@ impl Asks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::NodeId;
 
     #[test]
     fn answers_are_kept_for_those_who_wait() {
         let (mut asks, now) = (Asks::default(), Instant::ZERO);
-        let entry = || Entry::Drain(NodeId(1), true);
+        let entry = || Entry::InForce(1);
         let mut all = Vec::new();
         for ticket in 1..=2 * MOST as u64 {
             all.push(asks.ask(entry(), now));

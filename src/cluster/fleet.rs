@@ -94,6 +94,8 @@ pub struct GroupShape {
 pub struct Fleet {
     topology: Topology,
     members: BTreeMap<NodeId, Member>,
+    /// Nodes that are to own nothing, in whichever life.
+    drained: NodeSet,
     maps: BTreeMap<GroupId, Arc<Map>>,
 }
 
@@ -119,6 +121,16 @@ impl Fleet {
     /// The nodes that take part now.
     pub fn serving(&self) -> NodeSet {
         self.members.iter().filter(|(_, m)| m.phase.serves()).map(|(node, _)| *node).collect()
+    }
+
+    /// Those of [`Self::serving`] that give away what they own.
+    pub fn draining(&self) -> NodeSet {
+        self.members.iter().filter(|(_, m)| m.phase == Phase::Draining).map(|(node, _)| *node).collect()
+    }
+
+    /// Whether a node is to own nothing, in whichever life.
+    pub fn is_drained(&self, node: NodeId) -> bool {
+        self.drained.contains(node)
     }
 
     /// What the namespace says.
@@ -154,6 +166,7 @@ impl Fleet {
     /// it.
     pub fn set_topology(&mut self, topology: Topology) {
         self.topology = topology;
+        self.drained = self.drained.iter().filter(|node| self.topology.nodes.contains_key(node)).collect();
         self.maps.retain(|group, _| self.topology.groups.contains_key(group));
         for group in self.topology.groups.keys() {
             self.maps.entry(*group).or_default();
@@ -179,17 +192,23 @@ impl Fleet {
         Some(taken.unwrap_or_default())
     }
 
-    /// A node that joined is ready: from now on it may own buckets. Whether that is news.
+    /// A node that joined is ready: from now on it may own buckets, unless it is drained. Whether that is news.
     pub fn activate(&mut self, node: NodeId, incarnation: Incarnation) -> bool {
-        self.change(node, incarnation, |phase| *phase == Phase::Joining, Phase::Active)
+        let phase = if self.is_drained(node) { Phase::Draining } else { Phase::Active };
+        self.change(node, incarnation, |phase| *phase == Phase::Joining, phase)
     }
 
-    /// A node is to own no more, or may own again. Whether that is news.
+    /// A node is to own no more, in this life and later ones, or may own again. Whether that is news.
     pub fn drain(&mut self, node: NodeId, drain: bool) -> bool {
-        let Some(life) = self.member(node).map(|m| m.incarnation) else { return false };
-        let (from, to) =
-            if drain { (Phase::Active, Phase::Draining) } else { (Phase::Draining, Phase::Active) };
-        self.change(node, life, |phase| *phase == from, to)
+        if !self.topology.nodes.contains_key(&node) || self.is_drained(node) == drain {
+            return false;
+        }
+        let set = NodeSet::of(node);
+        self.drained = if drain { self.drained.with(set) } else { self.drained.without(set) };
+        if let Some(member) = self.members.get_mut(&node).filter(|member| member.phase.serves()) {
+            member.phase = if drain { Phase::Draining } else { Phase::Active };
+        }
+        true
     }
 
     fn change(&mut self, node: NodeId, life: Incarnation, from: impl Fn(&Phase) -> bool, to: Phase) -> bool {

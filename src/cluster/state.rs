@@ -8,7 +8,7 @@
 use super::fences::Fences;
 use super::fleet::{Fleet, GroupShape, TakenOver, Topology, Why};
 use super::health::{self, Standings};
-use super::namespace::{self, ALL, Change, Faults, Name, Namespace, Write};
+use super::namespace::{self, ALL, By, Change, Faults, Name, Namespace, Write};
 use super::plan::Step;
 use crate::base::hash::{mix, siphash13_bytes};
 use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId, NodeSet};
@@ -24,8 +24,8 @@ pub enum Entry {
     Join(NodeId, Incarnation),
     /// A node that joined is ready to serve.
     Activate(NodeId, Incarnation),
-    /// A node is to give away what it owns, or no more.
-    Drain(NodeId, bool),
+    /// A node is to give away what it owns, or no more, because somebody wants it so.
+    Drain(NodeId, bool, By),
     /// A life of a node must not serve any more.
     Offline(NodeId, Incarnation, Why),
     /// A group's placement moves on.
@@ -202,7 +202,14 @@ impl State {
                 taken_over.is_some()
             }
             Entry::Activate(node, life) => self.fleet.activate(*node, *life),
-            Entry::Drain(node, drain) => self.fleet.drain(*node, *drain),
+            Entry::Drain(node, drain, by) => {
+                let changed = self.fleet.drain(*node, *drain);
+                if changed && let Some(key) = self.namespace.node_key(*node) {
+                    let summary = if *drain { "drained" } else { "taken back from being drained" };
+                    self.namespace.note(index, key, by, summary);
+                }
+                changed
+            }
             Entry::Offline(node, life, why) => {
                 taken_over = self.fleet.offline(*node, *life, why.clone());
                 taken_over.is_some()

@@ -3,11 +3,12 @@
 use super::compile;
 use super::manager::Manager;
 use crate::base::{GroupId, Instant, NodeId};
-use crate::cluster::fleet::{Fleet, Phase};
+use crate::cluster::fleet::{Fleet, Member, Phase};
 use crate::cluster::forecast;
 use crate::cluster::lead::Seen;
 use crate::cluster::log::Replica;
 use crate::cluster::namespace::{ALL, Namespace};
+use crate::cluster::place::Place;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -45,6 +46,8 @@ pub struct NodeStatus {
     pub id: u16,
     /// `absent` (it never joined), `joining`, `active`, `draining` or `offline`.
     pub phase: &'static str,
+    /// It is to own nothing, now and when it returns.
+    pub drained: bool,
     /// Why it is offline.
     pub reason: Option<String>,
     /// Its life that joined last.
@@ -63,6 +66,30 @@ pub struct NodeStatus {
     pub buckets: BTreeMap<String, usize>,
     /// Buckets that it owned before and still has sessions of, by group.
     pub leaving: BTreeMap<String, usize>,
+}
+
+impl NodeStatus {
+    /// Whether it can be removed without harm.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_go(&self) -> Result<(), String> {
+        let (name, owned) = (&self.name, self.buckets.values().sum::<usize>());
+        let leaving = self.leaving.values().sum::<usize>();
+        let why = match (self.phase, owned, leaving) {
+            ("offline" | "absent", ..) | ("draining", 0, 0) => return Ok(()),
+            ("draining", 0, _) => format!(
+                "it still has sessions of {leaving} buckets that it gave away: wait until they end, or force it, which \
+                 breaks them"
+            ),
+            ("draining", ..) => format!("it still owns {owned} buckets: wait, or see `steerage status`"),
+            (phase, ..) => format!(
+                "it is {phase}: drain it first (`steerage node drain {name}`), or force it, which breaks connections \
+                 through it"
+            ),
+        };
+        Err(format!("node/{name}: {why}"))
+    }
 }
 
 /// A group.
@@ -97,6 +124,17 @@ pub(super) fn group_name(space: &Namespace, group: GroupId) -> String {
     space.groups().find(|(id, ..)| *id == group).map_or(String::new(), |(_, name, _)| name.to_string())
 }
 
+/// What a node may do, in a word, and why it is offline.
+pub fn phase(member: Option<&Member>) -> (&'static str, Option<String>) {
+    match member.map(|member| &member.phase) {
+        None => ("absent", None),
+        Some(Phase::Joining) => ("joining", None),
+        Some(Phase::Active) => ("active", None),
+        Some(Phase::Draining) => ("draining", None),
+        Some(Phase::Offline(why)) => ("offline", Some(why.to_string())),
+    }
+}
+
 /// What [`Status`] is made of, copied so that it can be made by another thread: the management thread has others to serve.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -121,9 +159,9 @@ impl Snapshot {
         let (council, config) = (manager.council()?, manager.config());
         let state = council.state();
         let space = state.namespace();
-        let serving = state.published().serving();
+        let published = state.published();
         let name = |id: NodeId| config.cluster.nodes.get(id.index()).map(|node| node.name.clone());
-        let vips = compile::advertisers(config, |node| serving.contains(node));
+        let vips = compile::advertisers(config, published.serving(), published.draining());
         let mut groups: Vec<_> = vec![(GroupId(0), ALL.to_owned())];
         groups.extend(space.groups().map(|(id, name, _)| (id, name.to_string())));
         Some(Self {
@@ -175,13 +213,7 @@ impl Snapshot {
 
     fn node(&self, id: NodeId, name: &str, weight: u32) -> NodeStatus {
         let member = self.fleet.member(id);
-        let (phase, reason) = match member.map(|m| &m.phase) {
-            None => ("absent", None),
-            Some(Phase::Joining) => ("joining", None),
-            Some(Phase::Active) => ("active", None),
-            Some(Phase::Draining) => ("draining", None),
-            Some(Phase::Offline(why)) => ("offline", Some(why.to_string())),
-        };
+        let (phase, reason) = phase(member);
         let seen = self.seen.get(&id);
         // What another life of it had says nothing about this one.
         let alive = seen.filter(|s| member.is_none_or(|m| m.incarnation == s.incarnation));
@@ -199,6 +231,7 @@ impl Snapshot {
             name: name.to_owned(),
             id: id.0,
             phase,
+            drained: self.fleet.is_drained(id),
             reason,
             life: member.map(|m| m.incarnation.0),
             weight,
@@ -214,9 +247,8 @@ impl Snapshot {
     fn group(&self, id: GroupId, name: &str, node: impl Fn(NodeId) -> String) -> GroupStatus {
         let members = self.fleet.topology().groups.get(&id).map(|shape| shape.members);
         let map = self.fleet.maps().get(&id);
-        let count = |is: fn(&crate::cluster::place::Place) -> bool| {
-            map.map_or(0, |map| map.iter().filter(|(_, place)| is(place)).count())
-        };
+        let count =
+            |is: fn(&Place) -> bool| map.map_or(0, |map| map.iter().filter(|(_, place)| is(place)).count());
         let rest = forecast::at_rest(&self.fleet, id);
         GroupStatus {
             name: name.to_owned(),

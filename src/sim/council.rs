@@ -13,7 +13,7 @@ use crate::cluster::fleet::Phase;
 use crate::cluster::lead::Patience;
 use crate::cluster::log::ReplicaId;
 use crate::cluster::namespace::{
-    Change, GroupSpec, Key, Name, Namespace, NodeSpec, Object, Outcome, RequestId, Write,
+    By, Change, GroupSpec, Key, Name, Namespace, NodeSpec, Object, Outcome, RequestId, Write,
 };
 use crate::cluster::place::{Replica, seen_by};
 use crate::cluster::plan;
@@ -252,10 +252,11 @@ impl World {
             }
             9 => {
                 let (drain, target) = (self.rng.below(2) == 0, self.rng.below(nodes) as u16);
+                let by = self.somebody();
                 let entry = if self.rng.below(3) == 0 {
                     Entry::Write(self.reweigh(target))
                 } else {
-                    Entry::Drain(NodeId(target), drain)
+                    Entry::Drain(NodeId(target), drain, by)
                 };
                 self.ask(node, entry);
             }
@@ -279,14 +280,18 @@ impl World {
         seat.asked.insert(ask, entry);
     }
 
+    fn somebody(&mut self) -> By {
+        By { request: RequestId(u128::from(self.rng.next_u64())), who: "somebody".into(), at: 0 }
+    }
+
     /// Someone gives a node another weight.
     fn reweigh(&mut self, node: u16) -> Write {
         let (key, mut spec) = described(node);
         spec.weight = 1 + self.rng.below(3) as u32;
         let value = Some(Object::Node(spec));
-        let request = RequestId(u128::from(self.rng.next_u64()));
         let changes = vec![Change { key, expected: None, value }];
-        Write { request, who: "somebody".into(), at: 0, changes }
+        let By { request, who, at } = self.somebody();
+        Write { request, who, at, changes }
     }
 
     fn kill(&mut self, node: u16) {
@@ -306,7 +311,10 @@ impl World {
                 self.start(node);
             }
         }
-        (0..self.seats.len() as u16).for_each(|n| self.ask(0, Entry::Drain(NodeId(n), false)));
+        for node in 0..self.seats.len() as u16 {
+            let by = self.somebody();
+            self.ask(0, Entry::Drain(NodeId(node), false, by));
+        }
     }
 
     fn step(&mut self) -> Result<(), Violation> {

@@ -87,6 +87,24 @@ fn a_drained_node_gives_all_and_is_taken_back() {
 }
 
 #[test]
+fn a_drained_node_stays_so_through_its_lives() {
+    let mut fleet = fleet(3);
+    assert!(!fleet.drain(NodeId(7), true), "the namespace doesn't have it");
+    assert!(fleet.drain(NodeId(1), true));
+    assert_eq!((fleet.draining(), fleet.serving()), (NodeSet::of(NodeId(1)), NodeSet(7)));
+    fleet.join(NodeId(1), Incarnation(2)).unwrap();
+    assert!(fleet.activate(NodeId(1), Incarnation(2)));
+    assert_eq!(fleet.member(NodeId(1)).unwrap().phase, Phase::Draining);
+    settle(&mut fleet);
+    assert_eq!(fleet.maps()[&A].count(NodeId(1)), 0);
+    // It may be taken back while it is away, too.
+    fleet.offline(NodeId(1), Incarnation(2), Why::Silent);
+    assert!(fleet.drain(NodeId(1), false) && !fleet.is_drained(NodeId(1)));
+    fleet.join(NodeId(1), Incarnation(3)).unwrap();
+    assert!(fleet.activate(NodeId(1), Incarnation(3)) && fleet.draining().is_empty());
+}
+
+#[test]
 fn a_group_falls_to_its_backup_and_back() {
     let mut fleet = fleet(3);
     assert_eq!(fleet.maps()[&B].count(NodeId(0)), BUCKETS);

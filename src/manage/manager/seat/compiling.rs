@@ -2,8 +2,8 @@
 
 use super::{Seat, times};
 use crate::base::hash::mix;
-use crate::base::{Addr, GroupId, Instant, NodeId, NodeSet};
-use crate::cluster::fleet::Why;
+use crate::base::{Addr, GroupId, Instant};
+use crate::cluster::fleet::{Fleet, Why};
 use crate::cluster::place::seen_by;
 use crate::manage::compile;
 use crate::manage::config::Config;
@@ -105,9 +105,10 @@ impl Manager {
         if *view.buckets != *buckets {
             view.place(buckets);
         }
-        let (published, latest) = (seat.state().published().serving(), seat.state().fleet().serving());
-        let of =
-            |config: &Config, serving: NodeSet| compile::advertised(config, |node| serving.contains(node));
+        let (published, latest) = (seat.state().published(), seat.state().fleet());
+        let of = |config: &Config, fleet: &Fleet| {
+            compile::advertised(config, fleet.serving(), fleet.draining())
+        };
         // What the next version gives to another is given up before it is in force.
         let next = seat.next.as_ref().map_or(&self.config, |next| &next.config);
         let both: BTreeSet<_> = of(next, latest).into_iter().collect();
