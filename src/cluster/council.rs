@@ -34,7 +34,7 @@ pub struct Report {
     pub index: u64,
     /// The digest of its state there.
     pub digest: u64,
-    /// The version that it has prepared.
+    /// The version that it has prepared; zero, if there was one before: this life can't go on.
     pub prepared: u64,
     /// The version that its workers run.
     pub adopted: u64,
@@ -191,7 +191,8 @@ impl<L: Log> Council<L> {
     /// What this node tells in its heartbeats.
     pub fn report(&self) -> Report {
         let (index, digest) = self.keeper.place();
-        Report { index, digest, ..self.report }
+        let over = Report { hears: self.report.hears, ..Report::default() };
+        Report { index, digest, ..if self.failed.is_none() { self.report } else { over } }
     }
 
     /// The manager has prepared a View of all up to this version; `ready` if the node could serve by it.

@@ -55,6 +55,9 @@ pub enum Why {
     /// It did not prepare a View in time.
     #[error("it did not prepare View {0} in time")]
     Unprepared(u64),
+    /// It says itself that it can't go on.
+    #[error("it can't go on, as it says itself")]
+    Ended,
     /// It isn't in the namespace any more.
     #[error("it was removed")]
     Removed,

@@ -126,7 +126,10 @@ impl Lead {
             let why = if now.since(heard) > self.patience.suspicion {
                 Some(Why::Silent)
             } else {
-                seen.and_then(|s| s.fault.clone()).or(unheard.contains(*node).then_some(Why::Unheard))
+                // Who serves has prepared something before: who takes that back is at an end.
+                let ended = member.phase.serves() && seen.is_some_and(|s| s.prepared == 0);
+                let fault = seen.and_then(|s| s.fault.clone()).or(ended.then_some(Why::Ended));
+                fault.or(unheard.contains(*node).then_some(Why::Unheard))
             };
             match (why, seen) {
                 (Some(why), _) => wanted.push(Entry::Offline(*node, life, why)),

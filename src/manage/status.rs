@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 pub struct Status {
     /// The node that tells this.
     pub node: String,
+    /// Why that node serves nothing, as far as it knows.
+    pub out: Option<String>,
     /// The last entry of the log that it holds.
     pub index: u64,
     /// The latest version of what is decided.
@@ -140,6 +142,7 @@ pub fn phase(member: Option<&Member>) -> (&'static str, Option<String>) {
 pub struct Snapshot {
     me: NodeId,
     now: Instant,
+    out: Option<String>,
     index: u64,
     version: u64,
     in_force: u64,
@@ -167,6 +170,7 @@ impl Snapshot {
         Some(Self {
             me: config.me,
             now,
+            out: council.ended().map(ToString::to_string),
             index: state.index(),
             version: state.version(),
             in_force: state.in_force(),
@@ -199,6 +203,7 @@ impl Snapshot {
         let voters = self.replicas.iter().filter(|r| r.votes).map(|r| r.name.clone());
         Status {
             node: name(self.me),
+            out: self.out,
             index: self.index,
             version: self.version,
             in_force: self.in_force,
@@ -256,6 +261,46 @@ impl Snapshot {
             unowned: count(|place| place.owner.is_none()),
             moving: map.zip(rest.as_ref()).map_or(0, |(now, then)| forecast::moved(now, then).count()),
             handing_over: count(|place| place.previous.is_some()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_serves_or_still_has_sessions_stays() {
+        let may = |phase, owned: usize, leaving: usize| {
+            let some = |count: usize| BTreeMap::from([("all".to_owned(), count)]);
+            let node = NodeStatus {
+                name: "n1".into(),
+                id: 0,
+                phase,
+                drained: phase == "draining",
+                reason: None,
+                life: Some(1),
+                weight: 1,
+                heard_ms_ago: None,
+                ready: true,
+                prepared: None,
+                adopted: None,
+                buckets: some(owned),
+                leaving: some(leaving),
+            };
+            node.may_go()
+        };
+        assert_eq!(
+            [may("offline", 0, 0), may("absent", 0, 0), may("draining", 0, 0)],
+            [Ok(()), Ok(()), Ok(())]
+        );
+        for (why, phase, owned, leaving) in [
+            ("node drain n1", "active", 0, 0),
+            ("owns 7 buckets", "draining", 7, 0),
+            ("sessions of 2 buckets", "draining", 0, 2),
+        ] {
+            let error = may(phase, owned, leaving).unwrap_err();
+            assert!(error.starts_with("node/n1: ") && error.contains(why), "{error}");
         }
     }
 }

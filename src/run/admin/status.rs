@@ -36,6 +36,9 @@ pub(super) fn screen(status: &Value) -> String {
         text(&status["in_force"]),
         text(&status["node"]),
     );
+    if let Some(why) = status["out"].as_str() {
+        let _ = writeln!(out, "node {} IS OUT: {why}", text(&status["node"]));
+    }
     use Set::{Left, Right};
     let columns = [
         ("node", Left),
