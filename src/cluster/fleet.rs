@@ -3,11 +3,14 @@
 
 use super::place::{Map, Share};
 use super::plan::Step;
-use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
+use crate::base::hash::siphash13_bytes;
+use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Digests guard against faults, not against forgery.
+pub(super) const DIGEST_KEY: HashKey = HashKey([0; 2]);
 /// Copies of each bucket's state, the owner's counted.
 pub const COPIES: usize = 2;
 
@@ -100,6 +103,9 @@ pub struct Fleet {
     /// Nodes that are to own nothing, in whichever life.
     drained: NodeSet,
     maps: BTreeMap<GroupId, Arc<Map>>,
+    /// Digest of each placement: they are large, and few change at a time.
+    #[serde(skip)]
+    sums: BTreeMap<GroupId, u64>,
 }
 
 /// Buckets whose owner died, and which another has now: a lease of the dead one may cover them for a while.
@@ -146,6 +152,29 @@ impl Fleet {
         &self.maps
     }
 
+    /// The same wherever the same was decided.
+    pub fn digest(&self) -> u64 {
+        // Serialisation has one form for one value: all maps are ordered.
+        let small = (&self.topology, &self.members, self.drained, &self.sums);
+        siphash13_bytes(DIGEST_KEY, &postcard::to_allocvec(&small).unwrap_or_default())
+    }
+
+    /// The placement of a group is another.
+    fn sum(&mut self, group: GroupId) {
+        let map = self.maps.get(&group).map(|map| postcard::to_allocvec(&**map).unwrap_or_default());
+        match map {
+            Some(bytes) => _ = self.sums.insert(group, siphash13_bytes(DIGEST_KEY, &bytes)),
+            None => _ = self.sums.remove(&group),
+        }
+    }
+
+    /// What isn't stored, but follows from what is.
+    pub(super) fn complete(&mut self) {
+        for group in self.maps.keys().copied().collect::<Vec<_>>() {
+            self.sum(group);
+        }
+    }
+
     /// The nodes that may own buckets of a group now: members that serve, or if there is none, backups.
     pub fn shares(&self, group: GroupId) -> Vec<Share> {
         let Some(shape) = self.topology.groups.get(&group) else { return Vec::new() };
@@ -170,9 +199,14 @@ impl Fleet {
     pub fn set_topology(&mut self, topology: Topology) {
         self.topology = topology;
         self.drained = self.drained.iter().filter(|node| self.topology.nodes.contains_key(node)).collect();
-        self.maps.retain(|group, _| self.topology.groups.contains_key(group));
-        for group in self.topology.groups.keys() {
-            self.maps.entry(*group).or_default();
+        let groups: BTreeSet<_> = self.topology.groups.keys().chain(self.maps.keys()).copied().collect();
+        for group in groups {
+            match (self.topology.groups.contains_key(&group), self.maps.contains_key(&group)) {
+                (true, true) => continue,
+                (true, false) => _ = self.maps.insert(group, Arc::default()),
+                (false, _) => _ = self.maps.remove(&group),
+            }
+            self.sum(group);
         }
     }
 
@@ -236,6 +270,7 @@ impl Fleet {
             let others = self.shares(group);
             let Some(map) = self.maps.get_mut(&group) else { continue };
             let moved = Arc::make_mut(map).fail(seed, node, &others);
+            self.sum(group);
             if !moved.is_empty() {
                 taken.push((group, moved));
             }
@@ -249,16 +284,20 @@ impl Fleet {
         let serving = self.serving();
         let apply: Vec<_> =
             steps.iter().filter(|s| s.adds().is_none_or(|n| serving.contains(n))).copied().collect();
-        self.maps.get_mut(&group).is_some_and(|map| Arc::make_mut(map).take(&apply))
+        let taken = self.maps.get_mut(&group).is_some_and(|map| Arc::make_mut(map).take(&apply));
+        self.sum(group);
+        taken
     }
 
     /// This life of a node has no sessions left in these buckets, which it owned before. Whether that is news.
     pub fn drained(&mut self, group: GroupId, node: NodeId, life: Incarnation, buckets: &[Bucket]) -> bool {
-        self.serves(node, life)
-            && self
-                .maps
-                .get_mut(&group)
-                .is_some_and(|map| !Arc::make_mut(map).forget_previous(node, buckets).is_empty())
+        if !self.serves(node, life) {
+            return false;
+        }
+        let map = self.maps.get_mut(&group);
+        let drained = map.is_some_and(|map| !Arc::make_mut(map).forget_previous(node, buckets).is_empty());
+        self.sum(group);
+        drained
     }
 }
 

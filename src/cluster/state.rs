@@ -6,16 +6,13 @@
 //! back: what keeps it from being prepared is a node, and that is taken out.
 
 use super::fences::Fences;
-use super::fleet::{Fleet, GroupShape, TakenOver, Topology, Why};
+use super::fleet::{DIGEST_KEY, Fleet, GroupShape, TakenOver, Topology, Why};
 use super::health::{self, Standings};
-use super::namespace::{self, ALL, By, Change, Faults, Name, Namespace, Write};
+use super::namespace::{self, ALL, By, Change, Faults, Key, Name, Namespace, Write};
 use super::plan::Step;
-use crate::base::hash::{mix, siphash13_bytes};
-use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId, NodeSet};
+use crate::base::hash::siphash13_bytes;
+use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet, RealServerId};
 use serde::{Deserialize, Serialize};
-
-/// Digests guard against faults, not against forgery.
-const DIGEST_KEY: HashKey = HashKey([0; 2]);
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,23 +224,34 @@ impl State {
                 // Each, however many of the others are void.
                 changes.iter().fold(false, |any, change| self.standings.apply(change) | any)
             }
-            Entry::Write(write) => match self.namespace.apply(index, write) {
-                // A request that comes again has the index of its first time.
-                namespace::Outcome::Applied { index: at } if at == index => {
-                    let topology = topology(&self.namespace);
-                    if topology != *self.fleet.topology() {
-                        self.fleet.set_topology(topology);
+            Entry::Write(write) => {
+                let gone = self.real_servers_gone(write);
+                match self.namespace.apply(index, write) {
+                    // A request that comes again has the index of its first time.
+                    namespace::Outcome::Applied { index: at } if at == index => {
+                        gone.iter().for_each(|server| _ = self.standings.forget(*server));
+                        let topology = topology(&self.namespace);
+                        if topology != *self.fleet.topology() {
+                            self.fleet.set_topology(topology);
+                        }
+                        true
                     }
-                    true
+                    _ => false,
                 }
-                _ => false,
-            },
+            }
         };
         if changed {
             self.version += 1;
             self.published.get_or_insert(before);
         }
         Applied { changed, taken_over: taken_over.unwrap_or_default() }
+    }
+
+    /// The real servers that a write removes, if it is made.
+    fn real_servers_gone(&self, write: &Write) -> Vec<RealServerId> {
+        let removed = write.changes.iter().filter(|change| change.value.is_none());
+        let removed = removed.filter(|change| matches!(change.key, Key::RealServer(..)));
+        removed.filter_map(|change| Some(RealServerId(self.namespace.get(&change.key)?.id))).collect()
     }
 
     /// For a snapshot.
@@ -256,7 +264,10 @@ impl State {
     /// # Errors
     /// If these bytes are no snapshot of this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
-        postcard::from_bytes(bytes)
+        let mut state: Self = postcard::from_bytes(bytes)?;
+        state.fleet.complete();
+        state.published.iter_mut().for_each(Fleet::complete);
+        Ok(state)
     }
 
     /// For [`crate::base::planted::Bug::SnapshotTorn`]: this state with the nodes of another.
@@ -266,9 +277,20 @@ impl State {
 
     /// The same on all nodes that hold the same entries.
     pub fn digest(&self) -> u64 {
-        // Serialisation has one form for one state: all maps are ordered. The namespace, which may be large, keeps its own.
-        let rest = (self.index, self.version, self.in_force, &self.fleet, &self.published, &self.standings);
-        let bytes = postcard::to_allocvec(&rest).unwrap_or_default();
-        mix(siphash13_bytes(DIGEST_KEY, &bytes) ^ self.namespace.digest())
+        let published = self.published.as_ref().map_or(0, Fleet::digest);
+        let parts = [
+            self.index,
+            self.version,
+            self.in_force,
+            self.fleet.digest(),
+            u64::from(self.published.is_some()),
+            published,
+            self.standings.whole_digest(),
+            self.namespace.digest(),
+        ];
+        siphash13_bytes(DIGEST_KEY, parts.map(u64::to_le_bytes).as_flattened())
     }
 }
+
+#[cfg(test)]
+mod tests;
