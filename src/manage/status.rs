@@ -74,23 +74,22 @@ impl NodeStatus {
     /// Whether it can be removed without harm.
     ///
     /// # Errors
-    /// Why not.
-    pub fn may_go(&self) -> Result<(), String> {
+    /// Why not, and what to do.
+    pub fn may_go(&self) -> Result<(), (String, String)> {
         let (name, owned) = (&self.name, self.buckets.values().sum::<usize>());
         let leaving = self.leaving.values().sum::<usize>();
-        let why = match (self.phase, owned, leaving) {
+        let (why, wait) = match (self.phase, owned, leaving) {
             ("offline" | "absent", ..) | ("draining", 0, 0) => return Ok(()),
-            ("draining", 0, _) => format!(
-                "it still has sessions of {leaving} buckets that it gave away: wait until they end, or force it, which \
-                 breaks them"
+            ("draining", 0, _) => (
+                format!("still has sessions of {leaving} buckets that it gave away"),
+                "wait until they end".to_owned(),
             ),
-            ("draining", ..) => format!("it still owns {owned} buckets: wait, or see `steerage status`"),
-            (phase, ..) => format!(
-                "it is {phase}: drain it first (`steerage node drain {name}`), or force it, which breaks connections \
-                 through it"
-            ),
+            ("draining", ..) => {
+                (format!("still owns {owned} buckets"), "wait, see `steerage status`".to_owned())
+            }
+            (phase, ..) => (format!("is {phase}"), format!("drain it first, `steerage node drain {name}`")),
         };
-        Err(format!("node/{name}: {why}"))
+        Err((why, format!("{wait}; or force it, which breaks connections through it")))
     }
 }
 
@@ -203,7 +202,7 @@ impl Snapshot {
         let voters = self.replicas.iter().filter(|r| r.votes).map(|r| r.name.clone());
         Status {
             node: name(self.me),
-            out: self.out,
+            out: self.out.clone(),
             index: self.index,
             version: self.version,
             in_force: self.in_force,
@@ -299,8 +298,8 @@ mod tests {
             ("owns 7 buckets", "draining", 7, 0),
             ("sessions of 2 buckets", "draining", 0, 2),
         ] {
-            let error = may(phase, owned, leaving).unwrap_err();
-            assert!(error.starts_with("node/n1: ") && error.contains(why), "{error}");
+            let (message, hint) = may(phase, owned, leaving).unwrap_err();
+            assert!(message.contains(why) || hint.contains(why), "{message} ({hint})");
         }
     }
 }

@@ -143,12 +143,12 @@ impl Hopes {
     }
 }
 
-/// Refuses to remove nodes through which connections would break.
+/// Refuses to remove nodes through which connections would break, and says what else is wrong with the changes.
 async fn keep_needed(questions: &Sender<Question>, changes: &[Change]) -> Result<(), Refusal> {
     let removed = changes.iter().filter(|change| change.value.is_none());
     let removed: Vec<_> = removed
         .filter_map(|change| match &change.key {
-            Key::Node(name) => Some(name.as_str()),
+            Key::Node(name) => Some((&change.key, name.as_str())),
             _ => None,
         })
         .collect();
@@ -156,10 +156,20 @@ async fn keep_needed(questions: &Sender<Question>, changes: &[Change]) -> Result
         return Ok(());
     }
     let status = look(questions, Snapshot::take).await?.ok_or_else(Refusal::no_log)?.status();
-    for node in status.nodes.iter().filter(|node| removed.contains(&node.name.as_str())) {
-        node.may_go().map_err(|why| Refusal::new(StatusCode::CONFLICT, why))?;
+    let needed = removed.into_iter().filter_map(|(key, name)| {
+        let node = status.nodes.iter().find(|node| node.name == name)?;
+        let (message, hint) = node.may_go().err()?;
+        Some(Fault { key: key.clone(), field: None, message, hint: Some(hint), other: None })
+    });
+    let mut faults: Vec<_> = needed.collect();
+    if faults.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let changes = changes.to_vec();
+    let seen = ask(questions, |reply| Question::Preview(changes, reply)).await?;
+    let (others, more) = (*seen).and_then(Result::err).unwrap_or_default();
+    faults.extend(others);
+    Err(Refusal::faults(StatusCode::CONFLICT, faults, more))
 }
 
 /// Writes changes; the index of the write.

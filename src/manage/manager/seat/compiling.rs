@@ -2,7 +2,7 @@
 
 use super::{Seat, times};
 use crate::base::hash::mix;
-use crate::base::{Addr, GroupId, Instant};
+use crate::base::{Addr, GroupId, Instant, NodeId};
 use crate::cluster::fleet::{Fleet, Why};
 use crate::cluster::place::seen_by;
 use crate::manage::compile;
