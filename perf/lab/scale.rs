@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant as Clock};
-use steerage::base::{Addr, FlowKey, Incarnation, Instant, NodeSet, PortId};
-use steerage::cluster::log::{Log, Marks, Outcome as Committed, Output, Replica, ReplicaId, Ticket};
+use steerage::base::{Addr, FlowKey, Incarnation, Instant, PortId};
+use steerage::cluster::fences::Fences;
+use steerage::cluster::log::{Log, Outcome as Committed, Output, Replica, ReplicaId, Ticket};
 use steerage::cluster::namespace::{
     Change, Key, Name, Namespace, Object, Outcome, RealServerSpec, RequestId, VirtualServerSpec, Write,
 };
@@ -219,7 +220,7 @@ impl Now {
 }
 
 impl Log for Now {
-    fn propose(&mut self, bytes: Vec<u8>, _: Marks) -> Ticket {
+    fn propose(&mut self, bytes: Vec<u8>, _: Fences) -> Ticket {
         self.index += 1;
         let ticket = self.ticket();
         self.outputs.push_back(Output::Entry { index: self.index, bytes });
@@ -240,12 +241,14 @@ impl Log for Now {
 
     fn snapshot(&mut self, _: u64, _: Vec<u8>) {}
 
-    fn renew(&mut self, token: u64) {
+    fn restore(&mut self, _: ReplicaId) {}
+
+    fn renew(&mut self, token: u64, _: Incarnation) {
         self.outputs.push_back(Output::Renewed { by: ReplicaId(0), token });
     }
 
-    fn fenced(&self) -> NodeSet {
-        NodeSet::EMPTY
+    fn fenced(&self) -> Fences {
+        Fences::NONE
     }
 }
 

@@ -32,6 +32,10 @@ pub enum Bug {
     IncompleteOwns,
     /// One node leaves out every fiftieth entry.
     EntrySkipped,
+    /// One node leaves out every fiftieth entry in every other of its lives.
+    EntrySkippedAtTimes,
+    /// The same, and it does not have its state given anew.
+    NothingRestored,
     /// Of a snapshot that is installed one half is kept from before.
     SnapshotTorn,
     /// A write is acknowledged before it is committed (planted in the model of the log).
@@ -53,7 +57,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 18] = [
+        pub const ALL: [Self; 20] = [
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
             Self::WrongPortClass,
@@ -68,6 +72,8 @@ mod switch {
             Self::InForceEarly,
             Self::IncompleteOwns,
             Self::EntrySkipped,
+            Self::EntrySkippedAtTimes,
+            Self::NothingRestored,
             Self::SnapshotTorn,
             Self::AcknowledgedEarly,
             Self::ClockReadOnce,
@@ -91,6 +97,8 @@ mod switch {
                 Self::InForceEarly => "in-force-early",
                 Self::IncompleteOwns => "incomplete-owns",
                 Self::EntrySkipped => "entry-skipped",
+                Self::EntrySkippedAtTimes => "entry-skipped-at-times",
+                Self::NothingRestored => "nothing-restored",
                 Self::SnapshotTorn => "snapshot-torn",
                 Self::AcknowledgedEarly => "acknowledged-early",
                 Self::ClockReadOnce => "clock-read-once",

@@ -3,17 +3,17 @@
 //! A value that is turned by the manager, which in return makes Views of what is decided. It knows nothing of Views itself.
 
 use super::asks::{Answer, Ask, Asks};
-use super::fleet::{Phase, TakenOver, Why};
+use super::fleet::{Phase, Why};
+use super::keeper::{Keeper, News};
 use super::lead::{Lead, Patience, Seen};
 use super::lease::{Lease, successor_waits};
-use super::log::{Log, Marks, Output, Refusal, Replica, ReplicaId, Ticket};
-use super::namespace::Key;
+use super::log::{Log, Output, Refusal, Replica, ReplicaId, Ticket};
 use super::namespace::{Change, Faults, Namespace};
 use super::state::{Entry, State};
 use super::voters;
 use crate::base::planted::{self, Bug};
 use crate::base::{Incarnation, Instant, NodeId, NodeSet};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Times of the protocol.
@@ -34,7 +34,7 @@ pub struct Report {
     pub index: u64,
     /// The digest of its state there.
     pub digest: u64,
-    /// The version that it has prepared.
+    /// The version that it has prepared; zero, if there was one before: this life can't go on.
     pub prepared: u64,
     /// The version that its workers run.
     pub adopted: u64,
@@ -44,23 +44,8 @@ pub struct Report {
     pub hears: NodeSet,
 }
 
-/// What a turn has brought.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct News {
-    /// There is a new version to prepare.
-    pub changed: bool,
-    /// Another version is in force.
-    pub in_force: bool,
-    /// Buckets that were taken from the dead: until then their former owner's lease may cover them.
-    pub taken_over: Option<(TakenOver, Instant)>,
-    /// All that was known was replaced: whatever this node owns now may be covered by another's lease until then.
-    pub installed: Option<Instant>,
-}
-
 /// After this long the leader asks again for replicas of the log that it didn't get.
 const REPLICAS_AGAIN: Duration = Duration::from_secs(1);
-/// Digests of late entries that are remembered, to be compared with others'.
-const DIGESTS: usize = 256;
 
 /// See the module's text.
 pub struct Council<L> {
@@ -68,11 +53,10 @@ pub struct Council<L> {
     incarnation: Incarnation,
     times: Times,
     log: L,
-    state: State,
+    keeper: Keeper,
     lease: Lease,
     lead: Lead,
     seen: BTreeMap<NodeId, Seen>,
-    digests: VecDeque<(u64, u64)>,
     report: Report,
     renewal_due: Instant,
     leader: Option<ReplicaId>,
@@ -104,9 +88,8 @@ impl<L: Log> Council<L> {
             lease: Lease::new(times.lease),
             lead: Lead::new(times.patience),
             seen: BTreeMap::new(),
-            digests: VecDeque::from([(state.index(), state.digest())]),
-            report: Report { index: state.index(), digest: state.digest(), ..Report::default() },
-            state,
+            report: Report::default(),
+            keeper: Keeper::new(me, state),
             renewal_due: now,
             leader: None,
             quorum: false,
@@ -121,7 +104,7 @@ impl<L: Log> Council<L> {
 
     /// What is decided.
     pub fn state(&self) -> &State {
-        &self.state
+        self.keeper.state()
     }
 
     /// What [`State::preview`] gives.
@@ -133,12 +116,17 @@ impl<L: Log> Council<L> {
         changes: &[Change],
         look: impl FnOnce(&Namespace) -> T,
     ) -> Result<T, Faults> {
-        self.state.preview(changes, look)
+        self.keeper.preview(changes, look)
     }
 
     /// What the nodes have told, each its latest life.
     pub fn seen(&self) -> &BTreeMap<NodeId, Seen> {
         &self.seen
+    }
+
+    /// The entry behind which nodes' states differ and it can't be told whose is wrong, if that was so of late.
+    pub fn divided(&self) -> Option<u64> {
+        self.keeper.divided()
     }
 
     /// Who holds the log.
@@ -166,7 +154,7 @@ impl<L: Log> Council<L> {
         if planted::is(Bug::LeaseUnchecked) {
             return Some(Instant(u64::MAX));
         }
-        let serves = self.failed.is_none() && self.state.fleet().serves(self.me, self.incarnation);
+        let serves = self.failed.is_none() && self.state().fleet().serves(self.me, self.incarnation);
         self.lease.until().filter(|_| serves)
     }
 
@@ -175,7 +163,7 @@ impl<L: Log> Council<L> {
         if let Some(why) = &self.failed {
             return Some(why);
         }
-        let member = self.state.fleet().member(self.me)?;
+        let member = self.state().fleet().member(self.me)?;
         match &member.phase {
             Phase::Offline(why) if member.incarnation == self.incarnation => Some(why),
             _ if member.incarnation > self.incarnation => Some(&Why::Restarted),
@@ -193,17 +181,26 @@ impl<L: Log> Council<L> {
         self.incarnation = incarnation;
         self.lease.give_up();
         self.failed = None;
+        self.forget_progress();
+    }
+
+    fn forget_progress(&mut self) {
         (self.report.ready, self.report.prepared, self.report.adopted) = (false, 0, 0);
     }
 
     /// What this node tells in its heartbeats.
     pub fn report(&self) -> Report {
-        self.report
+        let (index, digest) = self.keeper.place();
+        let over = Report { hears: self.report.hears, ..Report::default() };
+        Report { index, digest, ..if self.failed.is_none() { self.report } else { over } }
     }
 
     /// The manager has prepared a View of all up to this version; `ready` if the node could serve by it.
     pub fn prepared(&mut self, version: u64, ready: bool) {
-        (self.report.prepared, self.report.ready) = (version, ready);
+        // Not by a state that is about to be replaced.
+        if !self.keeper.is_spoilt() {
+            (self.report.prepared, self.report.ready) = (version, ready);
+        }
     }
 
     /// The workers run this version.
@@ -251,8 +248,10 @@ impl<L: Log> Council<L> {
         if self.seen.get(&node).is_some_and(|s| s.incarnation > incarnation) {
             return;
         }
-        let differs = self.digests.iter().any(|(i, digest)| *i == report.index && *digest != report.digest);
-        let fault = stuck.map(Why::Stuck).or_else(|| differs.then_some(Why::Digest));
+        if node != self.me {
+            let fresh = self.seen.get(&node).is_none_or(|s| s.incarnation < incarnation);
+            self.keeper.told(node, (report.index, report.digest), fresh);
+        }
         let seen = Seen {
             incarnation,
             heard: now,
@@ -260,53 +259,37 @@ impl<L: Log> Council<L> {
             prepared: report.prepared,
             adopted: report.adopted,
             hears: report.hears,
-            fault,
+            fault: stuck.map(Why::Stuck),
         };
         self.seen.insert(node, seen);
     }
 
     fn propose(&mut self, entry: &Entry) -> Result<Ticket, postcard::Error> {
-        let bytes = entry.encode()?;
-        Ok(self.log.propose(bytes, self.marks(entry)))
+        Ok(self.log.propose(entry.encode()?, entry.fences()))
     }
 
-    /// What an entry means to the leases of nodes.
-    fn marks(&self, entry: &Entry) -> Marks {
-        match entry {
-            Entry::Offline(node, ..) => Marks { fences: NodeSet::of(*node), readmits: NodeSet::EMPTY },
-            Entry::Activate(node, _) => Marks { fences: NodeSet::EMPTY, readmits: NodeSet::of(*node) },
-            // A life that is over must not be renewed either, until the next one serves.
-            Entry::Join(node, _) => Marks { fences: NodeSet::of(*node), readmits: NodeSet::EMPTY },
-            // A node that is removed.
-            Entry::Write(write) => {
-                let gone = write.changes.iter().filter(|change| change.value.is_none());
-                let nodes = gone.filter_map(|change| match &change.key {
-                    Key::Node(name) => self.state.namespace().node(name).map(|(id, _)| id),
-                    _ => None,
-                });
-                Marks { fences: nodes.collect(), readmits: NodeSet::EMPTY }
-            }
-            _ => Marks::NONE,
-        }
-    }
-
-    /// Has something decided; what became of it is told by [`Self::answered`].
+    /// Has something decided; what became of it is told by [`Self::answer`].
     pub fn ask(&mut self, entry: Entry, now: Instant) -> Ask {
         self.asks.ask(entry, now)
     }
 
-    /// What became of something that was asked for.
-    pub fn answered(&mut self) -> Option<(Ask, Answer)> {
-        self.asks.answered()
+    /// Has something decided of which it shows in the state whether it was.
+    pub fn want(&mut self, entry: Entry, now: Instant) {
+        self.asks.want(entry, now);
+    }
+
+    /// What became of something that was asked for, once it is known; told once.
+    pub fn answer(&mut self, ask: Ask) -> Option<Answer> {
+        self.asks.answer(ask)
     }
 
     /// Whether all nodes that serve run the version in force, by what they say.
     pub fn all_adopted(&self) -> bool {
-        let fleet = self.state.published();
+        let fleet = self.state().published();
         fleet.serving().iter().all(|node| {
             let life = fleet.member(node).map(|m| m.incarnation);
             let seen = self.seen.get(&node).filter(|s| Some(s.incarnation) == life);
-            seen.is_some_and(|s| s.adopted >= self.state.in_force())
+            seen.is_some_and(|s| s.adopted >= self.state().in_force())
         })
     }
 
@@ -314,31 +297,40 @@ impl<L: Log> Council<L> {
     pub fn turn(&mut self, now: Instant) -> News {
         let mut news = News::default();
         while let Some(output) = self.log.take() {
-            self.take(output, &mut news, now);
+            self.take(output, &mut news);
             // Who serves publishes what is in force before it looks at anything later.
-            if news.in_force && self.state.fleet().serves(self.me, self.incarnation) {
+            if news.in_force && self.state().fleet().serves(self.me, self.incarnation) {
                 break;
             }
         }
         if now >= self.renewal_due {
             self.renewal_due = now + self.times.renewal;
             let token = self.lease.ask(now);
-            self.log.renew(token);
+            self.log.renew(token, self.incarnation);
         }
-        let own = self.report;
+        if let Err(why) = self.keeper.judge() {
+            self.failed = Some(why);
+        }
         if self.failed.is_none() {
+            let own = self.report();
             self.heard(self.me, self.incarnation, &own, None, now);
         }
-        let leads = self.leads();
+        for node in self.keeper.odd().iter() {
+            if let Some(seen) = self.seen.get_mut(&node) {
+                seen.fault.get_or_insert(Why::Digest);
+            }
+        }
+        self.restore(now);
+        let leads = self.leads() && !self.keeper.is_spoilt();
         self.lead.leads(leads, now);
-        for entry in self.lead.turn(&self.state, &self.seen, now) {
+        for entry in self.lead.turn(self.keeper.state(), &self.seen, now) {
             // What becomes of it shows in the state.
             let _ = self.propose(&entry);
         }
         if leads && now >= self.replicas_due {
             self.see_to_replicas(now);
         }
-        let at_rest = self.state.version() == self.state.in_force();
+        let at_rest = self.state().version() == self.state().in_force();
         for (ask, entry) in self.asks.due(at_rest, self.quorum, now) {
             match self.propose(&entry) {
                 Ok(ticket) => self.asks.proposed(ticket, ask, entry),
@@ -348,9 +340,17 @@ impl<L: Log> Council<L> {
         news
     }
 
+    /// Has a state that can't be trusted replaced, with the help of those that were heard of late.
+    fn restore(&mut self, now: Instant) {
+        let patience = self.times.patience.suspicion;
+        let others = self.seen.iter().filter(|(_, seen)| now.since(seen.heard) <= patience);
+        let others = others.map(|(node, _)| *node).collect();
+        self.keeper.restore(&mut self.log, others, now);
+    }
+
     /// Has the log held by those whom the namespace asks for.
     fn see_to_replicas(&mut self, now: Instant) {
-        let Some(wanted) = voters::wanted(self.state.namespace(), &self.replicas) else { return };
+        let Some(wanted) = voters::wanted(self.state().namespace(), &self.replicas) else { return };
         let sorted = |mut replicas: Vec<Replica>| {
             replicas.sort_unstable_by_key(|replica| replica.id);
             replicas
@@ -363,68 +363,53 @@ impl<L: Log> Council<L> {
         }
     }
 
-    fn take(&mut self, output: Output, news: &mut News, now: Instant) {
-        match output {
-            Output::Entry { index, bytes } => match Entry::decode(&bytes) {
-                Ok(entry) => {
-                    let (in_force, serving) = (self.state.in_force(), self.state.fleet().serving());
-                    if planted::is(Bug::EntrySkipped) && self.me.0 == 1 && index % 50 == 0 {
-                        return;
-                    }
-                    let applied = self.state.apply(index, &entry);
-                    news.changed |= applied.changed;
-                    news.in_force |= self.state.in_force() != in_force;
-                    // Who is taken out may have answered for VIPs, also if it owned no bucket.
-                    let fewer = !serving.without(self.state.fleet().serving()).is_empty();
-                    let fewer = fewer || !applied.taken_over.is_empty();
-                    if fewer && !planted::is(Bug::NoQuarantine) {
-                        let until = now + self.waits;
-                        let (all, latest) = news.taken_over.get_or_insert((TakenOver::new(), until));
-                        all.extend(applied.taken_over);
-                        *latest = until;
-                    }
-                    self.note_digest();
+    /// For [`Bug::EntrySkipped`] and the like.
+    fn skips(&self, index: u64) -> bool {
+        let at_times = planted::is(Bug::EntrySkippedAtTimes) || planted::is(Bug::NothingRestored);
+        let skips = planted::is(Bug::EntrySkipped) || at_times && self.incarnation.0 % 2 == 1;
+        skips && self.me.0 == 1 && index.is_multiple_of(50)
+    }
+
+    fn take(&mut self, output: Output, news: &mut News) {
+        let taken = match output {
+            Output::Entry { index, .. } if self.skips(index) => Ok(()),
+            Output::Entry { index, bytes } => self.keeper.entry(index, &bytes, news),
+            Output::Install { index, bytes } => self.keeper.install(index, &bytes, news),
+            Output::Anew => {
+                self.forget_progress();
+                self.keeper.anew(news)
+            }
+            Output::WantSnapshot => self.keeper.snapshot().map(|snapshot| {
+                if let Some((index, bytes)) = snapshot {
+                    self.log.snapshot(index, bytes);
                 }
-                Err(error) => self.failed = Some(Why::Apply(format!("entry {index}: {error}"))),
-            },
-            Output::Install { index, bytes } => match State::decode(&bytes) {
-                Ok(state) => {
-                    self.state = if planted::is(Bug::SnapshotTorn) { state.torn(&self.state) } else { state };
-                    (news.changed, news.in_force) = (true, true);
-                    news.installed = Some(now + self.waits);
-                    self.digests.clear();
-                    self.note_digest();
-                }
-                Err(error) => self.failed = Some(Why::Apply(format!("the snapshot at {index}: {error}"))),
-            },
+            }),
+            Output::Failed(reason) => {
+                (self.leader, self.quorum, self.stopped) = (None, false, true);
+                self.asks.lost();
+                Err(Why::Apply(format!("the log has stopped: {reason}")))
+            }
             Output::Replicas(replicas) => {
                 self.lease.set_voters(replicas.iter().filter(|r| r.votes).map(|r| r.id).collect());
                 (self.replicas, self.replicas_due) = (replicas, Instant::ZERO);
+                Ok(())
             }
-            Output::Role { leader, quorum, .. } => (self.leader, self.quorum) = (leader, quorum),
-            Output::Renewed { by, token } => self.lease.acknowledged(by, token),
+            Output::Role { leader, quorum, .. } => {
+                (self.leader, self.quorum) = (leader, quorum);
+                Ok(())
+            }
+            Output::Renewed { by, token } => {
+                self.lease.acknowledged(by, token);
+                Ok(())
+            }
             Output::Outcome(ticket, outcome) => {
-                let space = self.state.namespace();
+                let space = self.keeper.state().namespace();
                 self.asks.outcome(ticket, outcome, |request| space.outcome(request).cloned());
+                Ok(())
             }
-            Output::WantSnapshot => match self.state.encode() {
-                Ok(bytes) => self.log.snapshot(self.state.index(), bytes),
-                Err(error) => self.failed = Some(Why::Apply(format!("a snapshot: {error}"))),
-            },
-            Output::Failed(reason) => {
-                (self.leader, self.quorum, self.stopped) = (None, false, true);
-                self.failed = Some(Why::Apply(format!("the log has stopped: {reason}")));
-                self.asks.lost();
-            }
+        };
+        if let Err(why) = taken {
+            self.failed = Some(why);
         }
-    }
-
-    fn note_digest(&mut self) {
-        let (index, digest) = (self.state.index(), self.state.digest());
-        if self.digests.len() == DIGESTS {
-            self.digests.pop_front();
-        }
-        self.digests.push_back((index, digest));
-        (self.report.index, self.report.digest) = (index, digest);
     }
 }

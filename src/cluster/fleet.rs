@@ -3,11 +3,14 @@
 
 use super::place::{Map, Share};
 use super::plan::Step;
-use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
+use crate::base::hash::siphash13_bytes;
+use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Digests guard against faults, not against forgery.
+pub(super) const DIGEST_KEY: HashKey = HashKey([0; 2]);
 /// Copies of each bucket's state, the owner's counted.
 pub const COPIES: usize = 2;
 
@@ -55,6 +58,9 @@ pub enum Why {
     /// It did not prepare a View in time.
     #[error("it did not prepare View {0} in time")]
     Unprepared(u64),
+    /// It says itself that it can't go on.
+    #[error("it can't go on, as it says itself")]
+    Ended,
     /// It isn't in the namespace any more.
     #[error("it was removed")]
     Removed,
@@ -94,7 +100,12 @@ pub struct GroupShape {
 pub struct Fleet {
     topology: Topology,
     members: BTreeMap<NodeId, Member>,
+    /// Nodes that are to own nothing, in whichever life.
+    drained: NodeSet,
     maps: BTreeMap<GroupId, Arc<Map>>,
+    /// Digest of each placement: they are large, and few change at a time.
+    #[serde(skip)]
+    sums: BTreeMap<GroupId, u64>,
 }
 
 /// Buckets whose owner died, and which another has now: a lease of the dead one may cover them for a while.
@@ -121,6 +132,16 @@ impl Fleet {
         self.members.iter().filter(|(_, m)| m.phase.serves()).map(|(node, _)| *node).collect()
     }
 
+    /// Those of [`Self::serving`] that give away what they own.
+    pub fn draining(&self) -> NodeSet {
+        self.members.iter().filter(|(_, m)| m.phase == Phase::Draining).map(|(node, _)| *node).collect()
+    }
+
+    /// Whether a node is to own nothing, in whichever life.
+    pub fn is_drained(&self, node: NodeId) -> bool {
+        self.drained.contains(node)
+    }
+
     /// What the namespace says.
     pub fn topology(&self) -> &Topology {
         &self.topology
@@ -129,6 +150,29 @@ impl Fleet {
     /// The placement of each group.
     pub fn maps(&self) -> &BTreeMap<GroupId, Arc<Map>> {
         &self.maps
+    }
+
+    /// The same wherever the same was decided.
+    pub fn digest(&self) -> u64 {
+        // Serialisation has one form for one value: all maps are ordered.
+        let small = (&self.topology, &self.members, self.drained, &self.sums);
+        siphash13_bytes(DIGEST_KEY, &postcard::to_allocvec(&small).unwrap_or_default())
+    }
+
+    /// The placement of a group is another.
+    fn sum(&mut self, group: GroupId) {
+        let map = self.maps.get(&group).map(|map| postcard::to_allocvec(&**map).unwrap_or_default());
+        match map {
+            Some(bytes) => _ = self.sums.insert(group, siphash13_bytes(DIGEST_KEY, &bytes)),
+            None => _ = self.sums.remove(&group),
+        }
+    }
+
+    /// What isn't stored, but follows from what is.
+    pub(super) fn complete(&mut self) {
+        for group in self.maps.keys().copied().collect::<Vec<_>>() {
+            self.sum(group);
+        }
     }
 
     /// The nodes that may own buckets of a group now: members that serve, or if there is none, backups.
@@ -149,23 +193,29 @@ impl Fleet {
         if members.is_empty() { of(shape.backups) } else { members }
     }
 
-    /// The namespace says something new of nodes and groups. A group that is gone takes its placement along, a node that is
-    /// gone its part in all.
-    pub fn set_topology(&mut self, topology: Topology) -> TakenOver {
+    /// The namespace says something new of nodes and groups. A group that is gone takes its placement along. A node that is gone
+    /// keeps what it has until its life is over ([`Self::removed`]): a removal doesn't say which life that is, so it can't fence
+    /// it.
+    pub fn set_topology(&mut self, topology: Topology) {
         self.topology = topology;
-        self.maps.retain(|group, _| self.topology.groups.contains_key(group));
-        for group in self.topology.groups.keys() {
-            self.maps.entry(*group).or_default();
+        self.drained = self.drained.iter().filter(|node| self.topology.nodes.contains_key(node)).collect();
+        let groups: BTreeSet<_> = self.topology.groups.keys().chain(self.maps.keys()).copied().collect();
+        for group in groups {
+            match (self.topology.groups.contains_key(&group), self.maps.contains_key(&group)) {
+                (true, true) => continue,
+                (true, false) => _ = self.maps.insert(group, Arc::default()),
+                (false, _) => _ = self.maps.remove(&group),
+            }
+            self.sum(group);
         }
-        let gone: Vec<_> = self
-            .members
-            .iter()
-            .filter(|(node, m)| {
-                !self.topology.nodes.contains_key(node) && m.phase != Phase::Offline(Why::Removed)
-            })
-            .map(|(node, m)| (*node, m.incarnation))
-            .collect();
-        gone.into_iter().filter_map(|(node, life)| self.offline(node, life, Why::Removed)).flatten().collect()
+    }
+
+    /// Nodes that the namespace doesn't have any more, with their lives that aren't over yet. No other life of them can begin.
+    pub fn removed(&self) -> impl Iterator<Item = (NodeId, Incarnation)> {
+        let gone = self.members.iter().filter(|(node, member)| {
+            !self.topology.nodes.contains_key(node) && !matches!(member.phase, Phase::Offline(_))
+        });
+        gone.map(|(node, member)| (*node, member.incarnation))
     }
 
     /// A node has begun a life. Refused (none) if the namespace doesn't have it, or the life isn't newer than its last.
@@ -179,17 +229,23 @@ impl Fleet {
         Some(taken.unwrap_or_default())
     }
 
-    /// A node that joined is ready: from now on it may own buckets. Whether that is news.
+    /// A node that joined is ready: from now on it may own buckets, unless it is drained. Whether that is news.
     pub fn activate(&mut self, node: NodeId, incarnation: Incarnation) -> bool {
-        self.change(node, incarnation, |phase| *phase == Phase::Joining, Phase::Active)
+        let phase = if self.is_drained(node) { Phase::Draining } else { Phase::Active };
+        self.change(node, incarnation, |phase| *phase == Phase::Joining, phase)
     }
 
-    /// A node is to own no more, or may own again. Whether that is news.
+    /// A node is to own no more, in this life and later ones, or may own again. Whether that is news.
     pub fn drain(&mut self, node: NodeId, drain: bool) -> bool {
-        let Some(life) = self.member(node).map(|m| m.incarnation) else { return false };
-        let (from, to) =
-            if drain { (Phase::Active, Phase::Draining) } else { (Phase::Draining, Phase::Active) };
-        self.change(node, life, |phase| *phase == from, to)
+        if !self.topology.nodes.contains_key(&node) || self.is_drained(node) == drain {
+            return false;
+        }
+        let set = NodeSet::of(node);
+        self.drained = if drain { self.drained.with(set) } else { self.drained.without(set) };
+        if let Some(member) = self.members.get_mut(&node).filter(|member| member.phase.serves()) {
+            member.phase = if drain { Phase::Draining } else { Phase::Active };
+        }
+        true
     }
 
     fn change(&mut self, node: NodeId, life: Incarnation, from: impl Fn(&Phase) -> bool, to: Phase) -> bool {
@@ -214,6 +270,7 @@ impl Fleet {
             let others = self.shares(group);
             let Some(map) = self.maps.get_mut(&group) else { continue };
             let moved = Arc::make_mut(map).fail(seed, node, &others);
+            self.sum(group);
             if !moved.is_empty() {
                 taken.push((group, moved));
             }
@@ -227,16 +284,20 @@ impl Fleet {
         let serving = self.serving();
         let apply: Vec<_> =
             steps.iter().filter(|s| s.adds().is_none_or(|n| serving.contains(n))).copied().collect();
-        self.maps.get_mut(&group).is_some_and(|map| Arc::make_mut(map).take(&apply))
+        let taken = self.maps.get_mut(&group).is_some_and(|map| Arc::make_mut(map).take(&apply));
+        self.sum(group);
+        taken
     }
 
     /// This life of a node has no sessions left in these buckets, which it owned before. Whether that is news.
     pub fn drained(&mut self, group: GroupId, node: NodeId, life: Incarnation, buckets: &[Bucket]) -> bool {
-        self.serves(node, life)
-            && self
-                .maps
-                .get_mut(&group)
-                .is_some_and(|map| !Arc::make_mut(map).forget_previous(node, buckets).is_empty())
+        if !self.serves(node, life) {
+            return false;
+        }
+        let map = self.maps.get_mut(&group);
+        let drained = map.is_some_and(|map| !Arc::make_mut(map).forget_previous(node, buckets).is_empty());
+        self.sum(group);
+        drained
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where placements come to rest if nothing else happens: what a change is going to move, told before it is made.
 
-use super::fleet::{COPIES, Fleet, Topology};
+use super::fleet::{COPIES, Fleet, Topology, Why};
 use super::place::Map;
 use super::plan;
 use crate::base::limits::BUCKETS;
@@ -13,8 +13,11 @@ const ROUNDS: usize = 64;
 /// The nodes as they will be by another topology, once those that are new serve.
 pub fn with(fleet: &Fleet, topology: &Topology) -> Fleet {
     let mut next = fleet.clone();
-    // Whose buckets go to whom in between doesn't matter here.
-    let _ = next.set_topology(topology.clone());
+    next.set_topology(topology.clone());
+    for (node, life) in next.removed().collect::<Vec<_>>() {
+        // Whose buckets go to whom in between doesn't matter here.
+        let _ = next.offline(node, life, Why::Removed);
+    }
     for node in topology.nodes.keys().filter(|node| !fleet.topology().nodes.contains_key(node)) {
         let life = Incarnation(next.member(*node).map_or(0, |member| member.incarnation.0) + 1);
         let _ = next.join(*node, life);

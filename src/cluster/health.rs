@@ -3,9 +3,9 @@
 //! Nodes probe and report; the log's leader judges the reports and proposes [`Change`]s; what is committed is the same on
 //! every node, and Views are compiled from it.
 
-use crate::base::RealServerId;
-use crate::base::hash::mix;
-use serde::{Deserialize, Serialize};
+use crate::base::hash::{mix, siphash13_bytes};
+use crate::base::{HashKey, RealServerId};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 
 /// Steps in which a real server that has come up gets its whole share of new flows.
@@ -59,8 +59,40 @@ pub struct Change {
 
 /// The committed health of all real servers that were ever judged. A deterministic value: equal changes in equal order
 /// make equal content.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standings(BTreeMap<RealServerId, Standing>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standings {
+    each: BTreeMap<RealServerId, Standing>,
+    /// Of what counts, and of all.
+    sums: [u64; 2],
+}
+
+impl Serialize for Standings {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.each.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Standings {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut standings = Self { each: BTreeMap::deserialize(from)?, sums: [0; 2] };
+        for (server, standing) in &standings.each {
+            let hashes = hashes(*server, standing);
+            standings.sums = [0, 1].map(|i| standings.sums[i].wrapping_add(hashes[i]));
+        }
+        Ok(standings)
+    }
+}
+
+/// What a standing adds to the sums.
+fn hashes(server: RealServerId, standing: &Standing) -> [u64; 2] {
+    let counts = match standing.health {
+        Health::Unknown => 0,
+        Health::Up(step) => mix(u64::from(server.0) << 8 | u64::from(step)),
+        Health::Down => mix(u64::from(server.0) << 8 | 0xff),
+    };
+    let reason = siphash13_bytes(HashKey([0; 2]), standing.reason.as_bytes());
+    [counts, mix(counts ^ mix(reason ^ u64::from(server.0)))]
+}
 
 impl Standings {
     /// Applies one change; false if it is void. Whether there is such a real server is the caller's business.
@@ -71,40 +103,47 @@ impl Standings {
         };
         let applies = sound && self.health(change.server) == change.from && change.to.health != change.from;
         if applies {
+            self.forget(change.server);
             let reason = shortened(&change.to.reason).to_owned();
-            self.0.insert(change.server, Standing { health: change.to.health, reason });
+            let standing = Standing { health: change.to.health, reason };
+            let hashes = hashes(change.server, &standing);
+            self.sums = [0, 1].map(|i| self.sums[i].wrapping_add(hashes[i]));
+            self.each.insert(change.server, standing);
         }
         applies
     }
 
     /// Forgets a real server that is no more, or that is no longer checked; false if nothing was known of it.
     pub fn forget(&mut self, server: RealServerId) -> bool {
-        self.0.remove(&server).is_some()
+        let Some(standing) = self.each.remove(&server) else { return false };
+        let hashes = hashes(server, &standing);
+        self.sums = [0, 1].map(|i| self.sums[i].wrapping_sub(hashes[i]));
+        true
     }
 
     /// A real server's health.
     pub fn health(&self, server: RealServerId) -> Health {
-        self.0.get(&server).map_or(Health::Unknown, |standing| standing.health)
+        self.each.get(&server).map_or(Health::Unknown, |standing| standing.health)
     }
 
     /// A real server's health and the reason for it, if it was ever judged.
     pub fn get(&self, server: RealServerId) -> Option<&Standing> {
-        self.0.get(&server)
+        self.each.get(&server)
     }
 
     /// The same wherever the same was judged: of what counts, not of its reasons.
     pub fn digest(&self) -> u64 {
-        let each = self.0.iter().map(|(server, standing)| match standing.health {
-            Health::Unknown => 0,
-            Health::Up(step) => mix(u64::from(server.0) << 8 | u64::from(step)),
-            Health::Down => mix(u64::from(server.0) << 8 | 0xff),
-        });
-        each.fold(0, u64::wrapping_add)
+        self.sums[0]
+    }
+
+    /// The same, of the reasons too.
+    pub fn whole_digest(&self) -> u64 {
+        self.sums[1]
     }
 
     /// All that were judged, by id.
     pub fn iter(&self) -> impl Iterator<Item = (RealServerId, &Standing)> {
-        self.0.iter().map(|(server, standing)| (*server, standing))
+        self.each.iter().map(|(server, standing)| (*server, standing))
     }
 }
 
@@ -139,6 +178,20 @@ mod tests {
         assert_eq!(standings.get(server).map(|s| s.reason.as_str()), Some("because"));
         let bytes = postcard::to_allocvec(&standings).unwrap();
         assert_eq!(postcard::from_bytes::<Standings>(&bytes).unwrap(), standings);
+        let (counts, whole) = (standings.digest(), standings.whole_digest());
+        let again = Change {
+            to: Standing { health: Health::FULL, reason: "other".into() },
+            ..change(7, Health::Down, Health::FULL)
+        };
+        assert!(standings.apply(&again) && standings.apply(&change(7, Health::FULL, Health::Up(1))));
+        let mut other = Standing { health: Health::Down, reason: "for another reason".into() };
+        assert!(standings.apply(&Change { server, from: Health::Up(1), to: other.clone() }));
+        assert_eq!(standings.digest(), counts);
+        assert_ne!(standings.whole_digest(), whole);
+        other.reason = "because".into();
+        standings.apply(&change(7, Health::Down, Health::FULL));
+        standings.apply(&Change { server, from: Health::FULL, to: other });
+        assert_eq!((standings.digest(), standings.whole_digest()), (counts, whole));
         assert!(standings.forget(server) && !standings.forget(server));
         assert_eq!(standings, Standings::default());
     }

@@ -110,10 +110,11 @@ impl Lead {
         let unheard: NodeSet = serving.iter().filter(|node| self.unheard(*node, serving, all, now)).collect();
         // When the backplane itself is down, nobody would be left to serve what is local.
         let unheard = if unheard.len() * 2 < serving.len() { unheard } else { NodeSet::EMPTY };
-        let mut wanted = Vec::new();
+        let removed = fleet.removed().map(|(node, life)| Entry::Offline(node, life, Why::Removed));
+        let mut wanted: Vec<_> = removed.collect();
         for (node, member) in fleet.members() {
             let life = member.incarnation;
-            if matches!(member.phase, Phase::Offline(_)) {
+            if matches!(member.phase, Phase::Offline(_)) || !fleet.topology().nodes.contains_key(node) {
                 continue;
             }
             let seen = seen.get(node).filter(|s| s.incarnation == life);
@@ -125,7 +126,10 @@ impl Lead {
             let why = if now.since(heard) > self.patience.suspicion {
                 Some(Why::Silent)
             } else {
-                seen.and_then(|s| s.fault.clone()).or(unheard.contains(*node).then_some(Why::Unheard))
+                // Who serves has prepared something before: who takes that back is at an end.
+                let ended = member.phase.serves() && seen.is_some_and(|s| s.prepared == 0);
+                let fault = seen.and_then(|s| s.fault.clone()).or(ended.then_some(Why::Ended));
+                fault.or(unheard.contains(*node).then_some(Why::Unheard))
             };
             match (why, seen) {
                 (Some(why), _) => wanted.push(Entry::Offline(*node, life, why)),
@@ -161,7 +165,7 @@ impl Lead {
 
     /// A version that all who serve have prepared comes into force; who takes too long is taken out.
     fn in_force(&self, state: &State, seen: &BTreeMap<NodeId, Seen>, now: Instant) -> Vec<Entry> {
-        if state.in_force() >= state.version() {
+        if state.in_force() >= state.version() || state.fleet().removed().next().is_some() {
             return Vec::new();
         }
         let late = now.since(self.waiting.1) > self.patience.prepare;

@@ -4,7 +4,8 @@
 //! [`Log::take`] alone, in one order. With *committed* is meant: durable on a majority of the voters, so that no crash of a
 //! minority, and no restart of all, can lose it.
 
-use crate::base::{NodeId, NodeSet};
+use super::fences::Fences;
+use crate::base::{Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// Replicas that vote, at most (MECHANISMS §6): more would make each commit slower and no safer.
@@ -53,26 +54,6 @@ pub struct Replica {
     pub votes: bool,
 }
 
-/// What an entry says of nodes to the replicas that store it, before and whether or not it is ever committed (MECHANISMS §0,
-/// leases and fencing).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Marks {
-    /// Nodes that the entry removes or demotes: see [`Log::fenced`].
-    pub fences: NodeSet,
-    /// Nodes whose earlier fences the entry ends.
-    pub readmits: NodeSet,
-}
-
-impl Marks {
-    /// What an ordinary entry has.
-    pub const NONE: Self = Self { fences: NodeSet::EMPTY, readmits: NodeSet::EMPTY };
-
-    /// What is fenced behind an entry with these marks, if `before` was fenced in front of it.
-    pub fn after(self, before: NodeSet) -> NodeSet {
-        before.without(self.readmits).with(self.fences)
-    }
-}
-
 /// Names a proposal, or a change of the replicas, to the one who made it. Tickets of one [`Log`] value count up from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
@@ -113,7 +94,7 @@ pub enum Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// The next committed entry. On every replica the same bytes stand at the same index; the first is 1, each further one the
-    /// next. Each comes once in the life of this value.
+    /// next. Each comes once in the life of this value, or after [`Anew`](Self::Anew).
     Entry {
         /// Its place.
         index: u64,
@@ -130,6 +111,9 @@ pub enum Output {
     },
     /// The committed set of replicas, when it has changed and after the start: in order with the entries.
     Replicas(Vec<Replica>),
+    /// What [`Log::restore`] has asked for begins: all entries and snapshots that came before are void. An
+    /// [`Install`](Self::Install) may follow, and entries from behind it on; without one, entries from the first on.
+    Anew,
     /// Who leads has changed, or whether a majority is within reach.
     Role {
         /// The leader that this replica follows, or itself; none while there is an election. A witness may lead for a moment.
@@ -140,7 +124,7 @@ pub enum Output {
         /// election timeout. Not a lease: it says what proposals can hope for.
         quorum: bool,
     },
-    /// A voter has acknowledged [`Log::renew`] of this token: when it did, nothing stored there fenced this node.
+    /// A voter has acknowledged [`Log::renew`] of this token: when it did, nothing stored there fenced the life that asked.
     Renewed {
         /// The voter, this replica itself included.
         by: ReplicaId,
@@ -158,10 +142,11 @@ pub enum Output {
 
 /// A replica of the log.
 pub trait Log {
-    /// Proposes an entry; at any replica, the leader is found. Its outcome follows as [`Output::Outcome`].
+    /// Proposes an entry; at any replica, the leader is found. Its outcome follows as [`Output::Outcome`]. `fences`: what it says of
+    /// nodes to the replicas that store it, before and whether or not it is ever committed ([`Log::fenced`]).
     ///
     /// Two proposals of one replica may be committed in either order.
-    fn propose(&mut self, bytes: Vec<u8>, marks: Marks) -> Ticket;
+    fn propose(&mut self, bytes: Vec<u8>, fences: Fences) -> Ticket;
 
     /// Makes `replicas` the replicas of the log; at any replica, while it runs. Those that are new are brought up to date
     /// first, before any of them votes. A majority of the old voters and one of the new are needed. One change at a time:
@@ -177,19 +162,25 @@ pub trait Log {
     /// stored, and earlier entries are forgotten once that is durable.
     fn snapshot(&mut self, index: u64, bytes: Vec<u8>);
 
-    /// Asks all voters to renew this node's lease ([`super::lease`]). Each that doesn't fence it by what it has stored at that
-    /// moment answers with [`Output::Renewed`]; a voter that is out of reach doesn't. Nothing is stored or committed by it.
-    fn renew(&mut self, token: u64);
+    /// Has everything given anew ([`Output::Anew`]) to a state machine whose state can't be trusted any more, and so neither the
+    /// snapshot that was made of it: one that the replica `from` has stored takes its place. If this replica has none, it needs
+    /// none. If `from` has none that is as new, nothing comes but that it is asked to make one; this is to be called again then,
+    /// perhaps with another. Until it has succeeded the replica doesn't lead, if another can.
+    fn restore(&mut self, from: ReplicaId);
 
-    /// The nodes that entries *stored* here fence, committed or not: [`Marks::after`] over all of them in order. An entry's
-    /// marks are in it before this replica has acknowledged the entry, and until it is cut off again because a later leader
-    /// never had it. So once a majority has stored a fence, one of any majority of voters shows it.
-    fn fenced(&self) -> NodeSet;
+    /// Asks all voters to renew the lease of this node's life ([`super::lease`]). Each that doesn't fence it by what it has stored
+    /// at that moment answers with [`Output::Renewed`]; a voter that is out of reach doesn't. Nothing is stored or committed by it.
+    fn renew(&mut self, token: u64, life: Incarnation);
+
+    /// The lives of nodes that entries *stored* here fence, committed or not: all that they say, together. What an entry says
+    /// is in it before this replica has acknowledged the entry, and until it is cut off again because a later leader never had
+    /// it. So once a majority has stored a fence, one of any majority of voters shows it.
+    fn fenced(&self) -> Fences;
 }
 
 impl<L: Log + ?Sized> Log for Box<L> {
-    fn propose(&mut self, bytes: Vec<u8>, marks: Marks) -> Ticket {
-        (**self).propose(bytes, marks)
+    fn propose(&mut self, bytes: Vec<u8>, fences: Fences) -> Ticket {
+        (**self).propose(bytes, fences)
     }
 
     fn set_replicas(&mut self, replicas: Vec<Replica>) -> Ticket {
@@ -204,11 +195,15 @@ impl<L: Log + ?Sized> Log for Box<L> {
         (**self).snapshot(index, bytes);
     }
 
-    fn renew(&mut self, token: u64) {
-        (**self).renew(token);
+    fn restore(&mut self, from: ReplicaId) {
+        (**self).restore(from);
     }
 
-    fn fenced(&self) -> NodeSet {
+    fn renew(&mut self, token: u64, life: Incarnation) {
+        (**self).renew(token, life);
+    }
+
+    fn fenced(&self) -> Fences {
         (**self).fenced()
     }
 }
@@ -216,17 +211,6 @@ impl<L: Log + ?Sized> Log for Box<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn marks_add_up_in_order() {
-        let (one, two) = (NodeSet::of(NodeId(1)), NodeSet::of(NodeId(2)));
-        let fence = Marks { fences: one, readmits: NodeSet::EMPTY };
-        let swap = Marks { fences: two, readmits: one };
-        assert_eq!(fence.after(two), one.with(two));
-        assert_eq!(swap.after(fence.after(NodeSet::EMPTY)), two);
-        assert_eq!(fence.after(swap.after(NodeSet::EMPTY)), one.with(two));
-        assert_eq!(Marks { fences: one, readmits: one }.after(NodeSet::EMPTY), one, "the removal decides");
-    }
 
     #[test]
     fn a_witness_is_no_node() {

@@ -2,9 +2,12 @@
 
 pub mod asks;
 pub mod council;
+pub mod digests;
+pub mod fences;
 pub mod fleet;
 pub mod forecast;
 pub mod health;
+pub mod keeper;
 pub mod lead;
 pub mod lease;
 pub mod log;

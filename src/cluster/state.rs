@@ -5,16 +5,14 @@
 //! node that serves prepares a View; [`Entry::InForce`] follows once all have, and they publish it. A version is never taken
 //! back: what keeps it from being prepared is a node, and that is taken out.
 
-use super::fleet::{Fleet, GroupShape, TakenOver, Topology, Why};
+use super::fences::Fences;
+use super::fleet::{DIGEST_KEY, Fleet, GroupShape, TakenOver, Topology, Why};
 use super::health::{self, Standings};
-use super::namespace::{self, ALL, Change, Faults, Name, Namespace, Write};
+use super::namespace::{self, ALL, By, Change, Faults, Key, Name, Namespace, Write};
 use super::plan::Step;
-use crate::base::hash::{mix, siphash13_bytes};
-use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId, NodeSet};
+use crate::base::hash::siphash13_bytes;
+use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet, RealServerId};
 use serde::{Deserialize, Serialize};
-
-/// Digests guard against faults, not against forgery.
-const DIGEST_KEY: HashKey = HashKey([0; 2]);
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,8 +21,8 @@ pub enum Entry {
     Join(NodeId, Incarnation),
     /// A node that joined is ready to serve.
     Activate(NodeId, Incarnation),
-    /// A node is to give away what it owns, or no more.
-    Drain(NodeId, bool),
+    /// A node is to give away what it owns, or no more, because somebody wants it so.
+    Drain(NodeId, bool, By),
     /// A life of a node must not serve any more.
     Offline(NodeId, Incarnation, Why),
     /// A group's placement moves on.
@@ -51,6 +49,16 @@ impl Entry {
     /// If these bytes are none of this version's entries.
     pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
         postcard::from_bytes(bytes)
+    }
+
+    /// The lives that it takes out, if it does: those who store it renew their leases no more.
+    pub fn fences(&self) -> Fences {
+        match self {
+            Self::Offline(node, life, _) => Fences::upto(*node, *life),
+            // Whatever came before this life is over.
+            Self::Join(node, life) => Fences::upto(*node, Incarnation(life.0.saturating_sub(1))),
+            _ => Fences::NONE,
+        }
     }
 }
 
@@ -191,7 +199,14 @@ impl State {
                 taken_over.is_some()
             }
             Entry::Activate(node, life) => self.fleet.activate(*node, *life),
-            Entry::Drain(node, drain) => self.fleet.drain(*node, *drain),
+            Entry::Drain(node, drain, by) => {
+                let changed = self.fleet.drain(*node, *drain);
+                if changed && let Some(key) = self.namespace.node_key(*node) {
+                    let summary = if *drain { "drained" } else { "taken back from being drained" };
+                    self.namespace.note(index, key, by, summary);
+                }
+                changed
+            }
             Entry::Offline(node, life, why) => {
                 taken_over = self.fleet.offline(*node, *life, why.clone());
                 taken_over.is_some()
@@ -199,7 +214,8 @@ impl State {
             Entry::Steps(group, steps) => self.fleet.take(*group, steps),
             Entry::Drained(group, node, life, buckets) => self.fleet.drained(*group, *node, *life, buckets),
             Entry::InForce(version) => {
-                if *version == self.version {
+                // A node that was removed is still to be taken out, which makes another version.
+                if *version == self.version && self.fleet.removed().next().is_none() {
                     (self.in_force, self.published) = (self.version, None);
                 }
                 false
@@ -208,23 +224,34 @@ impl State {
                 // Each, however many of the others are void.
                 changes.iter().fold(false, |any, change| self.standings.apply(change) | any)
             }
-            Entry::Write(write) => match self.namespace.apply(index, write) {
-                // A request that comes again has the index of its first time.
-                namespace::Outcome::Applied { index: at } if at == index => {
-                    let topology = topology(&self.namespace);
-                    if topology != *self.fleet.topology() {
-                        taken_over = Some(self.fleet.set_topology(topology));
+            Entry::Write(write) => {
+                let gone = self.real_servers_gone(write);
+                match self.namespace.apply(index, write) {
+                    // A request that comes again has the index of its first time.
+                    namespace::Outcome::Applied { index: at } if at == index => {
+                        gone.iter().for_each(|server| _ = self.standings.forget(*server));
+                        let topology = topology(&self.namespace);
+                        if topology != *self.fleet.topology() {
+                            self.fleet.set_topology(topology);
+                        }
+                        true
                     }
-                    true
+                    _ => false,
                 }
-                _ => false,
-            },
+            }
         };
         if changed {
             self.version += 1;
             self.published.get_or_insert(before);
         }
         Applied { changed, taken_over: taken_over.unwrap_or_default() }
+    }
+
+    /// The real servers that a write removes, if it is made.
+    fn real_servers_gone(&self, write: &Write) -> Vec<RealServerId> {
+        let removed = write.changes.iter().filter(|change| change.value.is_none());
+        let removed = removed.filter(|change| matches!(change.key, Key::RealServer(..)));
+        removed.filter_map(|change| Some(RealServerId(self.namespace.get(&change.key)?.id))).collect()
     }
 
     /// For a snapshot.
@@ -237,7 +264,10 @@ impl State {
     /// # Errors
     /// If these bytes are no snapshot of this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
-        postcard::from_bytes(bytes)
+        let mut state: Self = postcard::from_bytes(bytes)?;
+        state.fleet.complete();
+        state.published.iter_mut().for_each(Fleet::complete);
+        Ok(state)
     }
 
     /// For [`crate::base::planted::Bug::SnapshotTorn`]: this state with the nodes of another.
@@ -247,9 +277,20 @@ impl State {
 
     /// The same on all nodes that hold the same entries.
     pub fn digest(&self) -> u64 {
-        // Serialisation has one form for one state: all maps are ordered. The namespace, which may be large, keeps its own.
-        let rest = (self.index, self.version, self.in_force, &self.fleet, &self.published, &self.standings);
-        let bytes = postcard::to_allocvec(&rest).unwrap_or_default();
-        mix(siphash13_bytes(DIGEST_KEY, &bytes) ^ self.namespace.digest())
+        let published = self.published.as_ref().map_or(0, Fleet::digest);
+        let parts = [
+            self.index,
+            self.version,
+            self.in_force,
+            self.fleet.digest(),
+            u64::from(self.published.is_some()),
+            published,
+            self.standings.whole_digest(),
+            self.namespace.digest(),
+        ];
+        siphash13_bytes(DIGEST_KEY, parts.map(u64::to_le_bytes).as_flattened())
     }
 }
+
+#[cfg(test)]
+mod tests;

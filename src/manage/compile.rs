@@ -10,7 +10,9 @@ mod tests;
 
 use super::config::{Config, GroupConfig, NodeConfig, PortRole, VirtualServerConfig};
 use crate::base::hash::{mix, siphash13_bytes};
-use crate::base::{Addr, GroupId, Incarnation, InterfaceId, NodeId, PortId, SnatId, Tick, VirtualServerId};
+use crate::base::{
+    Addr, GroupId, Incarnation, InterfaceId, NodeId, NodeSet, PortId, SnatId, Tick, VirtualServerId,
+};
 use crate::path::port::PortCaps;
 use crate::table::exact::{ExactMap, Filter};
 use crate::table::placement::Placement;
@@ -205,7 +207,9 @@ fn build(
         placed: 1,
         leaving: 0,
         services: Arc::new(services),
-        advertised: Arc::new(ExactMap::build(advertised(config, |_| true).into_iter().map(|a| (a, ())))),
+        advertised: Arc::new(ExactMap::build(
+            advertised(config, NodeSet(u64::MAX), NodeSet::EMPTY).into_iter().map(|a| (a, ())),
+        )),
         hops: hops.all,
         adjacencies: Adjacencies::default(),
         neighbours: ExactMap::build([]),
@@ -331,24 +335,30 @@ fn nodes(
 }
 
 /// The node that answers ARP and ND for a VIP, of those of its group that serve: the one that is preferred, or that of the
-/// highest random weight, so that VIPs spread over the members.
+/// highest random weight, so that VIPs spread over the members. One that is being drained does so only if no other member can.
 fn advertiser(
     config: &Config,
     group: GroupId,
     vip: Addr,
-    serves: &impl Fn(NodeId) -> bool,
+    serving: NodeSet,
+    draining: NodeSet,
 ) -> Option<NodeId> {
-    let preferred = config.vips.get(&vip).and_then(|vip| vip.preferred).filter(|node| serves(*node));
+    let stays = serving.without(draining);
+    let preferred = config.vips.get(&vip).and_then(|vip| vip.preferred).filter(|node| stays.contains(*node));
     let GroupConfig { members, backups, .. } = config.cluster.groups.get(group.index())?;
     let weight = |m: &NodeId| mix(config.cluster.hash_key.addr(vip) ^ mix(u64::from(m.0) + 1));
-    let of = |nodes: &[NodeId]| nodes.iter().copied().filter(|node| serves(*node)).max_by_key(weight);
-    preferred.or_else(|| of(members)).or_else(|| of(backups))
+    let of = |nodes: &[NodeId], able: NodeSet| {
+        nodes.iter().copied().filter(|node| able.contains(*node)).max_by_key(weight)
+    };
+    let members = preferred.or_else(|| of(members, stays)).or_else(|| of(members, serving));
+    members.or_else(|| of(backups, stays)).or_else(|| of(backups, serving))
 }
 
-/// Each VIP and the node that answers ARP and ND for it when these nodes serve; ascending.
+/// Each VIP and the node that answers ARP and ND for it when these nodes serve, of which some are being drained; ascending.
 pub fn advertisers(
     config: &Config,
-    serves: impl Fn(NodeId) -> bool,
+    serving: NodeSet,
+    draining: NodeSet,
 ) -> impl Iterator<Item = (Addr, Option<NodeId>)> {
     // A VIP may stand in several groups, by port; unless it is said who advertises it, the first virtual server that names
     // it decides.
@@ -358,13 +368,15 @@ pub fn advertisers(
             .entry(server.address)
             .or_insert_with(|| config.vips.get(&server.address).map_or(server.group, |vip| vip.group));
     }
-    groups.into_iter().map(move |(vip, group)| (vip, advertiser(config, group, vip, &serves)))
+    groups.into_iter().map(move |(vip, group)| (vip, advertiser(config, group, vip, serving, draining)))
 }
 
-/// The VIPs and SNAT addresses that this node answers ARP and ND for when these nodes serve; ascending.
-pub fn advertised(config: &Config, serves: impl Fn(NodeId) -> bool) -> Vec<Addr> {
-    let vips = advertisers(config, &serves).filter(|(_, node)| *node == Some(config.me));
-    let snats = config.snats.iter().filter(|(_, snat)| snat.node == config.me && serves(config.me));
+/// The VIPs and SNAT addresses that this node answers ARP and ND for when these nodes serve, of which some are being drained;
+/// ascending.
+pub fn advertised(config: &Config, serving: NodeSet, draining: NodeSet) -> Vec<Addr> {
+    let vips = advertisers(config, serving, draining).filter(|(_, node)| *node == Some(config.me));
+    // A SNAT address is its node's alone, which has sessions there until the end.
+    let snats = config.snats.iter().filter(|(_, snat)| snat.node == config.me && serving.contains(config.me));
     let mut all: Vec<_> = vips.map(|(vip, _)| vip).chain(snats.map(|(_, snat)| snat.address)).collect();
     all.sort_unstable();
     all.dedup();

@@ -1,6 +1,8 @@
 //! The management side of a node, as a value: hears the workers' events, keeps neighbours and peers, publishes Views.
 
 pub mod checks;
+mod figures;
+pub mod heartbeats;
 pub mod seat;
 
 use super::announce::Announcements;
@@ -10,15 +12,9 @@ use super::config::Config;
 use super::explain::inquiry::{Inquiries, Ticket};
 use super::explain::{self, ExplainError, Explanation, Request};
 use super::neighbour::Neighbours;
-use super::peer::{News, Peers, Turns};
+use super::peer::{Peers, Turns};
 use super::probe;
-use super::stats::{
-    NeighbourStats, PeerStats, PortStats, RealServerStats, Stats, Totals, Traffic, VirtualServerStats,
-    WorkerStats,
-};
-use crate::base::limits::MAX_WORKERS;
-use crate::base::{GroupId, Incarnation, Instant, NodeId};
-use crate::cluster::council::Report;
+use crate::base::{Incarnation, Instant, NodeId};
 use crate::path::counters::Counters;
 use crate::path::message::{CHANNEL, Command, Event};
 use crate::path::port::{DeviceMonitor, PortCaps};
@@ -27,15 +23,13 @@ use crate::table::lease::Lease;
 use crate::table::publish::Publisher;
 use crate::view::{Buckets, View};
 use crate::wire::backplane;
-use crate::wire::control::{Heartbeat, Letter};
-use arrayvec::ArrayVec;
+use crate::wire::control::Heartbeat;
 use checks::Checks;
 use crossbeam_channel::{Receiver, Sender};
+use heartbeats::Courier;
 use seat::Seat;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tracing::{error, info, warn};
+use tracing::warn;
 
 /// Events that one turn takes.
 const EVENT_SLICE: usize = 1024;
@@ -90,18 +84,6 @@ pub struct Manager {
     stuck: bool,
 }
 
-/// Carries heartbeats over the management network. No call waits.
-pub trait Courier: Send {
-    /// Sends a message there, if it can.
-    fn send(&mut self, to: SocketAddr, message: &[u8]);
-
-    /// Takes the next message that has come; its length.
-    fn receive(&mut self, buffer: &mut [u8]) -> Option<usize>;
-}
-
-/// Between two lines of the log about heartbeats that can't be.
-const STRAY_LOG: Duration = Duration::from_secs(10);
-
 impl Manager {
     /// A manager that has published its first View through `views`; the workers read its `lease`.
     pub fn new(
@@ -151,11 +133,6 @@ impl Manager {
         }
     }
 
-    /// From now on heartbeats go over the management network, too.
-    pub fn carry_by(&mut self, courier: Box<dyn Courier>) {
-        self.courier = Some(courier);
-    }
-
     /// One turn: events in, timers, heartbeats out, and a new View if anything that it says has changed. `true` if there
     /// were events.
     pub fn turn(&mut self, now: Instant) -> bool {
@@ -202,45 +179,6 @@ impl Manager {
         busy
     }
 
-    /// Takes a peer's heartbeat and logs what an operator should know; `true` if the View has to say something new.
-    fn heard(&mut self, beat: &Heartbeat, now: Instant) -> bool {
-        let name =
-            self.config.cluster.nodes.get(beat.sender.index()).map_or("?", |n| n.name.as_str()).to_owned();
-        let news = self.peers.heard(beat, now);
-        match news {
-            News::NewLife => info!("node {name} is up, life {}", beat.incarnation),
-            News::Up => info!("node {name} is back"),
-            News::None | News::Replay | News::Configuration => {}
-            News::EndedLife | News::Ourselves | News::Stranger => {
-                // Each of these may come twenty times a second.
-                if self.strays.is_none_or(|last| now.since(last) >= STRAY_LOG) {
-                    self.strays = Some(now);
-                    error!(
-                        "a heartbeat under the name of {name} (node {} of the cluster file, life {}) that can't be its: \
-                         is a second node started with that name, or with another cluster file?",
-                        beat.sender, beat.incarnation
-                    );
-                }
-            }
-        }
-        if !matches!(news, News::Replay | News::EndedLife | News::Ourselves | News::Stranger) {
-            let (index, digest, prepared) = (beat.index, beat.configuration, beat.prepared);
-            let (adopted, ready, hears) = (beat.view, beat.ready, beat.hears);
-            let report = Report { index, digest, prepared, adopted, ready, hears };
-            let stuck = self.peers.stuck(beat, now);
-            self.reported(beat.sender, beat.incarnation, &report, stuck, now);
-        }
-        if matches!(news, News::NewLife | News::Up | News::Configuration)
-            && beat.configuration != self.digest
-            && self.seat.is_none()
-        {
-            error!(
-                "node {name} has another cluster file than this node: flows are steered apart until they agree"
-            );
-        }
-        matches!(news, News::NewLife | News::Up)
-    }
-
     /// Worker 0 sends what the manager has to say: it has a queue on every port.
     fn ask_and_announce(&mut self, now: Instant) {
         let Self { neighbours, announcements, views, workers, commands_lost, .. } = self;
@@ -261,61 +199,6 @@ impl Manager {
         announcements.turn(services, now, |command| {
             commands.len() < CHANNEL / 2 && commands.try_send(command).is_ok()
         });
-    }
-
-    fn send_heartbeats(&mut self, now: Instant) {
-        self.heartbeats += 1;
-        let turns: ArrayVec<_, MAX_WORKERS> =
-            self.workers.iter().map(|w| w.counters.turns.get() as u32).collect();
-        self.judge_own(&turns, now);
-        let ready = self.able();
-        // Without a log a View is a node's own affair.
-        let alone =
-            Report { adopted: self.views.current().version, digest: self.digest, ready, ..Report::default() };
-        let report = self.report().unwrap_or(alone);
-        let beat = Heartbeat {
-            sender: self.config.me,
-            incarnation: self.incarnation,
-            counter: self.heartbeats,
-            view: report.adopted,
-            configuration: report.digest,
-            index: report.index,
-            prepared: report.prepared,
-            hears: self.peers.heard_of_late(now),
-            ready: report.ready,
-            turns,
-        };
-        let mut bytes = [0; crate::wire::control::MAX_LEN];
-        let len = beat.write(&mut bytes, self.config.cluster.auth_key);
-        let nodes = self.config.cluster.nodes.iter().map(|(id, node)| (NodeId(id as u16), node.management));
-        for (node, management) in nodes.filter(|(n, _)| *n != self.config.me) {
-            if let (Some(courier), Some(address)) = (&mut self.courier, management) {
-                courier.send(address, &bytes[..len]);
-            }
-            let message = bytes[..len].iter().copied().collect();
-            if self.workers[0].commands.try_send(Command::Control { node, message }).is_err() {
-                self.commands_lost += 1;
-            }
-        }
-    }
-
-    /// Takes heartbeats that came over the management network, no more than a turn has time for.
-    fn hear_courier(&mut self, now: Instant) -> bool {
-        let mut changed = false;
-        let mut buffer = [0; crate::wire::control::MAX_LEN + 1];
-        for _ in 0..CHANNEL {
-            let Some(courier) = &mut self.courier else { return changed };
-            let Some(len) = courier.receive(&mut buffer) else { return changed };
-            let (message, key) = (&buffer[..len], self.config.cluster.auth_key);
-            if let Ok(beat) = Heartbeat::parse(message, key) {
-                changed |= self.heard(&beat, now);
-            } else if let Ok(letter) = Letter::parse(message, key) {
-                self.read(&letter, now);
-            } else {
-                self.management_refused += 1;
-            }
-        }
-        changed
     }
 
     /// Gives every group its buckets, in the order of the groups, from the next View on.
@@ -360,6 +243,7 @@ impl Manager {
     fn publish(&mut self, now: Instant) {
         let mut view = self.next_view();
         let mut moved = false;
+        let mut stale = self.seat.as_mut().is_some_and(Seat::take_stale);
         if let Some(compiled) = self.in_force(now) {
             let (version, placed, leaving) = (view.version, view.placed, view.leaving);
             view = View {
@@ -370,7 +254,7 @@ impl Manager {
                 buckets: view.buckets,
                 ..compiled
             };
-            moved = true;
+            (moved, stale) = (true, true);
         }
         for hop in view.hops.iter_mut().filter(|hop| !hop.is_vacant()) {
             let mac = self.neighbours.mac(hop.place());
@@ -391,7 +275,7 @@ impl Manager {
             (node.incarnation, node.up) = (incarnation, up);
             node.cookie = backplane::cookie(self.config.cluster.auth_key, id, incarnation);
         }
-        if self.seat.is_some() {
+        if stale {
             let placed = view.placed;
             let ours = self.decided(&mut view, now);
             if view.placed != placed {
@@ -423,48 +307,6 @@ impl Manager {
         self.able() && self.lease.holds(now) && self.seat.as_ref().is_none_or(Seat::serves)
     }
 
-    /// What the node tells of itself.
-    pub fn stats(&mut self, now: Instant) -> Stats {
-        let view = self.views.current();
-        let workers: Vec<_> =
-            self.workers.iter().enumerate().map(|(i, w)| WorkerStats::read(i as u16, &w.counters)).collect();
-        let mut totals = Totals::of(&workers);
-        totals.counters.insert("commands_lost", self.commands_lost);
-        totals.counters.insert("management_refused", self.management_refused);
-        let interfaces = &view.services.interfaces;
-        Stats {
-            node: view.this_node().name.clone(),
-            incarnation: self.incarnation.0,
-            ready: self.ready(now),
-            view: view.version,
-            view_adopted: self.workers.iter().map(|w| w.counters.view.get()).min().unwrap_or(0),
-            uptime_s: now.since(self.started).as_secs_f64(),
-            totals,
-            workers,
-            ports: self
-                .devices
-                .iter_mut()
-                .map(|d| PortStats {
-                    name: d.name.clone(),
-                    mac: d.caps.mac.to_string(),
-                    mtu: d.caps.mtu,
-                    device: d.monitor.stats(),
-                })
-                .collect(),
-            virtual_servers: self.virtual_servers(),
-            peers: self.peer_stats(now),
-            neighbours: self
-                .neighbours
-                .all()
-                .map(|(n, mac)| NeighbourStats {
-                    interface: interfaces[n.interface.index()].name.clone(),
-                    address: n.address.ip(),
-                    mac: mac.map(|m| m.to_string()),
-                })
-                .collect(),
-        }
-    }
-
     /// Asks what becomes of a tuple's packets. The answer comes out of [`Self::explained`] in a later turn, once all workers
     /// have told what they know of the flow, or one hasn't in time.
     pub fn explain(&mut self, request: Request, now: Instant) -> Ticket {
@@ -477,71 +319,5 @@ impl Manager {
         let (ticket, request, known) = self.inquiries.ended(now)?;
         let view = self.views.current();
         Some((ticket, known.and_then(|k| explain::explain(view, &self.config, &request, Some(&k), now))))
-    }
-
-    fn virtual_servers(&self) -> Vec<VirtualServerStats> {
-        let view = self.views.current();
-        let services = &view.services;
-        let each = services.virtual_servers.iter().map(|server| {
-            let group = &services.groups[server.group.index()];
-            VirtualServerStats {
-                name: server.name.clone(),
-                address: server.address.ip(),
-                port: server.port,
-                protocol: server.protocol,
-                group: group.name.clone(),
-                member: group.has(view.me),
-                forward: server.forward,
-                ingress: server.ingress,
-                traffic: Traffic::default(),
-                real_servers: Vec::new(),
-            }
-        });
-        let mut all: Vec<_> = each.collect();
-        // What was removed has no name.
-        let there = services.real_servers.iter().enumerate().filter(|(_, real)| !real.name.is_empty());
-        for (i, real) in there {
-            let server = &mut all[real.virtual_server.index()];
-            let mut traffic = Traffic::default();
-            for worker in &self.workers {
-                traffic.count(&worker.counters.real_servers[i]);
-            }
-            server.traffic.add(&traffic);
-            server.real_servers.push(RealServerStats {
-                name: real.name.clone(),
-                address: real.address.ip(),
-                port: real.port,
-                traffic,
-            });
-        }
-        all.retain(|server| !server.name.is_empty());
-        all
-    }
-
-    fn peer_stats(&self, now: Instant) -> Vec<PeerStats> {
-        let view = self.views.current();
-        let all = &view.buckets[GroupId(0).index()];
-        let digest = self.report().map_or(self.digest, |report| report.digest);
-        let others = view
-            .nodes
-            .iter()
-            .enumerate()
-            .map(|(i, n)| (NodeId(i as u16), n))
-            .filter(|(id, node)| *id != view.me && !node.name.is_empty());
-        others
-            .map(|(id, node)| {
-                let peer = self.peers.get(id);
-                PeerStats {
-                    name: node.name.clone(),
-                    incarnation: peer.incarnation.0,
-                    up: peer.up,
-                    ready: peer.ready,
-                    heard_ms_ago: peer.heard.map(|at| now.since(at).as_millis() as u64),
-                    view: peer.view,
-                    same_configuration: peer.configuration == digest,
-                    buckets: all.placement.count(id),
-                }
-            })
-            .collect()
     }
 }

@@ -3,11 +3,12 @@
 use super::compile;
 use super::manager::Manager;
 use crate::base::{GroupId, Instant, NodeId};
-use crate::cluster::fleet::{Fleet, Phase};
+use crate::cluster::fleet::{Fleet, Member, Phase};
 use crate::cluster::forecast;
 use crate::cluster::lead::Seen;
 use crate::cluster::log::Replica;
 use crate::cluster::namespace::{ALL, Namespace};
+use crate::cluster::place::Place;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -16,6 +17,8 @@ use std::collections::BTreeMap;
 pub struct Status {
     /// The node that tells this.
     pub node: String,
+    /// Why that node serves nothing, as far as it knows.
+    pub out: Option<String>,
     /// The last entry of the log that it holds.
     pub index: u64,
     /// The latest version of what is decided.
@@ -45,6 +48,8 @@ pub struct NodeStatus {
     pub id: u16,
     /// `absent` (it never joined), `joining`, `active`, `draining` or `offline`.
     pub phase: &'static str,
+    /// It is to own nothing, now and when it returns.
+    pub drained: bool,
     /// Why it is offline.
     pub reason: Option<String>,
     /// Its life that joined last.
@@ -63,6 +68,29 @@ pub struct NodeStatus {
     pub buckets: BTreeMap<String, usize>,
     /// Buckets that it owned before and still has sessions of, by group.
     pub leaving: BTreeMap<String, usize>,
+}
+
+impl NodeStatus {
+    /// Whether it can be removed without harm.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub fn may_go(&self) -> Result<(), (String, String)> {
+        let (name, owned) = (&self.name, self.buckets.values().sum::<usize>());
+        let leaving = self.leaving.values().sum::<usize>();
+        let (why, wait) = match (self.phase, owned, leaving) {
+            ("offline" | "absent", ..) | ("draining", 0, 0) => return Ok(()),
+            ("draining", 0, _) => (
+                format!("still has sessions of {leaving} buckets that it gave away"),
+                "wait until they end".to_owned(),
+            ),
+            ("draining", ..) => {
+                (format!("still owns {owned} buckets"), "wait, see `steerage status`".to_owned())
+            }
+            (phase, ..) => (format!("is {phase}"), format!("drain it first, `steerage node drain {name}`")),
+        };
+        Err((why, format!("{wait}; or force it, which breaks connections through it")))
+    }
 }
 
 /// A group.
@@ -97,11 +125,23 @@ pub(super) fn group_name(space: &Namespace, group: GroupId) -> String {
     space.groups().find(|(id, ..)| *id == group).map_or(String::new(), |(_, name, _)| name.to_string())
 }
 
+/// What a node may do, in a word, and why it is offline.
+pub fn phase(member: Option<&Member>) -> (&'static str, Option<String>) {
+    match member.map(|member| &member.phase) {
+        None => ("absent", None),
+        Some(Phase::Joining) => ("joining", None),
+        Some(Phase::Active) => ("active", None),
+        Some(Phase::Draining) => ("draining", None),
+        Some(Phase::Offline(why)) => ("offline", Some(why.to_string())),
+    }
+}
+
 /// What [`Status`] is made of, copied so that it can be made by another thread: the management thread has others to serve.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     me: NodeId,
     now: Instant,
+    out: Option<String>,
     index: u64,
     version: u64,
     in_force: u64,
@@ -121,14 +161,15 @@ impl Snapshot {
         let (council, config) = (manager.council()?, manager.config());
         let state = council.state();
         let space = state.namespace();
-        let serving = state.published().serving();
+        let published = state.published();
         let name = |id: NodeId| config.cluster.nodes.get(id.index()).map(|node| node.name.clone());
-        let vips = compile::advertisers(config, |node| serving.contains(node));
+        let vips = compile::advertisers(config, published.serving(), published.draining());
         let mut groups: Vec<_> = vec![(GroupId(0), ALL.to_owned())];
         groups.extend(space.groups().map(|(id, name, _)| (id, name.to_string())));
         Some(Self {
             me: config.me,
             now,
+            out: council.ended().map(ToString::to_string),
             index: state.index(),
             version: state.version(),
             in_force: state.in_force(),
@@ -161,6 +202,7 @@ impl Snapshot {
         let voters = self.replicas.iter().filter(|r| r.votes).map(|r| r.name.clone());
         Status {
             node: name(self.me),
+            out: self.out.clone(),
             index: self.index,
             version: self.version,
             in_force: self.in_force,
@@ -175,13 +217,7 @@ impl Snapshot {
 
     fn node(&self, id: NodeId, name: &str, weight: u32) -> NodeStatus {
         let member = self.fleet.member(id);
-        let (phase, reason) = match member.map(|m| &m.phase) {
-            None => ("absent", None),
-            Some(Phase::Joining) => ("joining", None),
-            Some(Phase::Active) => ("active", None),
-            Some(Phase::Draining) => ("draining", None),
-            Some(Phase::Offline(why)) => ("offline", Some(why.to_string())),
-        };
+        let (phase, reason) = phase(member);
         let seen = self.seen.get(&id);
         // What another life of it had says nothing about this one.
         let alive = seen.filter(|s| member.is_none_or(|m| m.incarnation == s.incarnation));
@@ -199,6 +235,7 @@ impl Snapshot {
             name: name.to_owned(),
             id: id.0,
             phase,
+            drained: self.fleet.is_drained(id),
             reason,
             life: member.map(|m| m.incarnation.0),
             weight,
@@ -214,9 +251,8 @@ impl Snapshot {
     fn group(&self, id: GroupId, name: &str, node: impl Fn(NodeId) -> String) -> GroupStatus {
         let members = self.fleet.topology().groups.get(&id).map(|shape| shape.members);
         let map = self.fleet.maps().get(&id);
-        let count = |is: fn(&crate::cluster::place::Place) -> bool| {
-            map.map_or(0, |map| map.iter().filter(|(_, place)| is(place)).count())
-        };
+        let count =
+            |is: fn(&Place) -> bool| map.map_or(0, |map| map.iter().filter(|(_, place)| is(place)).count());
         let rest = forecast::at_rest(&self.fleet, id);
         GroupStatus {
             name: name.to_owned(),
@@ -224,6 +260,46 @@ impl Snapshot {
             unowned: count(|place| place.owner.is_none()),
             moving: map.zip(rest.as_ref()).map_or(0, |(now, then)| forecast::moved(now, then).count()),
             handing_over: count(|place| place.previous.is_some()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_serves_or_still_has_sessions_stays() {
+        let may = |phase, owned: usize, leaving: usize| {
+            let some = |count: usize| BTreeMap::from([("all".to_owned(), count)]);
+            let node = NodeStatus {
+                name: "n1".into(),
+                id: 0,
+                phase,
+                drained: phase == "draining",
+                reason: None,
+                life: Some(1),
+                weight: 1,
+                heard_ms_ago: None,
+                ready: true,
+                prepared: None,
+                adopted: None,
+                buckets: some(owned),
+                leaving: some(leaving),
+            };
+            node.may_go()
+        };
+        assert_eq!(
+            [may("offline", 0, 0), may("absent", 0, 0), may("draining", 0, 0)],
+            [Ok(()), Ok(()), Ok(())]
+        );
+        for (why, phase, owned, leaving) in [
+            ("node drain n1", "active", 0, 0),
+            ("owns 7 buckets", "draining", 7, 0),
+            ("sessions of 2 buckets", "draining", 0, 2),
+        ] {
+            let (message, hint) = may(phase, owned, leaving).unwrap_err();
+            assert!(message.contains(why) || hint.contains(why), "{message} ({hint})");
         }
     }
 }

@@ -3,8 +3,9 @@
 use crate::base::Instant;
 use crate::cluster::log::{MAX_VOTERS, Replica, ReplicaId};
 use crate::manage::config::{Config, LogConfig};
+use crate::manage::manager::Manager;
+use crate::manage::manager::heartbeats::Courier;
 use crate::manage::manager::seat::AnyLog;
-use crate::manage::manager::{Courier, Manager};
 use crate::run::health::Probes;
 use crate::run::log::{self, Running, StartError, Timing, solo, tls};
 use std::net::{SocketAddr, UdpSocket};

@@ -20,6 +20,10 @@ impl Agreement {
     /// Another said something else.
     pub fn hear<L: Log>(&mut self, node: usize, council: &Council<L>) -> Result<(), String> {
         let report = council.report();
+        // Who awaits a state has none to compare.
+        if report.index == 0 {
+            return Ok(());
+        }
         let (digest, other) = *self.0.entry(report.index).or_insert((report.digest, node));
         if digest == report.digest {
             return Ok(());

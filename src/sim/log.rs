@@ -8,8 +8,9 @@
 use crate::base::hash::mix;
 use crate::base::planted::{self, Bug};
 use crate::base::rng::Rng;
-use crate::base::{Instant, NodeSet};
-use crate::cluster::log::{Log, Marks, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
+use crate::base::{Incarnation, Instant};
+use crate::cluster::fences::Fences;
+use crate::cluster::log::{Log, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
 use crate::cluster::state::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +28,7 @@ struct Item {
     term: u64,
     /// None: a leader's first entry, which is nobody's.
     bytes: Option<Vec<u8>>,
-    marks: Marks,
+    fences: Fences,
     /// Who proposed it, in which of its lives.
     origin: Option<(ReplicaId, u64, Ticket)>,
 }
@@ -38,7 +39,7 @@ struct Proposal {
     life: u64,
     ticket: Ticket,
     bytes: Vec<u8>,
-    marks: Marks,
+    fences: Fences,
     made: Instant,
 }
 
@@ -54,6 +55,8 @@ struct Seat {
     snapshot: Option<(usize, Vec<u8>)>,
     asked: bool,
     role: Option<(Option<ReplicaId>, u64, bool)>,
+    /// Up to here it was told what became of its proposals.
+    told: usize,
     /// What it is sent waits until then.
     lags_until: Instant,
     tickets: u64,
@@ -71,7 +74,7 @@ pub struct Model {
     election_due: Instant,
     committed: usize,
     proposals: Vec<Proposal>,
-    renewals: Vec<(ReplicaId, u64, Instant)>,
+    renewals: Vec<(ReplicaId, u64, Incarnation, Instant)>,
     now: Instant,
 }
 
@@ -135,7 +138,7 @@ impl Model {
     fn start(&mut self, id: ReplicaId) {
         let replicas = self.replicas();
         let Some(seat) = self.seats.get_mut(&id) else { return };
-        (seat.alive, seat.role, seat.asked, seat.tickets) = (true, None, false, 0);
+        (seat.alive, seat.role, seat.asked, seat.tickets, seat.told) = (true, None, false, 0, 0);
         seat.life += 1;
         seat.outputs.clear();
         seat.delivered = seat.snapshot.as_ref().map_or(0, |(index, _)| *index);
@@ -217,7 +220,7 @@ impl Model {
         let winner = able[self.rng.below(able.len() as u64) as usize];
         self.term += 1;
         self.leader = Some(winner);
-        let item = Item { term: self.term, bytes: None, marks: Marks::NONE, origin: None };
+        let item = Item { term: self.term, bytes: None, fences: Fences::NONE, origin: None };
         if let Some(seat) = self.seats.get_mut(&winner) {
             seat.items.push(Arc::new(item));
         }
@@ -237,7 +240,7 @@ impl Model {
                 Some(seat) => seat.items.push(Arc::new(Item {
                     term,
                     bytes: Some(proposal.bytes),
-                    marks: proposal.marks,
+                    fences: proposal.fences,
                     origin: Some((from, life, ticket)),
                 })),
                 None if self.now.since(made) > PATIENCE => {
@@ -299,11 +302,11 @@ impl Model {
 
     fn renew(&mut self) {
         let renewals = std::mem::take(&mut self.renewals);
-        for (from, token, made) in renewals {
+        for (from, token, of, made) in renewals {
             let life = self.seats.get(&from).map_or(0, |s| s.life);
             for voter in self.voters() {
                 let lags = self.seats[&voter].lags_until > made;
-                let fenced = from.node().is_some_and(|node| self.fenced(voter).contains(node));
+                let fenced = from.node().is_some_and(|node| self.fenced(voter).has(node, of));
                 if self.hears(from, voter) && !lags && (!fenced || planted::is(Bug::FenceIgnored)) {
                     self.tell(from, life, Output::Renewed { by: voter, token });
                 }
@@ -311,9 +314,40 @@ impl Model {
         }
     }
 
-    fn fenced(&self, voter: ReplicaId) -> NodeSet {
+    /// Everything anew, if this replica has no snapshot or another has one that is as new.
+    fn restore(&mut self, id: ReplicaId, from: ReplicaId) {
+        if self.leader == Some(id) {
+            self.leader = None;
+            self.election_due = self.now + ELECTION + self.rng_up_to(ELECTION);
+        }
+        let near = self.hears(id, from);
+        let other = self.seats.get(&from).filter(|_| near).and_then(|seat| seat.snapshot.clone());
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        let own = seat.snapshot.as_ref().map(|(at, _)| *at);
+        let fits = |at: usize| own.is_some_and(|own| at >= own) && at <= seat.delivered;
+        match (own, other.filter(|(at, _)| fits(*at))) {
+            (None, _) => {
+                seat.outputs.push_back(Output::Anew);
+                seat.delivered = 0;
+            }
+            (Some(_), Some((at, bytes))) => {
+                seat.outputs.push_back(Output::Anew);
+                seat.outputs.push_back(Output::Install { index: at as u64, bytes: bytes.clone() });
+                (seat.delivered, seat.snapshot) = (at, Some((at, bytes)));
+            }
+            (Some(_), None) => {
+                if let Some(other) = self.seats.get_mut(&from).filter(|_| near) {
+                    other.outputs.push_back(Output::WantSnapshot);
+                }
+                return;
+            }
+        }
+        seat.asked = false;
+    }
+
+    fn fenced(&self, voter: ReplicaId) -> Fences {
         let items = self.seats.get(&voter).map(|s| s.items.as_slice()).unwrap_or_default();
-        items.iter().fold(NodeSet::EMPTY, |before, item| item.marks.after(before))
+        items.iter().map(|item| &item.fences).collect()
     }
 
     fn deliver(&mut self, id: ReplicaId) {
@@ -342,7 +376,7 @@ impl Model {
             && let Some((at, bytes)) = snapshot
         {
             seat.outputs.push_back(Output::Install { index: at as u64, bytes: bytes.clone() });
-            for item in &seat.items[seat.delivered..at] {
+            for item in &seat.items[seat.delivered.max(seat.told).min(at)..at] {
                 outcomes.extend(item.origin);
             }
             (seat.delivered, seat.snapshot) = (at, Some((at, bytes)));
@@ -353,13 +387,15 @@ impl Model {
             if let Some(bytes) = item.bytes.clone() {
                 seat.outputs.push_back(Output::Entry { index: seat.delivered as u64, bytes });
             }
-            if let Some((from, life, ticket)) = item.origin
+            let known = seat.delivered <= seat.told;
+            if let Some((from, life, ticket)) = item.origin.filter(|_| !known)
                 && (from, life) == (id, seat.life)
             {
                 let outcome = Outcome::Committed(seat.delivered as u64);
                 seat.outputs.push_back(Output::Outcome(ticket, outcome));
             }
         }
+        seat.told = seat.told.max(seat.delivered);
         let since = seat.delivered - seat.snapshot.as_ref().map_or(0, |(at, _)| *at);
         if since >= COMPACTION && !seat.asked {
             seat.asked = true;
@@ -401,13 +437,13 @@ impl ModelLog {
 }
 
 impl Log for ModelLog {
-    fn propose(&mut self, bytes: Vec<u8>, marks: Marks) -> Ticket {
+    fn propose(&mut self, bytes: Vec<u8>, fences: Fences) -> Ticket {
         let mut model = self.model();
         let (now, from) = (model.now, self.id);
         let Some(seat) = model.seats.get_mut(&from) else { return Ticket(0) };
         seat.tickets += 1;
         let (life, ticket) = (seat.life, Ticket(seat.tickets));
-        model.proposals.push(Proposal { from, life, ticket, bytes, marks, made: now });
+        model.proposals.push(Proposal { from, life, ticket, bytes, fences, made: now });
         ticket
     }
 
@@ -431,13 +467,18 @@ impl Log for ModelLog {
         }
     }
 
-    fn renew(&mut self, token: u64) {
+    fn restore(&mut self, from: ReplicaId) {
+        let id = self.id;
+        self.model().restore(id, from);
+    }
+
+    fn renew(&mut self, token: u64, life: Incarnation) {
         let mut model = self.model();
-        let renewal = (self.id, token, model.now);
+        let renewal = (self.id, token, life, model.now);
         model.renewals.push(renewal);
     }
 
-    fn fenced(&self) -> NodeSet {
+    fn fenced(&self) -> Fences {
         self.model().fenced(self.id)
     }
 }

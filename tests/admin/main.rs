@@ -207,7 +207,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         ("group migrate web edge", "virtual_server/web: group: there is no group \"edge\""),
         ("node drain n9", "node/n9: does not exist"),
         ("node drain ../x", "is no name"),
-        ("node remove n1", "node/n1: it is active: drain it first"),
+        ("node remove n1", "node/n1: is active (drain it first"),
     ] {
         let said = node.fails(command);
         assert!(said.contains(why), "{command}: {said}");
@@ -231,11 +231,78 @@ fn nodes_come_are_drained_and_go() {
     });
     // There is nobody who could take over.
     let why = node.fails("node remove n1");
-    assert!(why.contains("node/n1: it still owns 4096 buckets"), "{why}");
+    assert!(why.contains("node/n1: still owns 4096 buckets"), "{why}");
+    let (status, refused) = node.ask("DELETE", "/v1/objects/node/n1", &[], "");
+    assert_eq!((status, refused["error"].as_str().unwrap().contains("still owns")), (409, true), "{refused}");
+    let history = node.does("history node/n1");
+    assert!(history.contains("drained"), "{history}");
+    // It stays so through its next life, too.
+    let life = node.ask("GET", "/v1/cluster", &[], "").1["nodes"][0]["life"].clone();
+    node.kill();
+    node.start(&[]);
+    node.until("another life is drained", |node| {
+        let status = node.ask("GET", "/v1/cluster", &[], "").1;
+        let of = &status["nodes"][0];
+        of["life"].as_u64() > life.as_u64()
+            && of["phase"] == "draining"
+            && status["version"] == status["in_force"]
+    });
     assert_eq!(node.does("node undrain n1"), "node/n1 is active\n");
+    assert_eq!(node.does("history node/n1").lines().filter(|line| line.contains("drained")).count(), 2);
+    node.until("it has buckets", |node| {
+        node.ask("GET", "/v1/cluster", &[], "").1["nodes"][0]["buckets"]["all"] == 4096
+    });
+    node.until_it_serves();
     let screen = node.does("status");
     assert!(screen.starts_with("quorum, leader n1, voters n1\n"), "{screen}");
     assert!(screen.contains("all 4096") && screen.contains("10.99.0.1  n1"), "{screen}");
+}
+
+/// As if the disk were full: the process may write no longer files.
+#[test]
+fn a_log_that_can_store_no_more_takes_its_node_out_until_that_is_started_anew() {
+    let mut node = Node::files("full", CLUSTER, LOG);
+    let bounded = "trap '' XFSZ && ulimit -f 8192 && exec \"$0\" \"$@\"";
+    node.start_within(&["sh", "-c", bounded], &["--new-cluster"]);
+    node.until_it_serves();
+    let mut stored = 0;
+    let refused = (1..400).find_map(|n| {
+        let one = |i: u32| json!({ "key": format!("profile/p{i}"), "object": { "idle": format!("{n}s") } });
+        let changes: Vec<Value> = (0..1000).map(one).collect();
+        let (status, answer) = node.ask("POST", "/v1/writes", &[], &Value::from(changes).to_string());
+        stored = if status == 200 { n } else { stored };
+        (status != 200).then_some((status, answer))
+    });
+    let (status, answer) = refused.expect("there is no bound");
+    assert!(status == 503 || status == 504, "{status} {answer}");
+    node.until("it is out", |node| node.ask("GET", "/v1/cluster", &[], "").1["out"].is_string());
+    let screen = node.does("status");
+    assert!(screen.contains("node n1 IS OUT: ") && screen.contains("the log has stopped: "), "{screen}");
+    assert!(screen.starts_with("NO QUORUM"), "{screen}");
+    assert_eq!(node.ask("GET", "/v1/health", &[], "").0, 503);
+    assert_eq!(node.ask("PUT", "/v1/objects/profile/late", &[], "{}").0, 503);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(node.does("status").contains("node n1 IS OUT: "), "it doesn't come back by itself");
+    node.kill();
+    node.start(&[]);
+    node.until_it_serves();
+    let idle = node.ask("GET", "/v1/objects/profile/p999", &[], "").1["object"]["idle"].clone();
+    // Of the last write it wasn't known what became of it.
+    assert!(idle == format!("{stored}s") || idle == format!("{}s", stored + 1), "{idle}, {stored} stored");
+    assert!(!node.does("status").contains("IS OUT"));
+}
+
+/// What is damaged isn't used for anything.
+#[test]
+fn a_damaged_log_is_refused_at_the_start() {
+    let mut node = Node::started("damaged");
+    node.kill();
+    let file = node.directory.join("data").join(steerage::run::log::disk::FILE);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 0x5a);
+    std::fs::write(&file, bytes).unwrap();
+    let why = node.refuses_to_start();
+    assert!(why.contains("log.redb"), "{why}");
 }
 
 #[test]

@@ -120,6 +120,25 @@ impl Node {
         self.until("it answers", |node| client::get(&node.socket(), "/v1/health").is_ok());
     }
 
+    /// Starts the process, which ends by itself; what it says.
+    pub fn refuses_to_start(&mut self) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_steerage"));
+        command.current_dir(&self.directory).args(["run", "-c", "node.toml"]).stdin(Stdio::null());
+        command.env_remove("STEERAGE_LOG").stdout(Stdio::null());
+        command.stderr(fs::File::create(self.directory.join("messages")).unwrap());
+        let child = self.child.insert(command.spawn().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it runs");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(status.code(), Some(1));
+        fs::read_to_string(self.directory.join("messages")).unwrap()
+    }
+
     pub fn until_it_serves(&mut self) {
         self.until("it serves", |node| {
             let status = node.ask("GET", "/v1/cluster", &[], "").1;

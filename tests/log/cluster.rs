@@ -34,7 +34,10 @@ pub struct Known {
     pub voters: String,
     pub installs: usize,
     pub snapshots: usize,
-    pub fenced: u64,
+    /// How often it has begun anew.
+    pub anew: usize,
+    /// Node and last life of all that it fences, as it says them.
+    pub fenced: String,
     /// Who has renewed its lease, by the request's token.
     pub renewed: BTreeMap<u64, Vec<u16>>,
 }
@@ -83,6 +86,7 @@ impl Record {
                 known.installs += 1;
             }
             "W" => known.snapshots += 1,
+            "A" => (known.anew, known.reached) = (known.anew + 1, 0),
             "R" => {
                 let rest: Vec<&str> = line.split(' ').collect();
                 let term = rest[2].parse().unwrap();
@@ -93,7 +97,7 @@ impl Record {
                 (known.term, known.quorum) = (term, rest[3] == "true");
             }
             "V" => known.voters = words.get(1).unwrap_or(&"").to_string(),
-            "N" => known.fenced = words[1].parse().unwrap(),
+            "N" => known.fenced = words.get(1).unwrap_or(&"").to_string(),
             "L" => {
                 known.renewed.entry(words[1].parse().unwrap()).or_default().push(words[2].parse().unwrap());
             }

@@ -7,7 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use steerage::cluster::log::{Log, Marks, Outcome, Output, ReplicaId};
+use steerage::cluster::fences::Fences;
+use steerage::cluster::log::{Log, Outcome, Output, ReplicaId};
 use steerage::run::authority;
 use steerage::run::log::Running;
 use steerage::run::log::frame::{self, Hello, MAX_FRAME, VERSION};
@@ -118,7 +119,7 @@ fn only_the_clusters_own_replicas_are_let_in() {
         counted(&log, [4, 3, before + 1, 0]);
     }
 
-    let ticket = log.propose(b"still here".to_vec(), Marks::NONE);
+    let ticket = log.propose(b"still here".to_vec(), Fences::NONE);
     let begin = Instant::now();
     loop {
         match log.take() {

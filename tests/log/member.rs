@@ -96,31 +96,39 @@ fn voters_renew_the_leases_of_those_that_nothing_fences() {
         cluster.start(id);
     }
     cluster.settle(&[0, 1, 2]).unwrap();
-    let renew = |cluster: &mut Cluster, id: u16, token: u64, voters: usize| {
+    let renew = |cluster: &mut Cluster, id: u16, life: u32, token: u64, voters: usize| {
         let enough = move |record: &crate::cluster::Record| {
             let by: BTreeSet<_> = record.known[&id].renewed.get(&token).into_iter().flatten().collect();
             by.len() >= voters
         };
         // Asked again, as nodes do: a request that meets a link's reconnection is lost.
         let asked = (0..30).any(|_| {
-            cluster.processes.get_mut(&id).unwrap().command(&format!("renew {token}"));
+            cluster.processes.get_mut(&id).unwrap().command(&format!("renew {token} {life}"));
             cluster.wait_for(Duration::from_secs(1), "renewals", enough).is_ok()
         });
         assert!(asked, "no renewals: {:?}", cluster.record.known);
     };
-    renew(&mut cluster, 1, 1, 3);
+    renew(&mut cluster, 1, 4, 1, 3);
     cluster.kill(2);
-    renew(&mut cluster, 1, 2, 2);
-    cluster.processes.get_mut(&0).unwrap().command("fence 1");
-    cluster.wait("the fence", |record| record.ends.contains_key("fence-1")).unwrap();
-    renew(&mut cluster, 0, 1, 2);
+    renew(&mut cluster, 1, 4, 2, 2);
+    cluster.processes.get_mut(&0).unwrap().command("fence 1 4");
+    cluster.wait("the fence", |record| record.ends.contains_key("fence-1-4")).unwrap();
+    renew(&mut cluster, 0, 1, 1, 2);
     cluster.start(2);
     cluster.settle(&[0, 1, 2]).unwrap();
-    cluster.processes.get_mut(&1).unwrap().command("renew 3");
-    renew(&mut cluster, 0, 2, 3);
+    cluster.processes.get_mut(&1).unwrap().command("renew 3 4");
+    renew(&mut cluster, 0, 1, 2, 3);
     // What was asked before has been answered, too, by whoever would.
-    renew(&mut cluster, 0, 3, 3);
+    renew(&mut cluster, 0, 1, 3, 3);
     assert_eq!(cluster.record.known[&1].renewed.get(&3), None, "{:?}", cluster.record.known[&1]);
+    // The next life is free, and a fence of the last one that comes late, or again, leaves it so.
+    renew(&mut cluster, 1, 5, 4, 3);
+    for late in ["fence 1 3", "fence 1 2"] {
+        cluster.processes.get_mut(&2).unwrap().command(late);
+        let tag = late.replace(' ', "-");
+        cluster.wait("the late fence", |record| record.ends.contains_key(&tag)).unwrap();
+    }
+    renew(&mut cluster, 1, 5, 5, 3);
 }
 
 #[test]
@@ -133,14 +141,48 @@ fn a_fence_shows_at_a_majority_when_it_is_committed_and_after_restarts() {
         cluster.start(id);
     }
     cluster.settle(&[0, 1, 2]).unwrap();
-    cluster.processes.get_mut(&0).unwrap().command("fence 7");
-    cluster.wait("the fence", |record| record.ends.contains_key("fence-7")).unwrap();
-    cluster.wait("it at all", |record| record.known.values().all(|known| known.fenced == 1 << 7)).unwrap();
+    cluster.processes.get_mut(&0).unwrap().command("fence 7 2");
+    cluster.wait("the fence", |record| record.ends.contains_key("fence-7-2")).unwrap();
+    cluster.wait("it at all", |record| record.known.values().all(|known| known.fenced == "7:2")).unwrap();
     for n in 0..20 {
         cluster.commit(n % 3).unwrap();
     }
     cluster.kill(2);
     cluster.start(2);
     cluster.settle(&[0, 1, 2]).unwrap();
-    assert_eq!(cluster.record.known[&2].fenced, 1 << 7, "{:?}", cluster.record.known);
+    assert_eq!(cluster.record.known[&2].fenced, "7:2", "{:?}", cluster.record.known);
+}
+
+/// Whoever asks for it is given everything anew: what it has, if it has made no snapshot, else behind another's snapshot, which
+/// is made if need be. Also the leader, which leads no longer.
+#[test]
+fn everything_is_given_anew_to_whoever_asks() {
+    run_if_child();
+    let test = "member::everything_is_given_anew_to_whoever_asks";
+    let mut cluster = Cluster::new(test, &[0, 1, 2], &[0, 1, 2]);
+    cluster.snapshot_every = 20;
+    for id in 0..3 {
+        cluster.start(id);
+    }
+    cluster.settle(&[0, 1, 2]).unwrap();
+    for entries in [5, 30, 30] {
+        for n in 0..entries {
+            cluster.commit(n % 3).unwrap();
+        }
+        let leader = cluster.record.known[&0].leader.unwrap() as u16;
+        for id in [(leader + 1) % 3, leader] {
+            let (before, from) = (cluster.record.known[&id].anew, (id + 1) % 3);
+            // Asked again until the other has a snapshot that is new enough.
+            let given = (0..30).any(|_| {
+                cluster.processes.get_mut(&id).unwrap().command(&format!("restore {from}"));
+                let anew = |record: &crate::cluster::Record| record.known[&id].anew > before;
+                cluster.wait_for(Duration::from_secs(1), "everything anew", anew).is_ok()
+            });
+            assert!(given, "nothing came: {:?}", cluster.record.known);
+            cluster.settle(&[0, 1, 2]).unwrap();
+        }
+        let now = cluster.record.known[&0].leader.unwrap() as u16;
+        assert_ne!(now, leader, "it leads on");
+    }
+    assert!(cluster.record.known.values().all(|known| known.snapshots > 0), "{:?}", cluster.record.known);
 }

@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
-use steerage::base::{NodeId, NodeSet};
-use steerage::cluster::log::{Log, Marks, Outcome, Output, Replica, ReplicaId, Ticket};
+use steerage::base::{Incarnation, NodeId};
+use steerage::cluster::fences::Fences;
+use steerage::cluster::log::{Log, Outcome, Output, Replica, ReplicaId, Ticket};
 use steerage::run::log::{Config, Running, Timing, tls};
 
 /// Set in a child: where its files are, and what else it needs.
@@ -91,7 +92,7 @@ fn obey(mut log: Running) {
     });
     let mut state: Vec<String> = Vec::new();
     let mut tags = std::collections::BTreeMap::new();
-    let mut fenced = NodeSet::EMPTY;
+    let mut fenced = Fences::NONE;
     loop {
         loop {
             match lines.recv_timeout(Duration::from_millis(1)) {
@@ -106,7 +107,8 @@ fn obey(mut log: Running) {
         let now = log.fenced();
         if now != fenced {
             fenced = now;
-            say(&format!("N {}", now.0));
+            let each: Vec<String> = fenced.iter().map(|(node, life)| format!("{node}:{life}")).collect();
+            say(&format!("N {}", each.join(",")));
         }
     }
 }
@@ -114,19 +116,23 @@ fn obey(mut log: Running) {
 fn command(log: &mut Running, line: &str, tags: &mut std::collections::BTreeMap<Ticket, String>) {
     let (verb, rest) = line.split_once(' ').unwrap();
     if verb == "renew" {
-        return log.renew(rest.parse().unwrap());
+        let (token, life) = rest.split_once(' ').unwrap();
+        return log.renew(token.parse().unwrap(), Incarnation(life.parse().unwrap()));
+    }
+    if verb == "restore" {
+        return log.restore(ReplicaId(rest.parse().unwrap()));
     }
     let ticket = match verb {
         "propose" => {
             let (tag, padding) = rest.split_once(' ').unwrap_or((rest, "0"));
             let mut bytes = tag.as_bytes().to_vec();
             bytes.resize(bytes.len() + padding.parse::<usize>().unwrap(), b'.');
-            (log.propose(bytes, Marks::NONE), tag.to_owned())
+            (log.propose(bytes, Fences::NONE), tag.to_owned())
         }
         "fence" => {
-            let marks =
-                Marks { fences: NodeSet::of(NodeId(rest.parse().unwrap())), readmits: NodeSet::EMPTY };
-            (log.propose(line.as_bytes().to_vec(), marks), line.replace(' ', "-"))
+            let (node, life) = rest.split_once(' ').unwrap();
+            let fences = Fences::upto(NodeId(node.parse().unwrap()), Incarnation(life.parse().unwrap()));
+            (log.propose(line.as_bytes().to_vec(), fences), line.replace(' ', "-"))
         }
         "replicas" => (log.set_replicas(serde_json::from_str(rest).unwrap()), "replicas".to_owned()),
         other => panic!("{other:?} is no command"),
@@ -158,6 +164,10 @@ fn tell(
             for (index, text) in (1..).zip(state.iter()) {
                 say(&format!("E {index} {text}"));
             }
+        }
+        Output::Anew => {
+            state.clear();
+            say("A");
         }
         Output::WantSnapshot => {
             let whole: String = state.iter().map(|text| format!("{text}\n")).collect();

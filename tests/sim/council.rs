@@ -25,6 +25,22 @@ fn found(bug: Bug, rules: &[&str]) {
     panic!("no seed finds it");
 }
 
+/// A state machine that is wrong now and then: the node is taken out, gets its state anew and comes back. The control: without
+/// that, it never does.
+#[test]
+fn a_state_that_went_wrong_is_given_anew() {
+    let mut stays_out = 0;
+    for seed in 1..=4 {
+        let nodes = [3, 5, 4, 7][seed as usize % 4];
+        let lived = council::run(seed, nodes, 30, Some(Bug::EntrySkippedAtTimes));
+        let figures = lived.unwrap_or_else(|violation| panic!("seed {seed}: {violation:?}"));
+        assert!(figures.entries > 100, "nothing was left out: {figures:?}");
+        let kept = council::run(seed, nodes, 30, Some(Bug::NothingRestored));
+        stays_out += u32::from(kept.is_err_and(|violation| violation.rule == "convergence"));
+    }
+    assert!(stays_out > 0, "the control finds nothing");
+}
+
 macro_rules! planted {
     ($($name:ident: $bug:ident by $($rule:literal)|+;)*) => {
         $(#[test]

@@ -87,6 +87,24 @@ fn a_drained_node_gives_all_and_is_taken_back() {
 }
 
 #[test]
+fn a_drained_node_stays_so_through_its_lives() {
+    let mut fleet = fleet(3);
+    assert!(!fleet.drain(NodeId(7), true), "the namespace doesn't have it");
+    assert!(fleet.drain(NodeId(1), true));
+    assert_eq!((fleet.draining(), fleet.serving()), (NodeSet::of(NodeId(1)), NodeSet(7)));
+    fleet.join(NodeId(1), Incarnation(2)).unwrap();
+    assert!(fleet.activate(NodeId(1), Incarnation(2)));
+    assert_eq!(fleet.member(NodeId(1)).unwrap().phase, Phase::Draining);
+    settle(&mut fleet);
+    assert_eq!(fleet.maps()[&A].count(NodeId(1)), 0);
+    // It may be taken back while it is away, too.
+    fleet.offline(NodeId(1), Incarnation(2), Why::Silent);
+    assert!(fleet.drain(NodeId(1), false) && !fleet.is_drained(NodeId(1)));
+    fleet.join(NodeId(1), Incarnation(3)).unwrap();
+    assert!(fleet.activate(NodeId(1), Incarnation(3)) && fleet.draining().is_empty());
+}
+
+#[test]
 fn a_group_falls_to_its_backup_and_back() {
     let mut fleet = fleet(3);
     assert_eq!(fleet.maps()[&B].count(NodeId(0)), BUCKETS);
@@ -108,9 +126,13 @@ fn a_node_that_is_removed_leaves_nothing_behind() {
     let mut narrower = fleet.topology().clone();
     narrower.nodes.remove(&NodeId(2));
     narrower.groups.get_mut(&A).unwrap().members = NodeSet(3);
-    let taken = fleet.set_topology(narrower.clone());
+    fleet.set_topology(narrower);
+    assert!(named(&fleet, NodeId(2)), "its life isn't over yet");
+    assert_eq!(fleet.removed().collect::<Vec<_>>(), [(NodeId(2), Incarnation(1))]);
+    assert_eq!(fleet.join(NodeId(2), Incarnation(2)), None, "nor does another begin");
+    let taken = fleet.offline(NodeId(2), Incarnation(1), Why::Removed).unwrap();
     assert!(taken[0].1.len().abs_diff(BUCKETS / 3) <= 1);
-    assert_eq!(fleet.set_topology(narrower), vec![]);
+    assert_eq!(fleet.removed().next(), None);
     assert!(!named(&fleet, NodeId(2)));
     assert_eq!(fleet.member(NodeId(2)).unwrap().phase, Phase::Offline(Why::Removed));
 }

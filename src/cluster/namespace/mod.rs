@@ -27,7 +27,7 @@ pub use object::{
     VirtualServerSpec,
 };
 pub use snapshot::DecodeError;
-pub use write::{Change, Outcome, Record, RequestId, Write};
+pub use write::{By, Change, Outcome, Record, RequestId, Write};
 
 use crate::base::limits::{MAX_GROUPS, MAX_NODES, MAX_REAL_SERVERS, MAX_SNATS, MAX_VIRTUAL_SERVERS};
 use crate::base::{GroupId, NodeId, RealServerId, SnatId, VirtualServerId};
@@ -204,6 +204,11 @@ impl Namespace {
             Object::Node(spec) => Some((NodeId(entry.id as u16), spec)),
             _ => None,
         }
+    }
+
+    /// The key of the node with this number.
+    pub fn node_key(&self, node: NodeId) -> Option<Key> {
+        self.nodes().find(|(id, ..)| *id == node).map(|(_, name, _)| Key::Node(name.clone()))
     }
 
     /// The id of a group, that of all nodes among them.

@@ -89,6 +89,17 @@ pub struct Write {
     pub changes: Vec<Change>,
 }
 
+/// Who has asked for something that is no write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct By {
+    /// Names the request.
+    pub request: RequestId,
+    /// Who asked.
+    pub who: String,
+    /// When ([`Write::at`]).
+    pub at: u64,
+}
+
 /// What became of a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -110,7 +121,7 @@ pub enum Outcome {
 /// Who changed what: an entry of the audit trail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Record {
-    /// Log index of the write.
+    /// Log index of the change.
     pub index: u64,
     /// When ([`Write::at`]).
     pub at: u64,
@@ -150,6 +161,15 @@ impl Requests {
 /// The last [`RECORDS`] records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Trail(VecDeque<Record>);
+
+impl Trail {
+    fn push(&mut self, record: Record) {
+        if self.0.len() == RECORDS {
+            self.0.pop_front();
+        }
+        self.0.push_back(record);
+    }
+}
 
 /// What an object was before a change.
 pub(super) type Undo = Vec<(Key, Option<Entry>)>;
@@ -350,9 +370,6 @@ impl Namespace {
     fn record(&mut self, index: u64, write: &Write, undo: &Undo) {
         // Of a write that fills the trail alone, the rest would be pushed out at once.
         for (key, before) in &undo[undo.len().saturating_sub(RECORDS)..] {
-            if self.trail.0.len() == RECORDS {
-                self.trail.0.pop_front();
-            }
             let old = before.as_ref().map(|entry| &entry.object);
             let difference = Difference::between(key, old, self.get(key).map(|entry| &entry.object));
             let mut summary = difference.to_string();
@@ -360,7 +377,7 @@ impl Namespace {
                 summary.truncate(end);
                 summary.push('…');
             }
-            self.trail.0.push_back(Record {
+            self.trail.push(Record {
                 index,
                 at: write.at,
                 who: write.who.clone(),
@@ -370,6 +387,13 @@ impl Namespace {
                 summary,
             });
         }
+    }
+
+    /// Notes in the audit trail what was done with an object by no write.
+    pub fn note(&mut self, index: u64, key: Key, by: &By, summary: &str) {
+        let before = self.get(&key).map(|entry| entry.version);
+        let (at, who, request, summary) = (by.at, by.who.clone(), by.request, summary.to_owned());
+        self.trail.push(Record { index, at, who, request, key, before, summary });
     }
 }
 

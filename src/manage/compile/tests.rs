@@ -334,3 +334,20 @@ fn a_next_hop_that_nothing_needs_leaves_its_number_to_another() {
     assert_eq!(again.hops[id].address, Addr::v4([10, 10, 1, 6]));
     assert_eq!(again.hops.len(), two.hops.len());
 }
+
+/// Of the nodes that serve, one that is being drained answers for a VIP only if there is no other.
+#[test]
+fn the_vip_of_a_node_that_is_drained_is_anothers() {
+    let config = config();
+    let owner = |serving: NodeSet, draining: NodeSet| {
+        let mut all = advertisers(&config, serving, draining);
+        all.find(|(vip, _)| *vip == Addr::v4([10, 99, 0, 200])).and_then(|(_, node)| node)
+    };
+    let both = NodeSet(3);
+    let first = owner(both, NodeSet::EMPTY).unwrap();
+    assert_eq!(owner(both, NodeSet::of(first)), Some(NodeId(1 - first.0)));
+    assert_eq!(owner(both, both), Some(first));
+    assert_eq!(owner(NodeSet::of(first), NodeSet::of(first)), Some(first));
+    // Sessions there end where they are.
+    assert!(advertised(&config, both, both).contains(&Addr::v4([10, 10, 0, 101])));
+}

@@ -3,7 +3,7 @@
 
 use super::Manager;
 use crate::base::{GroupId, Instant, NodeSet, RealServerId};
-use crate::cluster::namespace::Probe;
+use crate::cluster::namespace::{Namespace, Probe};
 use crate::cluster::state::Entry;
 use crate::manage::config::Config;
 use crate::manage::health::{Attempt, Judge, Outcome, PROBERS, Prober, Report, Target, Watch, probers};
@@ -170,7 +170,7 @@ impl Manager {
 }
 
 /// The real servers of a configuration that the namespace wants checked.
-fn checked(config: &Config, space: &crate::cluster::namespace::Namespace) -> BTreeMap<RealServerId, Checked> {
+fn checked(config: &Config, space: &Namespace) -> BTreeMap<RealServerId, Checked> {
     let mut all = BTreeMap::new();
     for (_, name, server) in space.virtual_servers() {
         let Some(group) = space.group_id(&server.group) else { continue };

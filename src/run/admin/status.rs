@@ -36,6 +36,9 @@ pub(super) fn screen(status: &Value) -> String {
         text(&status["in_force"]),
         text(&status["node"]),
     );
+    if let Some(why) = status["out"].as_str() {
+        let _ = writeln!(out, "node {} IS OUT: {why}", text(&status["node"]));
+    }
     use Set::{Left, Right};
     let columns = [
         ("node", Left),
@@ -53,7 +56,10 @@ pub(super) fn screen(status: &Value) -> String {
     for node in list(&status["nodes"]) {
         nodes.rows.push(vec![
             text(&node["name"]),
-            text(&node["phase"]),
+            match node["drained"] == true && node["phase"] != "draining" {
+                true => format!("{}, drained", text(&node["phase"])),
+                false => text(&node["phase"]),
+            },
             if node["ready"] == true { "yes" } else { "no" }.to_owned(),
             text(&node["life"]),
             text(&node["heard_ms_ago"]),

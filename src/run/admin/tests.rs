@@ -38,25 +38,6 @@ fn refusals_name_the_key_and_what_to_do() {
 }
 
 #[test]
-fn a_node_that_serves_or_still_has_sessions_stays() {
-    let status = |phase: &str, buckets: Value, leaving: Value| json!({ "nodes": [{ "name": "n1", "phase": phase, "buckets": buckets, "leaving": leaving }] });
-    let may = |phase, buckets, leaving| nodes::may_go(&status(phase, buckets, leaving), "n1");
-    assert_eq!(may("offline", json!({}), json!({})), Ok(()));
-    assert_eq!(may("absent", json!({}), json!({})), Ok(()));
-    assert_eq!(may("draining", json!({}), json!({})), Ok(()));
-    for (why, phase, buckets, leaving) in [
-        ("node drain n1", "active", json!({}), json!({})),
-        ("owns 7 buckets", "draining", json!({ "all": 7 }), json!({})),
-        ("sessions of 2 buckets", "draining", json!({}), json!({ "all": 2 })),
-    ] {
-        let error = may(phase, buckets, leaving).unwrap_err();
-        assert!(error.starts_with("node/n1: ") && error.contains(why), "{error}");
-    }
-    let error = nodes::may_go(&status("offline", json!({}), json!({})), "n2").unwrap_err();
-    assert_eq!(error, "node/n2: does not exist");
-}
-
-#[test]
 fn a_preview_says_what_moves() {
     let forecast = json!({
         "differences": [

@@ -32,13 +32,31 @@ pub(super) fn write(
     terminal: &mut dyn Terminal,
     agreed: impl FnOnce(&mut dyn Terminal) -> Result<(), String>,
 ) -> Result<(), String> {
+    write_with("", changes, how, terminal, agreed)
+}
+
+/// Makes changes even if they remove nodes that connections go through.
+pub(super) fn forced(changes: &[Value], how: &How, terminal: &mut dyn Terminal) -> Result<(), String> {
+    write_with("force=true", changes, how, terminal, |_| Ok(()))
+}
+
+/// `query`: what else is asked of the API.
+fn write_with(
+    query: &str,
+    changes: &[Value],
+    how: &How,
+    terminal: &mut dyn Terminal,
+    agreed: impl FnOnce(&mut dyn Terminal) -> Result<(), String>,
+) -> Result<(), String> {
+    let (trial, target) = (format!("/v1/writes?dry_run=true&{query}"), format!("/v1/writes?{query}"));
     let admin = Admin::of(&how.which)?;
     let body = Value::from(changes).to_string();
-    let post = |target, headers: &[_]| admin.ask(&Request { method: "POST", target, headers, body: &body });
+    let post =
+        |target: &str, headers: &[_]| admin.ask(&Request { method: "POST", target, headers, body: &body });
     let mut moving = false;
     // Who repeats a write wants what became of it, not what it would do now.
     if how.request.is_none() {
-        let forecast = post("/v1/writes?dry_run=true", &[])?.good()?.value;
+        let forecast = post(&trial, &[])?.good()?.value;
         let nothing = forecast["differences"].as_array().is_none_or(Vec::is_empty);
         if nothing {
             terminal.say("nothing is different\n");
@@ -57,10 +75,10 @@ pub(super) fn write(
         || random().map(RequestId).ok_or("the system gives no random numbers: give an id with --request");
     let request = how.request.map_or_else(drawn, Ok)?.to_string();
     let headers = [("idempotency-key", request.as_str())];
-    let mut said: Said = post("/v1/writes", &headers)?;
+    let mut said: Said = post(&target, &headers)?;
     for _ in 1..TRIES {
         if said.status == 504 {
-            said = post("/v1/writes", &headers)?;
+            said = post(&target, &headers)?;
         }
     }
     let index = &said.good()?.value["index"];

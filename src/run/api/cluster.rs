@@ -7,11 +7,11 @@ use super::writes::{Made, body, decide, make_one};
 use super::{Question, Questions, look};
 use crate::base::NodeId;
 use crate::cluster::asks::Answer;
-use crate::cluster::fleet::Phase;
-use crate::cluster::namespace::{Change, Key, Name, Object};
+use crate::cluster::namespace::{By, Change, Key, Name, Object};
 use crate::cluster::state::Entry;
 use crate::manage::manager::Manager;
-use crate::manage::status::{Snapshot, Status};
+use crate::manage::status::{self, Snapshot, Status};
+use crate::run::clock;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -26,7 +26,9 @@ use utoipa::ToSchema;
 pub struct Drained {
     /// The log's last entry by then.
     pub index: u64,
-    /// What the node may do now: `active` or `draining`.
+    /// Whether it is to own nothing.
+    pub drained: bool,
+    /// What the node may do now, as its status says.
     pub phase: &'static str,
 }
 
@@ -52,99 +54,83 @@ fn name(text: &str) -> Result<Name, Refusal> {
     Name::new(text).map_err(|why| Refusal::wrong(why.to_string()))
 }
 
-/// What is decided about a node.
-struct Known {
-    index: u64,
-    /// None: there is no such node.
-    id: Option<NodeId>,
-    /// None: it never joined.
-    phase: Option<Phase>,
-}
-
-impl Known {
-    /// None: the node that is asked goes by its files.
-    fn of(manager: &Manager, node: &Name) -> Option<Self> {
-        let (index, space) = space(manager)?;
-        let id = space.node(node).map(|(id, _)| id);
-        let member = id.and_then(|id| manager.council()?.state().fleet().member(id));
-        Some(Self { index, id, phase: member.map(|member| member.phase.clone()) })
-    }
-
-    /// A node that can be drained or not, by its number, and whether it is drained.
-    fn serving(self, node: &Name) -> Result<(NodeId, bool), Refusal> {
-        let id = self.id.ok_or_else(|| missing(&Key::Node(node.clone())))?;
-        let why = match self.phase {
-            Some(Phase::Draining) => return Ok((id, true)),
-            Some(Phase::Active) => return Ok((id, false)),
-            Some(Phase::Joining) | None => {
-                "it doesn't serve yet: only a node that serves can be drained".into()
-            }
-            Some(Phase::Offline(why)) => format!("it is offline ({why}), and owns nothing"),
-        };
-        Err(Refusal::new(StatusCode::CONFLICT, format!("node/{node}: {why}")))
-    }
+/// What is decided about a node; none if there is no such node.
+fn drained(manager: &Manager, node: &Name) -> Option<Option<(NodeId, Drained)>> {
+    let (index, space) = space(manager)?;
+    let fleet = manager.council()?.state().fleet();
+    let known = space.node(node).map(|(id, _)| {
+        let (phase, _) = status::phase(fleet.member(id));
+        (id, Drained { index, drained: fleet.is_drained(id), phase })
+    });
+    Some(known)
 }
 
 async fn set_drained(
     questions: &Sender<Question>,
     text: &str,
     drain: bool,
+    asker: Asker,
 ) -> Result<Json<Drained>, Refusal> {
     let node = name(text)?;
-    let see = || {
-        let node = node.clone();
-        look(questions, move |manager, _| Known::of(manager, &node))
+    let see = async || {
+        let asked = node.clone();
+        let known = look(questions, move |manager, _| drained(manager, &asked)).await?;
+        known.ok_or_else(Refusal::no_log)?.ok_or_else(|| missing(&Key::Node(node.clone())))
     };
-    let told = |index, drained| {
-        let phase = if drained { "draining" } else { "active" };
-        Json(Drained { index, phase })
-    };
-    let known = see().await?.ok_or_else(Refusal::no_log)?;
-    let index = known.index;
-    let (id, drained) = known.serving(&node)?;
-    if drained == drain {
-        return Ok(told(index, drained));
+    let (id, known) = see().await?;
+    if known.drained == drain {
+        return Ok(Json(known));
     }
-    match decide(questions, Entry::Drain(id, drain)).await? {
+    let by = By { request: asker.request, who: asker.who, at: clock::milliseconds() };
+    match decide(questions, Entry::Drain(id, drain, by)).await? {
         Answer::Decided(_) => {}
         Answer::Refused(why) => return Err(Refusal::by_log(&why)),
         Answer::Written(_) | Answer::Unknown => return Err(Refusal::unknown()),
     }
-    let known = see().await?.ok_or_else(Refusal::no_log)?;
-    let index = known.index;
-    let (_, drained) = known.serving(&node)?;
-    if drained != drain {
+    let (_, known) = see().await?;
+    if known.drained != drain {
         let why = format!("node/{node}: somebody has decided otherwise since");
         return Err(Refusal::new(StatusCode::CONFLICT, why));
     }
-    Ok(told(index, drained))
+    Ok(Json(known))
 }
 
-/// Lets a node give away all that it owns; it serves on until others have it.
-#[utoipa::path(post, path = "/v1/nodes/{name}/drain", params(("name" = String, Path, description = "The node")), responses(
+/// Lets a node give away all that it owns; it serves on until others have it. It stays drained when it is started anew.
+#[utoipa::path(post, path = "/v1/nodes/{name}/drain", params(
+    ("name" = String, Path, description = "The node"),
+    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+), responses(
     (status = 200, body = Drained),
     (status = 404, description = "No such node", body = Refused),
-    (status = 409, description = "It doesn't serve", body = Refused),
+    (status = 409, description = "Somebody has decided otherwise since; or the node goes by its files", body = Refused),
     (status = 503, description = "No majority: nothing was changed", body = Refused),
     (status = 504, description = "Not known: ask again", body = Refused),
 ))]
-pub async fn drain(State(questions): Questions, Path(node): Path<String>) -> Result<Json<Drained>, Refusal> {
-    set_drained(&questions, &node, true).await
+pub async fn drain(
+    State(questions): Questions,
+    Path(node): Path<String>,
+    asker: Asker,
+) -> Result<Json<Drained>, Refusal> {
+    set_drained(&questions, &node, true, asker).await
 }
 
 /// Lets a node that is drained own buckets again.
-#[utoipa::path(post, path = "/v1/nodes/{name}/undrain", params(("name" = String, Path, description = "The node")), responses(
+#[utoipa::path(post, path = "/v1/nodes/{name}/undrain", params(
+    ("name" = String, Path, description = "The node"),
+    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+), responses(
     (status = 200, body = Drained),
     (status = 404, description = "No such node", body = Refused),
-    (status = 409, description = "It doesn't serve", body = Refused),
+    (status = 409, description = "Somebody has decided otherwise since; or the node goes by its files", body = Refused),
     (status = 503, description = "No majority: nothing was changed", body = Refused),
     (status = 504, description = "Not known: ask again", body = Refused),
 ))]
 pub async fn undrain(
     State(questions): Questions,
     Path(node): Path<String>,
+    asker: Asker,
 ) -> Result<Json<Drained>, Refusal> {
-    set_drained(&questions, &node, false).await
+    set_drained(&questions, &node, false, asker).await
 }
 
 /// Lets a group serve a virtual server: a write that changes the server's `group` alone.

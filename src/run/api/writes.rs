@@ -8,6 +8,7 @@ use crate::cluster::asks::Answer;
 use crate::cluster::namespace::{Change, Fault, Key, Object, Outcome, RequestId, Write};
 use crate::cluster::state::Entry;
 use crate::manage::preview::Forecast;
+use crate::manage::status::Snapshot;
 use crate::run::clock;
 use axum::Json;
 use axum::body::Bytes;
@@ -57,6 +58,18 @@ pub struct How {
     /// Nothing is written; the answer tells what would be.
     #[serde(default)]
     dry_run: bool,
+    /// Nodes are removed even if that breaks connections.
+    #[serde(default)]
+    force: bool,
+}
+
+/// How to remove.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct Removal {
+    /// A node is removed even if that breaks connections.
+    #[serde(default)]
+    force: bool,
 }
 
 /// Bytes of a body, if they have all come.
@@ -128,6 +141,35 @@ impl Hopes {
             Err(refusal) => refusal,
         }
     }
+}
+
+/// Refuses to remove nodes through which connections would break, and says what else is wrong with the changes.
+async fn keep_needed(questions: &Sender<Question>, changes: &[Change]) -> Result<(), Refusal> {
+    let removed = changes.iter().filter(|change| change.value.is_none());
+    let removed: Vec<_> = removed
+        .filter_map(|change| match &change.key {
+            Key::Node(name) => Some((&change.key, name.as_str())),
+            _ => None,
+        })
+        .collect();
+    if removed.is_empty() {
+        return Ok(());
+    }
+    let status = look(questions, Snapshot::take).await?.ok_or_else(Refusal::no_log)?.status();
+    let needed = removed.into_iter().filter_map(|(key, name)| {
+        let node = status.nodes.iter().find(|node| node.name == name)?;
+        let (message, hint) = node.may_go().err()?;
+        Some(Fault { key: key.clone(), field: None, message, hint: Some(hint), other: None })
+    });
+    let mut faults: Vec<_> = needed.collect();
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let changes = changes.to_vec();
+    let seen = ask(questions, |reply| Question::Preview(changes, reply)).await?;
+    let (others, more) = (*seen).and_then(Result::err).unwrap_or_default();
+    faults.extend(others);
+    Err(Refusal::faults(StatusCode::CONFLICT, faults, more))
 }
 
 /// Writes changes; the index of the write.
@@ -203,13 +245,14 @@ pub async fn put(
 /// Removes an object. `if-match: "VERSION"`: it has to be at this version.
 #[utoipa::path(delete, path = "/v1/objects/{key}", params(
     ("key" = String, Path, description = "Such as `virtual_server/web`"),
+    Removal,
     ("if-match" = Option<String>, Header, description = "The version that the object must have"),
     ("idempotency-key" = Option<String>, Header, description = "The request's id: 32 hexadecimal digits"),
     ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
 ), responses(
     (status = 200, description = "Removed", body = Made),
     (status = 404, description = "No such object", body = super::refusal::Refused),
-    (status = 409, description = "Others rest on it, with all faults; or the node goes by its files", body = super::refusal::Refused),
+    (status = 409, description = "Others rest on it, with all faults; it is a node that serves; or the node that is asked goes by its files", body = super::refusal::Refused),
     (status = 412, description = "It has another version", body = super::refusal::Refused),
     (status = 503, description = "No majority: nothing was changed", body = super::refusal::Refused),
     (status = 504, description = "Not known: ask again under the same id", body = super::refusal::Refused),
@@ -217,11 +260,16 @@ pub async fn put(
 pub async fn remove(
     State(questions): Questions,
     Path(text): Path<String>,
+    asked: Result<Query<Removal>, QueryRejection>,
     asker: Asker,
 ) -> Result<Json<Made>, Refusal> {
-    let change = Change { key: key(&text)?, expected: asker.expected, value: None };
+    let Removal { force } = query(asked)?;
+    let changes = vec![Change { key: key(&text)?, expected: asker.expected, value: None }];
+    if !force {
+        keep_needed(&questions, &changes).await?;
+    }
     let request = asker.request;
-    let index = make(&questions, asker, vec![change]).await?;
+    let index = make(&questions, asker, changes).await?;
     Ok(Json(Made { index, version: None, request }))
 }
 
@@ -246,7 +294,7 @@ pub async fn write(
     asker: Asker,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let How { dry_run } = query(asked)?;
+    let How { dry_run, force } = query(asked)?;
     if asker.expected.is_some() {
         return Err(Refusal::wrong("a write of several objects has `expected` in each change, no if-match"));
     }
@@ -256,6 +304,9 @@ pub async fn write(
         return Err(Refusal::wrong("there is no change to be made"));
     }
     let changes: Vec<Change> = wanted.into_iter().map(Wanted::change).collect::<Result<_, _>>()?;
+    if !force {
+        keep_needed(&questions, &changes).await?;
+    }
     if dry_run {
         return Ok(Json(preview(&questions, changes).await?).into_response());
     }

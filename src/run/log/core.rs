@@ -1,6 +1,6 @@
 //! A running replica: openraft, and what stands around it.
 
-use crate::base::NodeSet;
+use crate::base::Incarnation;
 use crate::cluster::log::{MAX_PROPOSALS, Refusal, Replica, ReplicaId};
 use crate::run::log::disk::{Disk, DiskError};
 use crate::run::log::frame::{Answer, Request, Verdict};
@@ -58,8 +58,12 @@ pub struct Core {
     disk: Disk,
     batches: mpsc::Sender<Waiting>,
     admitted: AtomicBool,
+    /// Its state machine has a state to lead by.
+    able: AtomicBool,
     heard: Mutex<Option<(u64, Instant)>>,
     changing: tokio::sync::Mutex<()>,
+    /// Held while its state machine is given everything anew.
+    pub restoring: tokio::sync::Mutex<()>,
 }
 
 /// What a [`Core`] is made of.
@@ -102,8 +106,10 @@ impl Core {
             disk: parts.disk,
             batches,
             admitted: AtomicBool::new(parts.admitted),
+            able: AtomicBool::new(true),
             heard: Mutex::new(None),
             changing: tokio::sync::Mutex::new(()),
+            restoring: tokio::sync::Mutex::new(()),
         };
         (core, queue)
     }
@@ -130,10 +136,21 @@ impl Core {
     pub async fn admit(&self) -> Result<(), DiskError> {
         self.disk.admit().await?;
         self.admitted.store(true, Ordering::SeqCst);
-        if !self.is_witness() {
-            self.raft.runtime_config().elect(true);
-        }
+        self.stand();
         Ok(())
+    }
+
+    /// A node that may vote, and has a state to lead by, stands for election; a witness has rules of its own.
+    fn stand(&self) {
+        if !self.is_witness() {
+            self.raft.runtime_config().elect(self.admitted() && self.able.load(Ordering::SeqCst));
+        }
+    }
+
+    /// Whether its state machine has a state to lead by. Without one it takes no proposals and stands for no election.
+    pub fn set_able(&self, able: bool) {
+        self.able.store(able, Ordering::SeqCst);
+        self.stand();
     }
 
     /// Why it can't store anything any more.
@@ -223,11 +240,11 @@ impl Core {
         }
     }
 
-    /// Whether this replica, asked at this moment, renews the lease of that one.
-    pub fn renews(&self, of: u64) -> bool {
-        let fenced = NodeSet(self.store.fenced().load(Ordering::SeqCst));
+    /// Whether this replica, asked at this moment, renews the lease of that one's life.
+    pub fn renews(&self, of: u64, life: Incarnation) -> bool {
         let node = u16::try_from(of).ok().and_then(|id| ReplicaId(id).node());
-        self.admitted() && node.is_some_and(|node| !fenced.contains(node)) && self.name_of(of).is_some()
+        let free = |node| !self.store.fenced().now().has(node, life);
+        self.admitted() && node.is_some_and(free) && self.name_of(of).is_some()
     }
 
     /// The voters.
@@ -237,7 +254,7 @@ impl Core {
 
     /// As the leader, has a proposal committed.
     pub async fn lead(&self, proposal: Proposal) -> Verdict {
-        if !self.leads() {
+        if !self.leads() || !self.able.load(Ordering::SeqCst) {
             return Verdict::Elsewhere;
         }
         if !self.role().2 {

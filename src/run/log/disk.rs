@@ -3,8 +3,8 @@
 //! Each value carries a checksum: redb checks its own when it repairs, not at each reading. What lies in a damaged file is
 //! not trusted for anything.
 
-use crate::base::NodeSet;
 use crate::base::hash::{HashKey, mac};
+use crate::cluster::fences::Fences;
 use crate::cluster::log::ReplicaId;
 use crate::run::log::types::{Entry, LogId, SnapshotMeta, Vote};
 use openraft::storage::LogFlushed;
@@ -23,7 +23,7 @@ use super::types::Types;
 /// The file below the data directory.
 pub const FILE: &str = "log.redb";
 /// Kinds of value and their encodings: a file with another number is not read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Jobs that may wait; openraft has few in flight, each being waited for.
 const JOBS: usize = 64;
 /// Memory for redb's pages: everything but snapshots is read once, at the start.
@@ -43,12 +43,12 @@ fn because(error: impl std::fmt::Display) -> DiskError {
 }
 
 /// Where what is fenced is known, and what is: behind the entry at this place of openraft's log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
     /// The place; zero also if there is none yet.
     pub at: u64,
     /// What is fenced there.
-    pub fenced: NodeSet,
+    pub fenced: Fences,
 }
 
 /// Who a store belongs to.
@@ -212,8 +212,8 @@ impl Disk {
     ///
     /// # Errors
     /// As [`vote`](Self::vote).
-    pub fn purge(&self, upto: &LogId, base: Base) -> Result<(), DiskError> {
-        self.send(Job::Purge(upto.index, seal(upto)?, seal(&base)?))
+    pub fn purge(&self, upto: &LogId, base: &Base) -> Result<(), DiskError> {
+        self.send(Job::Purge(upto.index, seal(upto)?, seal(base)?))
     }
 
     /// Stores a snapshot in the place of the one before.

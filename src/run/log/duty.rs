@@ -1,8 +1,10 @@
-//! What a witness does beside voting. It has no state machine, so it takes its snapshots from the others; and it leads only
-//! as long as it takes to bring a node up to date that can lead.
+//! What replicas without a state machine that they can trust do. A witness has none, so it takes its snapshots from the others;
+//! and it leads only as long as it takes to bring a node up to date that can lead. A node whose state is wrong has it given anew.
 
 use crate::run::log::core::Core;
 use crate::run::log::frame::{Answer, Piece, Request};
+use crate::run::log::link::Link;
+use crate::run::log::types::SnapshotMeta;
 use openraft::ServerState;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,24 @@ const LOOK: Duration = Duration::from_secs(1);
 /// For one piece of a snapshot.
 const PIECE: Duration = Duration::from_secs(5);
 
+/// The snapshot that a replica has stored; none if it has none, can't be reached, or has made another meanwhile.
+async fn fetch(link: &Link) -> Option<(SnapshotMeta, Vec<u8>)> {
+    let mut content = Vec::new();
+    let mut about = None;
+    loop {
+        let answer = timeout(PIECE, link.ask(Request::Fetch(content.len() as u64))).await;
+        let Ok(Ok(Answer::Piece(Some(Piece { meta, total, bytes })))) = answer else { return None };
+        let known = about.get_or_insert_with(|| meta.clone());
+        if *known != meta || bytes.is_empty() {
+            return None;
+        }
+        content.extend(bytes);
+        if content.len() as u64 == total {
+            return Some((meta, content));
+        }
+    }
+}
+
 /// Takes the leader's snapshot whenever the log has become long enough.
 pub async fn compact(core: Arc<Core>) {
     loop {
@@ -22,28 +42,38 @@ pub async fn compact(core: Arc<Core>) {
         }
         let leader = core.raft.metrics().borrow().current_leader;
         let Some(link) = leader.filter(|id| *id != core.id()).and_then(|id| core.link(id)) else { continue };
-        let mut content = Vec::new();
-        let mut about = None;
-        loop {
-            let answer = timeout(PIECE, link.ask(Request::Fetch(content.len() as u64))).await;
-            let Ok(Ok(Answer::Piece(Some(Piece { meta, total, bytes })))) = answer else { break };
-            // Another snapshot has taken its place meanwhile: next time.
-            if *about.get_or_insert_with(|| meta.clone()) != meta {
-                break;
-            }
-            let more = !bytes.is_empty();
-            content.extend(bytes);
-            if content.len() as u64 == total {
-                // One that ends where this replica hasn't been yet is taken next time.
-                if core.machine.adopt(&content) && core.raft.trigger().snapshot().await.is_err() {
-                    return;
-                }
-                break;
-            }
-            if !more {
-                break;
-            }
+        // One that ends where this replica hasn't been yet is taken next time.
+        if let Some((_, content)) = fetch(&link).await
+            && core.machine.adopt(&content)
+            && core.raft.trigger().snapshot().await.is_err()
+        {
+            return;
         }
+    }
+}
+
+/// Has the state machine given everything anew, if need be from the snapshot of replica `from`; see
+/// [`Log::restore`](crate::cluster::log::Log::restore).
+pub async fn restore(core: Arc<Core>, from: u64) {
+    let Ok(_alone) = core.restoring.try_lock() else { return };
+    core.set_able(false);
+    if core.leads() {
+        step_down(&core).await;
+    }
+    let link = core.link(from).filter(|_| from != core.id());
+    let other = match &link {
+        Some(link) if core.machine.has_snapshot() => fetch(link).await,
+        _ => None,
+    };
+    match (core.machine.restore(other).await, link) {
+        (Ok(true), _) => core.set_able(true),
+        (Ok(false), Some(link)) => {
+            // Whether it is made shows when this is asked for again.
+            let _ = timeout(PIECE, link.ask(Request::Refresh)).await;
+        }
+        (Ok(false), None) => {}
+        // The log stops for that.
+        (Err(error), _) => tracing::error!("no snapshot can be stored: {error}"),
     }
 }
 

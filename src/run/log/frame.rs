@@ -1,5 +1,6 @@
 //! What replicas say to each other: a length in 4 bytes, little-endian, and that many bytes of postcard.
 
+use crate::base::Incarnation;
 use crate::cluster::log::{MAX_ENTRY, Refusal, Replica, ReplicaId};
 use crate::run::log::types::{Proposal, SnapshotMeta, Types};
 use openraft::error::SnapshotMismatch;
@@ -13,7 +14,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The protocol's version; peers with another are refused.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a frame behind its length, at most: the longest entry, and what stands around it.
 pub const MAX_FRAME: usize = 2 * MAX_ENTRY;
 /// Bytes of a snapshot in one frame.
@@ -47,10 +48,12 @@ pub enum Request {
     Replicas(Vec<Replica>),
     /// From the leader: you may vote from now on.
     Admit,
-    /// Renew my lease, unless I am fenced by what you have stored.
-    Renew,
+    /// Renew the lease of this life of mine, unless it is fenced by what you have stored.
+    Renew(Incarnation),
     /// Show me your stored snapshot's content from this byte on.
     Fetch(u64),
+    /// Have a snapshot made of all that you have.
+    Refresh,
 }
 
 /// What became of a forwarded proposal.
@@ -94,6 +97,8 @@ pub enum Answer {
     Renewed(bool),
     /// To [`Request::Fetch`]; none if there is no snapshot.
     Piece(Option<Piece>),
+    /// To [`Request::Refresh`]: one is made, or there is nothing new since the last.
+    Refreshed,
     /// To any: it could not be done.
     Failed(String),
 }
@@ -176,14 +181,14 @@ pub async fn write<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), value: &T) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::log::Marks;
+    use crate::cluster::fences::Fences;
 
     fn block<F: Future>(future: F) -> F::Output {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
 
     fn request(bytes: usize) -> Numbered<Request> {
-        let proposal = Proposal { bytes: vec![7; bytes], marks: Marks::NONE };
+        let proposal = Proposal { bytes: vec![7; bytes], fences: Fences::NONE };
         Numbered { number: 3, body: Request::Propose(proposal) }
     }
 

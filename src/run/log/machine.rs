@@ -1,6 +1,6 @@
 //! openraft's state machine: hands committed entries to the management thread, and keeps the snapshots that it makes.
 
-use crate::base::NodeSet;
+use crate::cluster::fences::Fences;
 use crate::cluster::log::Output;
 use crate::run::log::disk::{Base, Disk, DiskError};
 use crate::run::log::store::Store;
@@ -9,6 +9,7 @@ use crate::run::log::types::{
 };
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
+use serde::{Deserialize, Serialize};
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
@@ -18,31 +19,30 @@ const SNAPSHOT_BYTES: usize = 64 << 20;
 
 /// What stands in front of the state in a stored snapshot. It was made at an index, which may lie within a batch; openraft
 /// counts batches, and applies that one again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The index at the end of the last whole batch, where openraft begins.
     pub whole: u64,
     /// The index up to which the state has all entries.
     pub index: u64,
     /// What is fenced at the end of the last whole batch.
-    pub fenced: NodeSet,
+    pub fenced: Fences,
 }
 
 impl Header {
-    const LEN: usize = 24;
-
     /// Header and state in one.
-    pub fn with(self, state: &[u8]) -> Vec<u8> {
-        let words = [self.whole, self.index, self.fenced.0].map(u64::to_le_bytes);
-        [words.as_flattened(), state].concat()
+    ///
+    /// # Errors
+    /// None that this type is known for.
+    pub fn with(&self, state: &[u8]) -> Result<Vec<u8>, postcard::Error> {
+        let mut content = postcard::to_allocvec(self)?;
+        content.extend_from_slice(state);
+        Ok(content)
     }
 
-    /// Header and state apart; none if `content` is too short to be either.
+    /// Header and state apart; none if `content` doesn't begin with a header.
     pub fn split(content: &[u8]) -> Option<(Self, &[u8])> {
-        let (head, state) = content.split_first_chunk::<{ Self::LEN }>()?;
-        let (words, _) = head.as_chunks::<8>();
-        let [whole, index, fenced] = [words[0], words[1], words[2]].map(u64::from_le_bytes);
-        Some((Self { whole, index, fenced: NodeSet(fenced) }, state))
+        postcard::take_from_bytes(content).ok()
     }
 }
 
@@ -78,6 +78,8 @@ pub struct Machine {
     inner: Arc<Mutex<Inner>>,
     /// Held while a snapshot is stored: an own one must not come behind a newer one from the leader.
     storing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while entries or a snapshot are handed out; behind `storing`, if that is held, too.
+    handing: Arc<tokio::sync::Mutex<()>>,
     outputs: mpsc::Sender<Output>,
     applied: watch::Sender<u64>,
     store: Store,
@@ -112,6 +114,7 @@ impl Machine {
         let machine = Self {
             inner: Arc::new(Mutex::new(inner)),
             storing: Arc::default(),
+            handing: Arc::default(),
             outputs,
             applied: watch::Sender::new(0),
             store,
@@ -173,8 +176,8 @@ impl Machine {
 
     /// Makes a snapshot the state.
     async fn replace(&self, meta: &SnapshotMeta, content: &[u8]) -> Result<(), DiskError> {
-        let short = || DiskError("damaged: a snapshot is too short".to_owned());
-        let (header, state) = Header::split(content).ok_or_else(short)?;
+        let headless = || DiskError("damaged: a snapshot without its header".to_owned());
+        let (header, state) = Header::split(content).ok_or_else(headless)?;
         let membership = meta.last_membership.clone();
         let said = replicas(&membership);
         self.store.rebase(Base { at: meta.last_log_id.map_or(0, |id| id.index), fenced: header.fenced });
@@ -192,6 +195,71 @@ impl Machine {
         // What the snapshot has of the batch behind it counts when that is applied.
         self.applied.send_replace(header.whole);
         Ok(())
+    }
+
+    /// Whether a snapshot is stored.
+    pub fn has_snapshot(&self) -> bool {
+        self.lock().stored.is_some()
+    }
+
+    /// Asks for a snapshot, however few entries there are since the last one.
+    pub async fn refresh(&self) {
+        let due = {
+            let mut inner = self.lock();
+            let due = !inner.asked && inner.places.len() > 1;
+            inner.asked |= due;
+            due
+        };
+        if due {
+            self.say(Output::WantSnapshot).await;
+        }
+    }
+
+    /// Hands out everything anew: the snapshot, and the entries behind it as far as they were handed out before. A stored
+    /// snapshot is replaced by `other`, another replica's. False, and nothing is done, if that is missing or older, or has
+    /// entries that this replica hasn't handed out yet.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub async fn restore(&self, other: Option<(SnapshotMeta, Vec<u8>)>) -> Result<bool, DiskError> {
+        let _alone = self.storing.lock().await;
+        let _handing = self.handing.lock().await;
+        let mut begin = Header::default();
+        if self.has_snapshot() {
+            let fits =
+                |meta: &SnapshotMeta| self.lock().places.iter().any(|place| place.log_id == meta.last_log_id);
+            let Some((meta, content)) = other.filter(|(meta, _)| fits(meta)) else { return Ok(false) };
+            let Some((header, state)) = Header::split(&content) else { return Ok(false) };
+            self.disk.snapshot(&meta, &content).await?;
+            {
+                let mut inner = self.lock();
+                inner.places.retain(|place| place.log_id >= meta.last_log_id);
+                inner.skip = header.index;
+                inner.stored = Some(meta);
+            }
+            self.say(Output::Anew).await;
+            self.say(Output::Install { index: header.index, bytes: state.to_vec() }).await;
+            begin = header;
+        } else {
+            self.say(Output::Anew).await;
+        }
+        let (first, behind) = {
+            let mut inner = self.lock();
+            (inner.asked, inner.pending) = (false, None);
+            let next = |place: &Place| place.log_id.map_or(0, |id| id.index + 1);
+            (next(&inner.places[0]), next(inner.last()))
+        };
+        let mut index = begin.whole;
+        for entry in self.store.range(first..behind, usize::MAX) {
+            let EntryPayload::Normal(batch) = entry.payload else { continue };
+            for proposal in batch.proposals {
+                index += 1;
+                if index > begin.index {
+                    self.say(Output::Entry { index, bytes: proposal.bytes }).await;
+                }
+            }
+        }
+        Ok(true)
     }
 
     async fn apply_one(&self, entry: Entry) -> Applied {
@@ -248,6 +316,8 @@ impl RaftStateMachine<Types> for Machine {
         I::IntoIter: OptionalSend,
     {
         let mut answers = Vec::new();
+        let handing = self.handing.clone();
+        let _alone = handing.lock().await;
         for entry in entries {
             answers.push(self.apply_one(entry).await);
         }
@@ -269,6 +339,7 @@ impl RaftStateMachine<Types> for Machine {
     ) -> Result<(), StorageError> {
         let content = snapshot.into_inner();
         let _alone = self.storing.lock().await;
+        let _handing = self.handing.lock().await;
         let failed = |error: DiskError| StorageIOError::write_snapshot(Some(meta.signature()), &error);
         self.disk.snapshot(meta, &content).await.map_err(failed)?;
         self.replace(meta, &content).await.map_err(failed)?;
@@ -304,13 +375,13 @@ impl RaftSnapshotBuilder<Types> for Machine {
         };
         let at = place.log_id.map_or(0, |id| id.index);
         let header = Header { whole: place.index, index, fenced: self.store.fenced_at(at) };
-        let content = header.with(&state);
         let meta = SnapshotMeta {
             last_log_id: place.log_id,
             last_membership: place.membership,
             snapshot_id: format!("{}-{index}", place.log_id.unwrap_or_default()),
         };
         let failed = |error: DiskError| StorageIOError::write_snapshot(Some(meta.signature()), &error);
+        let content = header.with(&state).map_err(|error| failed(DiskError(error.to_string())))?;
         self.disk.snapshot(&meta, &content).await.map_err(failed)?;
         let mut inner = self.lock();
         inner.places.retain(|kept| kept.log_id >= place.log_id);

@@ -21,9 +21,10 @@ pub mod tls;
 pub mod types;
 pub mod witness;
 
-use crate::base::NodeSet;
+use crate::base::Incarnation;
+use crate::cluster::fences::Fences;
 use crate::cluster::log::{
-    Log, MAX_ENTRY, MAX_PROPOSALS, Marks, Outcome, Output, Refusal, Replica, ReplicaId, Ticket,
+    Log, MAX_ENTRY, MAX_PROPOSALS, Outcome, Output, Refusal, Replica, ReplicaId, Ticket,
 };
 use disk::{Disk, DiskError, Loaded, Writer};
 use redb::StorageBackend;
@@ -32,9 +33,9 @@ use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use store::Fenced;
 use task::{Command, Task};
 use tls::{Identity, TlsError};
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
@@ -117,7 +118,7 @@ pub struct Running {
     snapshot: Option<(u64, Vec<u8>)>,
     tickets: u64,
     failed: bool,
-    fenced: Arc<AtomicU64>,
+    fenced: Fenced,
     refusals: Arc<Refusals>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -183,7 +184,7 @@ impl Running {
     fn new(
         commands: mpsc::Sender<Command>,
         outputs: mpsc::Receiver<Output>,
-        fenced: Arc<AtomicU64>,
+        fenced: Fenced,
         refusals: Arc<Refusals>,
         (stop, thread): (oneshot::Sender<()>, JoinHandle<()>),
     ) -> Self {
@@ -235,10 +236,10 @@ fn spawn(run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartErr
 }
 
 impl Log for Running {
-    fn propose(&mut self, bytes: Vec<u8>, marks: Marks) -> Ticket {
+    fn propose(&mut self, bytes: Vec<u8>, fences: Fences) -> Ticket {
         self.ask(|ticket| match bytes.len() {
             long if long > MAX_ENTRY => Err(Refusal::TooLong(long)),
-            _ => Ok(Command::Propose(ticket, Proposal { bytes, marks })),
+            _ => Ok(Command::Propose(ticket, Proposal { bytes, fences })),
         })
     }
 
@@ -269,13 +270,18 @@ impl Log for Running {
         self.hand_snapshot();
     }
 
-    fn renew(&mut self, token: u64) {
-        // A log that is too busy for it doesn't renew it: there will be another request soon.
-        let _ = self.commands.try_send(Command::Renew(token));
+    fn restore(&mut self, from: ReplicaId) {
+        // Asked for again if it doesn't come.
+        let _ = self.commands.try_send(Command::Restore(from));
     }
 
-    fn fenced(&self) -> NodeSet {
-        NodeSet(self.fenced.load(Ordering::SeqCst))
+    fn renew(&mut self, token: u64, life: Incarnation) {
+        // A log that is too busy for it doesn't renew it: there will be another request soon.
+        let _ = self.commands.try_send(Command::Renew(token, life));
+    }
+
+    fn fenced(&self) -> Fences {
+        self.fenced.now().clone()
     }
 }
 

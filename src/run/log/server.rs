@@ -152,7 +152,11 @@ async fn answer(core: &Core, from: u64, request: Request) -> Answer {
             Ok(()) => Answer::Admitted,
             Err(error) => failed(&error),
         },
-        Request::Renew => Answer::Renewed(core.renews(from)),
+        Request::Renew(life) => Answer::Renewed(core.renews(from, life)),
+        Request::Refresh => {
+            core.machine.refresh().await;
+            Answer::Refreshed
+        }
         Request::Fetch(from) => match core.raft.get_snapshot().await {
             Ok(found) => Answer::Piece(found.map(|snapshot| {
                 let content = snapshot.snapshot.get_ref();

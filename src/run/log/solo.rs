@@ -3,19 +3,17 @@
 //! The store is the one that openraft would keep for a cluster of this one voter. So the node can have peers later: it is
 //! started as a replica on this store, and given them.
 
-use crate::base::{NodeId, NodeSet};
+use crate::base::NodeId;
 use crate::cluster::log::{Outcome, Output, Refusal, ReplicaId, Ticket};
 use crate::run::log::disk::{Disk, DiskError, Loaded};
 use crate::run::log::machine::{self, Machine};
-use crate::run::log::store::Store;
+use crate::run::log::store::{Fenced, Store};
 use crate::run::log::task::{Command, snapshot_base};
 use crate::run::log::types::{Batch, Entry, LogId, Peer, Vote};
 use openraft::storage::RaftStateMachine;
 use openraft::{CommittedLeaderId, EntryPayload, Membership, RaftLogReader, RaftSnapshotBuilder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 /// How a node's own log is set up.
@@ -69,7 +67,7 @@ impl Solo {
     }
 
     /// See [`Store::fenced`].
-    pub fn fenced(&self) -> Arc<AtomicU64> {
+    pub fn fenced(&self) -> Fenced {
         self.store.fenced()
     }
 
@@ -154,11 +152,17 @@ impl Solo {
                     "the node runs without peers: it must be started as one of several first".to_owned();
                 self.say(Output::Outcome(ticket, Outcome::Refused(Refusal::Replicas(why)))).await;
             }
-            Command::Renew(token) => {
+            Command::Renew(token, life) => {
                 let me = self.config.node;
-                if !NodeSet(self.store.fenced().load(Ordering::SeqCst)).contains(me) {
+                if !self.store.fenced().now().has(me, life) {
                     self.say(Output::Renewed { by: me.into(), token }).await;
                 }
+            }
+            Command::Restore(_) => {
+                // There is no other snapshot than its own.
+                let stored = machine.get_current_snapshot().await.map_err(failed)?;
+                let stored = stored.map(|stored| (stored.meta, stored.snapshot.into_inner()));
+                machine.restore(stored).await?;
             }
             Command::Snapshot(index, state) => {
                 if machine.offer(index, state) {

@@ -1,25 +1,23 @@
 //! openraft's log storage: all entries behind the snapshot in memory, each written by [`disk`](super::disk) before it counts.
 
-use crate::base::NodeSet;
-use crate::cluster::log::Marks;
+use crate::cluster::fences::Fences;
 use crate::run::log::disk::{Base, Disk, DiskError, Loaded};
 use crate::run::log::types::{Entry, LogId, StorageError, Types, Vote};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::ops::{Bound, RangeBounds};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of entries that are sent to a peer at once, roughly (one entry goes whatever its length).
 const SEND_BYTES: usize = 1 << 20;
 
-/// What one entry fences and readmits.
-fn marks(entry: &Entry) -> Marks {
+/// What one entry fences.
+fn fences(entry: &Entry) -> Fences {
     match &entry.payload {
-        EntryPayload::Normal(batch) => batch.marks(),
-        EntryPayload::Blank | EntryPayload::Membership(_) => Marks::NONE,
+        EntryPayload::Normal(batch) => batch.fences(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => Fences::NONE,
     }
 }
 
@@ -36,8 +34,8 @@ struct Inner {
     committed: Option<LogId>,
     purged: Option<LogId>,
     entries: BTreeMap<u64, Entry>,
-    /// The entries with marks behind `base`.
-    marks: BTreeMap<u64, Marks>,
+    /// What the entries behind `base` fence, of those that do.
+    fences: BTreeMap<u64, Fences>,
     base: Base,
 }
 
@@ -47,17 +45,25 @@ impl Inner {
     }
 
     /// What is fenced behind the entry at `at`, which is not in front of the base.
-    fn fenced(&self, at: u64) -> NodeSet {
-        let behind = (Bound::Excluded(self.base.at), Bound::Included(at.max(self.base.at)));
-        if at <= self.base.at {
-            return self.base.fenced;
-        }
-        self.marks.range(behind).fold(self.base.fenced, |set, (_, marks)| marks.after(set))
+    fn fenced(&self, at: u64) -> Fences {
+        let behind = self.fences.range(..=at).map(|(_, fences)| fences);
+        std::iter::once(&self.base.fenced).chain(behind).collect()
     }
 
     fn rebase(&mut self, base: Base) {
+        self.fences = self.fences.split_off(&(base.at + 1));
         self.base = base;
-        self.marks = self.marks.split_off(&(base.at + 1));
+    }
+}
+
+/// What is fenced behind all entries that are stored here: always up to date, for anybody to read. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Fenced(Arc<Mutex<Fences>>);
+
+impl Fenced {
+    /// What it is now.
+    pub fn now(&self) -> MutexGuard<'_, Fences> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -65,7 +71,7 @@ impl Inner {
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Mutex<Inner>>,
-    fenced: Arc<AtomicU64>,
+    fenced: Fenced,
     disk: Disk,
 }
 
@@ -74,17 +80,17 @@ impl Store {
     pub fn new(disk: Disk, loaded: &mut Loaded, snapshot: Option<Base>) -> Self {
         let entries: BTreeMap<u64, Entry> =
             loaded.entries.drain(..).map(|entry| (entry.log_id.index, entry)).collect();
-        let marks = entries.iter().map(|(index, entry)| (*index, marks(entry)));
+        let fences = entries.iter().map(|(index, entry)| (*index, fences(entry)));
         let mut inner = Inner {
             vote: loaded.vote,
             committed: loaded.committed,
             purged: loaded.purged,
-            marks: marks.filter(|(_, marks)| *marks != Marks::NONE).collect(),
+            fences: fences.filter(|(_, fences)| !fences.is_empty()).collect(),
             entries,
             base: Base::default(),
         };
-        inner.rebase(snapshot.filter(|s| s.at >= loaded.base.at).unwrap_or(loaded.base));
-        let store = Self { inner: Arc::new(Mutex::new(inner)), fenced: Arc::default(), disk };
+        inner.rebase(snapshot.filter(|s| s.at >= loaded.base.at).unwrap_or_else(|| loaded.base.clone()));
+        let store = Self { inner: Arc::new(Mutex::new(inner)), fenced: Fenced::default(), disk };
         store.publish(&store.lock());
         store
     }
@@ -94,16 +100,16 @@ impl Store {
     }
 
     fn publish(&self, inner: &Inner) {
-        self.fenced.store(inner.fenced(u64::MAX).0, Ordering::SeqCst);
+        *self.fenced.now() = inner.fenced(u64::MAX);
     }
 
-    /// What is fenced behind all entries that are stored here: always up to date, for anybody to read.
-    pub fn fenced(&self) -> Arc<AtomicU64> {
+    /// What is fenced by what is stored here.
+    pub fn fenced(&self) -> Fenced {
         self.fenced.clone()
     }
 
     /// What is fenced behind the committed entry at `at`.
-    pub fn fenced_at(&self, at: u64) -> NodeSet {
+    pub fn fenced_at(&self, at: u64) -> Fences {
         self.lock().fenced(at)
     }
 
@@ -137,16 +143,17 @@ impl Store {
         let mut inner = self.lock();
         for entry in entries {
             let index = entry.log_id.index;
-            let marks = marks(entry);
-            if marks != Marks::NONE {
-                inner.marks.insert(index, marks);
+            let fences = fences(entry);
+            if !fences.is_empty() {
+                inner.fences.insert(index, fences);
             }
             inner.entries.insert(index, entry.clone());
         }
         self.publish(&inner);
     }
 
-    fn range(&self, range: impl RangeBounds<u64>, bytes: usize) -> Vec<Entry> {
+    /// The first entries in `range`: one, and those behind it as far as all have no more than this many bytes together.
+    pub fn range(&self, range: impl RangeBounds<u64>, bytes: usize) -> Vec<Entry> {
         let inner = self.lock();
         let mut left = bytes;
         let fits = |(n, (_, entry)): &(usize, (&u64, &Entry))| {
@@ -170,7 +177,7 @@ impl Store {
             inner.rebase(base);
         }
         self.publish(&inner);
-        self.disk.purge(&upto, inner.base)
+        self.disk.purge(&upto, &inner.base)
     }
 }
 
@@ -235,7 +242,7 @@ impl RaftLogStorage<Types> for Store {
         self.disk.truncate(log_id.index).await.map_err(|error| StorageIOError::write_logs(&error))?;
         let mut inner = self.lock();
         inner.entries.split_off(&log_id.index);
-        inner.marks.split_off(&log_id.index);
+        inner.fences.split_off(&log_id.index);
         self.publish(&inner);
         Ok(())
     }

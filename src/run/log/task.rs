@@ -1,6 +1,7 @@
 //! The log's thread: starts openraft and the network, does what the management thread commands, and says what happens.
 
-use crate::cluster::log::{MAX_PROPOSALS, Outcome, Output, Refusal, Replica, Ticket};
+use crate::base::Incarnation;
+use crate::cluster::log::{MAX_PROPOSALS, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
 use crate::run::log::core::{self, Core, Waiting, Wish};
 use crate::run::log::disk::{Base, Disk, Loaded, Writer};
 use crate::run::log::frame::{Answer, CHUNK, Request, Verdict};
@@ -8,14 +9,13 @@ use crate::run::log::link::Links;
 use crate::run::log::machine::{self, Header, Machine};
 use crate::run::log::network::Network;
 use crate::run::log::refusals::Refusals;
-use crate::run::log::store::Store;
+use crate::run::log::store::{Fenced, Store};
 use crate::run::log::tls::Identity;
 use crate::run::log::types::{Peer, Proposal, Raft, replica_id};
 use crate::run::log::{Config, Timing, duty, server};
 use openraft::SnapshotPolicy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -32,8 +32,10 @@ pub enum Command {
     Propose(Ticket, Proposal),
     /// These to be the replicas.
     Replicas(Ticket, Vec<Replica>),
-    /// The lease to be renewed by all voters.
-    Renew(u64),
+    /// The lease of this life to be renewed by all voters.
+    Renew(u64, Incarnation),
+    /// Everything to be handed out anew, with the help of that replica.
+    Restore(ReplicaId),
     /// The state at an index to be kept.
     Snapshot(u64, Vec<u8>),
 }
@@ -121,7 +123,7 @@ impl Task {
     }
 
     /// See [`Store::fenced`].
-    pub fn fenced(&self) -> Arc<AtomicU64> {
+    pub fn fenced(&self) -> Fenced {
         self.store.fenced()
     }
 
@@ -204,8 +206,12 @@ async fn obey(core: Arc<Core>, mut commands: mpsc::Receiver<Command>, outputs: m
                 }
                 continue;
             }
-            Command::Renew(token) => {
-                renew(&core, token, &outputs);
+            Command::Renew(token, life) => {
+                renew(&core, token, life, &outputs);
+                continue;
+            }
+            Command::Restore(from) => {
+                tokio::spawn(duty::restore(core.clone(), from.0.into()));
                 continue;
             }
             Command::Propose(ticket, proposal) => (ticket, Wish::Entry(proposal)),
@@ -235,16 +241,16 @@ async fn obey(core: Arc<Core>, mut commands: mpsc::Receiver<Command>, outputs: m
     }
 }
 
-/// Asks every voter to renew this node's lease, all at once.
-fn renew(core: &Arc<Core>, token: u64, outputs: &mpsc::Sender<Output>) {
+/// Asks every voter to renew the lease of this node's life, all at once.
+fn renew(core: &Arc<Core>, token: u64, life: Incarnation, outputs: &mpsc::Sender<Output>) {
     for voter in core.voters() {
         let (core, outputs) = (core.clone(), outputs.clone());
         tokio::spawn(async move {
             let renewed = if voter == core.id() {
-                core.renews(voter)
+                core.renews(voter, life)
             } else {
                 let Some(link) = core.link(voter) else { return };
-                let answer = timeout(core.timing.election_max, link.ask(Request::Renew)).await;
+                let answer = timeout(core.timing.election_max, link.ask(Request::Renew(life))).await;
                 matches!(answer, Ok(Ok(Answer::Renewed(true))))
             };
             if renewed {

@@ -5,8 +5,9 @@ use super::task::snapshot_base;
 use super::types::{
     Applied, Batch, Entry, LogId, Proposal, SnapshotMeta, StorageError, StoredMembership, Types,
 };
-use crate::base::{NodeId, NodeSet};
-use crate::cluster::log::{Log, MAX_ENTRY, Marks, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
+use crate::base::{Incarnation, NodeId};
+use crate::cluster::fences::Fences;
+use crate::cluster::log::{Log, MAX_ENTRY, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
 use crate::run::log::{Running, StartError, solo};
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::testing::{StoreBuilder, Suite};
@@ -70,7 +71,7 @@ impl RaftSnapshotBuilder<Types> for Offer {
         match &mut self.0 {
             Some(machine) => machine.build_snapshot().await,
             None => {
-                let content = Header::default().with(&[]);
+                let content = Header::default().with(&[]).unwrap();
                 Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: Box::new(Cursor::new(content)) })
             }
         }
@@ -138,21 +139,21 @@ fn id(index: u64) -> LogId {
     LogId::new(CommittedLeaderId::new(1, 0), index)
 }
 
-fn entry(index: u64, marks: &[Marks]) -> Entry {
-    let proposals = marks.iter().map(|marks| Proposal { bytes: vec![index as u8], marks: *marks });
+fn entry(index: u64, fences: &[Fences]) -> Entry {
+    let proposals = fences.iter().map(|f| Proposal { bytes: vec![index as u8], fences: f.clone() });
     Entry { log_id: id(index), payload: EntryPayload::Normal(Batch { proposals: proposals.collect() }) }
 }
 
-fn fence(node: u16) -> Marks {
-    Marks { fences: NodeSet::of(NodeId(node)), readmits: NodeSet::EMPTY }
+fn fence(node: u16, life: u32) -> Fences {
+    Fences::upto(NodeId(node), Incarnation(life))
 }
 
-fn readmit(node: u16) -> Marks {
-    Marks { fences: NodeSet::EMPTY, readmits: NodeSet::of(NodeId(node)) }
+fn listed(fences: &Fences) -> Vec<(u16, u32)> {
+    fences.iter().map(|(node, life)| (node.0, life.0)).collect()
 }
 
-fn fenced(store: &Store) -> Vec<u16> {
-    NodeSet(store.fenced().load(Ordering::SeqCst)).iter().map(|node| node.0).collect()
+fn fenced(store: &Store) -> Vec<(u16, u32)> {
+    listed(&store.fenced().now())
 }
 
 #[test]
@@ -161,19 +162,19 @@ fn a_fence_shows_from_the_storing_to_the_cutting_off() {
     let folder = Folder::new();
     block(async {
         let (mut store, ..) = open(&folder.0, 100).await;
-        store.take(&[entry(1, &[fence(1)]), entry(2, &[Marks::NONE])]);
-        assert_eq!(fenced(&store), [1]);
-        store.take(&[entry(3, &[readmit(1), fence(2)]), entry(4, &[fence(3)])]);
-        assert_eq!(fenced(&store), [2, 3]);
-        assert_eq!(store.fenced_at(2), NodeSet::of(NodeId(1)));
+        store.take(&[entry(1, &[fence(1, 2)]), entry(2, &[Fences::NONE])]);
+        assert_eq!(fenced(&store), [(1, 2)]);
+        store.take(&[entry(3, &[fence(1, 1), fence(2, 1)]), entry(4, &[fence(1, 3), fence(3, 9)])]);
+        assert_eq!(fenced(&store), [(1, 3), (2, 1), (3, 9)]);
+        assert_eq!(listed(&store.fenced_at(2)), [(1, 2)]);
         store.truncate(id(4)).await.unwrap();
-        assert_eq!(fenced(&store), [2]);
+        assert_eq!(fenced(&store), [(1, 2), (2, 1)]);
         store.truncate(id(3)).await.unwrap();
-        assert_eq!(fenced(&store), [1]);
+        assert_eq!(fenced(&store), [(1, 2)]);
         store.forget(id(2)).unwrap();
-        assert_eq!(fenced(&store), [1], "compaction forgets entries, not what they said");
-        store.take(&[entry(3, &[readmit(1)])]);
-        assert_eq!(fenced(&store), [0; 0]);
+        assert_eq!(fenced(&store), [(1, 2)], "compaction forgets entries, not what they said");
+        store.take(&[entry(3, &[fence(1, 1)])]);
+        assert_eq!(fenced(&store), [(1, 2)], "a late one lifts nothing");
     });
 }
 
@@ -182,22 +183,23 @@ fn fences_outlive_the_process() {
     let folder = Folder::new();
     block(async {
         let (mut store, mut machine, _taken) = open(&folder.0, 100).await;
-        let entries = [entry(1, &[fence(1)]), entry(2, &[fence(2)]), entry(3, &[readmit(2), fence(3)])];
+        let entries =
+            [entry(1, &[fence(1, 7)]), entry(2, &[fence(2, 1)]), entry(3, &[fence(2, 3), fence(3, 1)])];
         store.take(&entries);
         machine.apply(entries.iter().take(2).cloned()).await.unwrap();
         assert!(machine.offer(2, b"state".to_vec()));
         let snapshot = machine.build_snapshot().await.unwrap();
         let (header, state) = Header::split(snapshot.snapshot.get_ref()).unwrap();
-        assert_eq!((header.index, header.fenced.0, state), (2, 0b110, &b"state"[..]));
+        assert_eq!((header.index, listed(&header.fenced), state), (2, vec![(1, 7), (2, 1)], &b"state"[..]));
         store.forget(id(2)).unwrap();
         openraft::storage::RaftLogStorageExt::blocking_append(&mut store, [entries[2].clone()])
             .await
             .unwrap();
-        assert_eq!(fenced(&store), [1, 3]);
+        assert_eq!(fenced(&store), [(1, 7), (2, 3), (3, 1)]);
     });
     block(async {
         let (store, _, mut taken) = open(&folder.0, 100).await;
-        assert_eq!(fenced(&store), [1, 3]);
+        assert_eq!(fenced(&store), [(1, 7), (2, 3), (3, 1)]);
         assert_eq!(taken.try_recv().unwrap(), Output::Install { index: 2, bytes: b"state".to_vec() });
     });
 }
@@ -207,7 +209,7 @@ fn a_snapshot_may_end_within_a_batch() {
     let folder = Folder::new();
     let batch = |index: u64, texts: &[&str]| {
         let proposals =
-            texts.iter().map(|text| Proposal { bytes: text.as_bytes().to_vec(), marks: Marks::NONE });
+            texts.iter().map(|text| Proposal { bytes: text.as_bytes().to_vec(), fences: Fences::NONE });
         Entry { log_id: id(index), payload: EntryPayload::Normal(Batch { proposals: proposals.collect() }) }
     };
     let entries = [batch(0, &["a", "b"]), batch(1, &["c", "d", "e"]), batch(2, &["f"])];
@@ -236,17 +238,76 @@ fn a_snapshot_of_the_leader_goes_before_an_own_older_one() {
     let folder = Folder::new();
     block(async {
         let (store, mut machine, _taken) = open(&folder.0, 100).await;
-        let entries = [entry(0, &[Marks::NONE]), entry(1, &[Marks::NONE])];
+        let entries = [entry(0, &[Fences::NONE]), entry(1, &[Fences::NONE])];
         store.take(&entries);
         machine.apply(entries).await.unwrap();
         assert!(machine.offer(2, b"own".to_vec()));
         let meta =
             SnapshotMeta { last_log_id: Some(id(9)), snapshot_id: "leader's".into(), ..Default::default() };
-        let content = Header { whole: 10, index: 10, fenced: NodeSet::EMPTY }.with(b"leader's");
+        let content = Header { whole: 10, index: 10, fenced: Fences::NONE }.with(b"leader's").unwrap();
         machine.install_snapshot(&meta, Box::new(Cursor::new(content.clone()))).await.unwrap();
         let built = machine.build_snapshot().await.unwrap();
         assert_eq!((built.meta, built.snapshot.get_ref()), (meta, &content));
         assert!(!machine.offer(2, b"own".to_vec()));
+    });
+}
+
+/// What was handed out.
+fn told(taken: &mut mpsc::Receiver<Output>) -> Vec<Output> {
+    std::iter::from_fn(|| taken.try_recv().ok()).collect()
+}
+
+fn listing(from: u64, to: u64) -> impl Iterator<Item = Output> {
+    (from..=to).map(|index| Output::Entry { index, bytes: vec![index as u8] })
+}
+
+#[test]
+fn everything_is_handed_out_anew_behind_a_snapshot_that_another_made() {
+    let folder = Folder::new();
+    let one = |index: u64| entry(index, &[Fences::NONE]);
+    let meta = |index| SnapshotMeta { last_log_id: Some(id(index)), ..Default::default() };
+    let content = |index| Header { whole: index, index, fenced: Fences::NONE }.with(b"another's").unwrap();
+    block(async {
+        let (store, mut machine, mut taken) = open(&folder.0, 100).await;
+        let entries: Vec<_> = (1..=8).map(one).collect();
+        store.take(&entries);
+        machine.apply(entries).await.unwrap();
+        told(&mut taken);
+        assert!(machine.restore(None).await.unwrap(), "nothing but what it was given is stored");
+        assert_eq!(told(&mut taken), [Output::Anew].into_iter().chain(listing(1, 8)).collect::<Vec<_>>());
+        assert!(machine.offer(4, b"wrong".to_vec()));
+        machine.build_snapshot().await.unwrap();
+        store.forget(id(2)).unwrap();
+        for other in [None, Some((meta(3), content(3))), Some((meta(9), content(9)))] {
+            assert!(!machine.restore(other).await.unwrap(), "it has none, an older one, one that is ahead");
+        }
+        assert_eq!(told(&mut taken), []);
+        assert!(machine.restore(Some((meta(6), content(6)))).await.unwrap());
+        let install = Output::Install { index: 6, bytes: b"another's".to_vec() };
+        let anew: Vec<_> = [Output::Anew, install.clone()].into_iter().chain(listing(7, 8)).collect();
+        assert_eq!(told(&mut taken), anew);
+        machine.apply([one(9)]).await.unwrap();
+        assert_eq!(told(&mut taken), listing(9, 9).collect::<Vec<_>>());
+    });
+    block(async {
+        let (_, _, mut taken) = open(&folder.0, 100).await;
+        assert_eq!(told(&mut taken)[0], Output::Install { index: 6, bytes: b"another's".to_vec() });
+    });
+}
+
+#[test]
+fn a_snapshot_that_is_asked_for_is_wanted_once() {
+    let folder = Folder::new();
+    block(async {
+        let (store, mut machine, mut taken) = open(&folder.0, 100).await;
+        machine.refresh().await;
+        assert_eq!(told(&mut taken), [], "there is nothing to be kept");
+        store.take(&[entry(1, &[Fences::NONE])]);
+        machine.apply([entry(1, &[Fences::NONE])]).await.unwrap();
+        told(&mut taken);
+        machine.refresh().await;
+        machine.refresh().await;
+        assert_eq!(told(&mut taken), [Output::WantSnapshot]);
     });
 }
 
@@ -296,25 +357,25 @@ fn entries(outputs: &[Output]) -> Vec<(u64, Vec<u8>)> {
 fn a_node_alone_commits_and_remembers() {
     let folder = Folder::new();
     let mut log = alone(&folder, 1000).unwrap();
-    let tickets: Vec<Ticket> = (0..20).map(|n| log.propose(vec![n], Marks::NONE)).collect();
+    let tickets: Vec<Ticket> = (0..20).map(|n| log.propose(vec![n], Fences::NONE)).collect();
     let said = until(&mut log, of(tickets[19]));
     let expected: Vec<(u64, Vec<u8>)> = (0..20).map(|n| (u64::from(n) + 1, vec![n])).collect();
     assert_eq!(entries(&said), expected);
     assert!(said.contains(&Output::Role { leader: Some(ReplicaId(0)), term: 1, quorum: true }));
     assert_eq!(said.last(), Some(&Output::Outcome(tickets[19], Outcome::Committed(20))));
-    let long = log.propose(vec![0; MAX_ENTRY + 1], Marks::NONE);
+    let long = log.propose(vec![0; MAX_ENTRY + 1], Fences::NONE);
     let said = until(&mut log, of(long));
     assert_eq!(said.last(), Some(&Output::Outcome(long, Outcome::Refused(Refusal::TooLong(MAX_ENTRY + 1)))));
-    let fence = log.propose(vec![20], fence(3));
+    let fence = log.propose(vec![20], fence(3, 1));
     until(&mut log, of(fence));
-    assert_eq!(log.fenced(), NodeSet::of(NodeId(3)));
+    assert_eq!(listed(&log.fenced()), [(3, 1)]);
     drop(log);
 
     let mut log = alone(&folder, 1000).unwrap();
     let said = until(&mut log, |output| matches!(output, Output::Role { .. }));
     assert_eq!(entries(&said)[..20], expected);
-    assert_eq!(log.fenced(), NodeSet::of(NodeId(3)));
-    let next = log.propose(vec![99], Marks::NONE);
+    assert_eq!(listed(&log.fenced()), [(3, 1)]);
+    let next = log.propose(vec![99], Fences::NONE);
     until(&mut log, |output| *output == Output::Outcome(next, Outcome::Committed(22)));
 }
 
@@ -323,13 +384,13 @@ fn a_node_alone_compacts() {
     let folder = Folder::new();
     let mut log = alone(&folder, 4).unwrap();
     for n in 0..5 {
-        let ticket = log.propose(vec![n], Marks::NONE);
+        let ticket = log.propose(vec![n], Fences::NONE);
         until(&mut log, of(ticket));
     }
-    let ticket = log.propose(vec![5], Marks::NONE);
+    let ticket = log.propose(vec![5], Fences::NONE);
     until(&mut log, of(ticket));
     log.snapshot(6, b"six".to_vec());
-    let ticket = log.propose(vec![6], Marks::NONE);
+    let ticket = log.propose(vec![6], Fences::NONE);
     until(&mut log, of(ticket));
     drop(log);
     let mut log = alone(&folder, 4).unwrap();
@@ -361,7 +422,7 @@ fn damage_is_found_wherever_it_is() {
     let folder = Folder::new();
     let mut log = alone(&folder, 1000).unwrap();
     for n in 0..50 {
-        let ticket = log.propose(vec![n; 500], Marks::NONE);
+        let ticket = log.propose(vec![n; 500], Fences::NONE);
         until(&mut log, of(ticket));
     }
     drop(log);

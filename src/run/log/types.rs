@@ -1,6 +1,7 @@
 //! What openraft is made of here.
 
-use crate::cluster::log::{Marks, Replica, ReplicaId};
+use crate::cluster::fences::Fences;
+use crate::cluster::log::{Replica, ReplicaId};
 use serde::{Deserialize, Serialize};
 use std::io::Cursor;
 
@@ -19,8 +20,8 @@ openraft::declare_raft_types!(
 pub struct Proposal {
     /// The entry's bytes.
     pub bytes: Vec<u8>,
-    /// What it fences and readmits.
-    pub marks: Marks,
+    /// What it fences.
+    pub fences: Fences,
 }
 
 /// The proposals that share one place in openraft's log: those that waited while the one before was written. So however many
@@ -57,12 +58,9 @@ impl Batch {
         (batch, waiting, None)
     }
 
-    /// What a batch does to the fences as a whole.
-    pub fn marks(&self) -> Marks {
-        self.proposals.iter().fold(Marks::NONE, |before, p| Marks {
-            fences: p.marks.after(before.fences),
-            readmits: before.readmits.with(p.marks.readmits),
-        })
+    /// What it fences.
+    pub fn fences(&self) -> Fences {
+        self.proposals.iter().map(|proposal| &proposal.fences).collect()
     }
 }
 
@@ -120,7 +118,6 @@ pub fn replica_id(id: u64) -> ReplicaId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{NodeId, NodeSet};
 
     #[test]
     fn a_batch_takes_what_fits() {
@@ -128,7 +125,7 @@ mod tests {
             let mut rest = lengths
                 .iter()
                 .enumerate()
-                .map(|(n, length)| (Proposal { bytes: vec![0; *length], marks: Marks::NONE }, n));
+                .map(|(n, length)| (Proposal { bytes: vec![0; *length], fences: Fences::NONE }, n));
             let first = rest.next().unwrap();
             let (batch, waiting, kept) = Batch::gather(first, || rest.next());
             assert_eq!(batch.proposals.len(), waiting.len());
@@ -138,23 +135,5 @@ mod tests {
         assert_eq!(gather(&[1, BATCH_BYTES, 1]), (1, Some(1)));
         assert_eq!(gather(&[1, 2, 3]), (3, None));
         assert_eq!(gather(&[1; BATCH + 9]), (BATCH, None));
-    }
-
-    #[test]
-    fn a_batch_marks_as_its_proposals_do_one_after_the_other() {
-        let set = |bits| NodeSet(bits);
-        let each = [(0b001, 0b010), (0b100, 0b001), (0b000, 0b000), (0b010, 0b100)];
-        let proposals: Vec<Proposal> = each
-            .map(|(f, r)| Proposal { bytes: Vec::new(), marks: Marks { fences: set(f), readmits: set(r) } })
-            .into();
-        for before in 0..8 {
-            let stepwise = proposals.iter().fold(set(before), |set, p| p.marks.after(set));
-            assert_eq!(
-                Batch { proposals: proposals.clone() }.marks().after(set(before)),
-                stepwise,
-                "{before}"
-            );
-        }
-        assert!(set(0b010).contains(NodeId(1)));
     }
 }

@@ -1,0 +1,104 @@
+use super::*;
+use crate::cluster::health::{Health, Standing};
+use crate::cluster::namespace::{Change, Key, Object, RequestId};
+
+fn object(key: &str, fields: &str) -> (Key, Object) {
+    let key: Key = key.parse().unwrap();
+    let object = Object::read(key.kind(), &mut serde_json::Deserializer::from_str(fields)).unwrap();
+    (key, object)
+}
+
+fn state() -> State {
+    let objects = [
+        object("node/n1", r#"{"backplane": "10.20.0.11", "workers": 1}"#),
+        object("node/n2", r#"{"backplane": "10.20.0.12", "workers": 1}"#),
+        object("virtual_server/web", r#"{"address": "10.99.0.1", "port": 80, "forward": "nat"}"#),
+        object("virtual_server/web/real_server/s1", r#"{"address": "10.30.0.21"}"#),
+        object("virtual_server/web/real_server/s2", r#"{"address": "10.30.0.22"}"#),
+    ];
+    State::new(Namespace::draft(objects).0)
+}
+
+fn apply(state: &mut State, entries: impl IntoIterator<Item = Entry>) {
+    for entry in entries {
+        state.apply(state.index() + 1, &entry);
+    }
+}
+
+fn lives(node: u16) -> [Entry; 2] {
+    let (node, life) = (NodeId(node), Incarnation(1));
+    [Entry::Join(node, life), Entry::Activate(node, life)]
+}
+
+fn by() -> By {
+    By { request: RequestId(5), who: "olga".into(), at: 7 }
+}
+
+fn down(server: RealServerId) -> Entry {
+    let to = Standing { health: Health::Down, reason: "refused".into() };
+    Entry::Health(vec![health::Change { server, from: Health::Unknown, to }])
+}
+
+#[test]
+fn a_snapshot_has_the_digest_of_what_it_was_made_of() {
+    let mut state = state();
+    apply(&mut state, lives(0).into_iter().chain(lives(1)));
+    let steps = (0..9).map(|bucket| Step::Own(Bucket(bucket), NodeId(0))).collect();
+    let entries = [Entry::InForce(5), Entry::Steps(GroupId(0), steps), down(RealServerId(0))];
+    let mut digests = vec![state.digest()];
+    for entry in entries {
+        apply(&mut state, [entry]);
+        digests.push(state.digest());
+        let again = State::decode(&state.encode().unwrap()).unwrap();
+        assert_eq!((again.digest(), &again), (state.digest(), &state));
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 4, "each entry shows in it");
+    let mut other = State::decode(&state.encode().unwrap()).unwrap();
+    let taken = Entry::Offline(NodeId(0), Incarnation(1), Why::Silent);
+    for state in [&mut state, &mut other] {
+        apply(state, [taken.clone()]);
+    }
+    assert_eq!(other.digest(), state.digest());
+    // Of one placement alone.
+    let own = |node| Entry::Steps(GroupId(0), vec![Step::Own(Bucket(4000), NodeId(node))]);
+    apply(&mut state, [own(1)]);
+    apply(&mut other, [own(0)]);
+    assert_ne!(other.digest(), state.digest());
+}
+
+#[test]
+fn a_real_server_takes_its_health_along() {
+    let mut state = state();
+    let key: Key = "virtual_server/web/real_server/s2".parse().unwrap();
+    let id = RealServerId(state.namespace().get(&key).unwrap().id);
+    apply(&mut state, [down(id)]);
+    assert_eq!(state.standings().health(id), Health::Down);
+    let write = |expected| {
+        let changes = vec![Change { key: key.clone(), expected, value: None }];
+        let By { request, who, at } = by();
+        Entry::Write(Write {
+            request: RequestId(request.0 + u128::from(expected.is_some())),
+            who,
+            at,
+            changes,
+        })
+    };
+    apply(&mut state, [write(Some(99))]);
+    assert_eq!(state.standings().health(id), Health::Down, "refused");
+    apply(&mut state, [write(None)]);
+    assert_eq!(state.standings().get(id), None);
+    assert_eq!(state.standings(), &Standings::default());
+}
+
+#[test]
+fn a_drain_is_in_the_audit_trail() {
+    let mut state = state();
+    apply(&mut state, lives(0));
+    let drain = |drain| Entry::Drain(NodeId(0), drain, by());
+    apply(&mut state, [drain(true), drain(true), drain(false)]);
+    let key = state.namespace().node_key(NodeId(0)).unwrap();
+    let told: Vec<_> =
+        state.namespace().history(&key).map(|r| (r.index, r.who.as_str(), r.summary.as_str())).collect();
+    assert_eq!(told, [(3, "olga", "drained"), (5, "olga", "taken back from being drained")]);
+}

@@ -1,0 +1,120 @@
+//! From what is decided to the View that says it.
+
+use super::{Seat, times};
+use crate::base::hash::mix;
+use crate::base::{Addr, GroupId, Instant, NodeId};
+use crate::cluster::fleet::{Fleet, Why};
+use crate::cluster::place::seen_by;
+use crate::manage::compile;
+use crate::manage::config::Config;
+use crate::manage::manager::Manager;
+use crate::table::placement::{Home, Placement};
+use crate::view::{Buckets, Hop, View};
+use std::collections::BTreeSet;
+use tracing::error;
+
+/// What was compiled of a version that may not be in force yet.
+pub(super) struct Compiled {
+    /// The namespace and the health that it is made of.
+    digest: u64,
+    config: Config,
+    view: View,
+}
+
+impl Seat {
+    /// Whose each group's buckets are, as this node has to see it.
+    fn buckets(&self, me: NodeId, groups: usize) -> Vec<Buckets> {
+        let (published, latest) = (self.state().published().maps(), self.state().fleet().maps());
+        let each = (0..groups as u16).map(GroupId).map(|group| {
+            let placement = match (published.get(&group), latest.get(&group)) {
+                (Some(published), Some(latest)) => Placement::of(|bucket| {
+                    let (owner, previous) = seen_by(me, published.get(bucket), latest.get(bucket));
+                    Home { owner, previous }
+                }),
+                _ => Placement::initial(0, &[]),
+            };
+            Buckets { placement, quarantine: self.quarantine.get(&group).copied().map(Box::new) }
+        });
+        each.collect()
+    }
+}
+
+impl Manager {
+    /// Compiles the namespace, if it isn't what was compiled last.
+    pub(super) fn compile_next(&mut self) {
+        let Some(seat) = &mut self.seat else { return };
+        let state = seat.council.state();
+        let (space, standings) = (state.namespace(), state.standings());
+        let digest = mix(space.digest() ^ standings.digest());
+        seat.latest = Some(digest);
+        if space.is_empty() || seat.configured == Some(digest) && seat.next.is_none() {
+            return;
+        }
+        if seat.next.as_ref().is_none_or(|next| next.digest != digest) {
+            let caps: Vec<_> = self.devices.iter().map(|device| device.caps.clone()).collect();
+            let compiled = self.config.with(space).map_err(|faults| {
+                let each: Vec<_> = faults.iter().map(ToString::to_string).collect();
+                each.join("; ")
+            });
+            let compiled = compiled.map(|config| config.judged(space, standings)).and_then(|config| {
+                let before = (&self.config, self.views.current());
+                let view = compile::recompile(&config, self.incarnation, &caps, before);
+                let view = view.map_err(|e| e.to_string())?;
+                // The workers must not wait for the kernel at the first packet to a new one.
+                let ids = self.views.current().services.real_servers.len()..view.services.real_servers.len();
+                self.workers.iter().for_each(|w| w.counters.real_servers.populate(ids.clone()));
+                Ok(Compiled { digest, config, view })
+            });
+            match compiled {
+                Ok(compiled) => {
+                    seat.council.expect(times(&compiled.config));
+                    seat.next = Some(compiled);
+                }
+                Err(why) => {
+                    error!("what was decided doesn't suit this node: {why}");
+                    (seat.next, seat.unfit) = (None, Some(digest));
+                    seat.council.fail(Why::Apply(why));
+                }
+            }
+        }
+    }
+
+    /// Takes what was compiled as this node's configuration once it is in force; the View that it makes.
+    pub(in crate::manage::manager) fn in_force(&mut self, now: Instant) -> Option<View> {
+        let seat = self.seat.as_mut()?;
+        let state = seat.council.state();
+        if state.in_force() != state.version() {
+            return None;
+        }
+        let Compiled { digest, config, view } = seat.next.take()?;
+        seat.configured = Some(digest);
+        self.config = config;
+        seat.council.go_by(times(&self.config));
+        self.peers.resize(self.config.cluster.nodes.slots(), self.config.cluster.suspicion);
+        let current = self.views.current().hops.iter().map(Hop::place);
+        if !current.eq(view.hops.iter().map(Hop::place)) {
+            self.neighbours.want(&view.hops, now);
+        }
+        Some(view)
+    }
+
+    /// What a View says by what is decided. What is new is not answered for while another may do so.
+    pub(in crate::manage::manager) fn decided(&self, view: &mut View, now: Instant) -> Vec<Addr> {
+        let Some(seat) = &self.seat else { return Vec::new() };
+        let buckets = seat.buckets(view.me, view.services.groups.len());
+        if *view.buckets != *buckets {
+            view.place(buckets);
+        }
+        let (published, latest) = (seat.state().published(), seat.state().fleet());
+        let of = |config: &Config, fleet: &Fleet| {
+            compile::advertised(config, fleet.serving(), fleet.draining())
+        };
+        // What the next version gives to another is given up before it is in force.
+        let next = seat.next.as_ref().map_or(&self.config, |next| &next.config);
+        let both: BTreeSet<_> = of(next, latest).into_iter().collect();
+        let held_back = now < seat.vips_from;
+        let mut ours = of(&self.config, published);
+        ours.retain(|a| both.contains(a) && (!held_back || view.advertised.get(a).is_some()));
+        ours
+    }
+}
