@@ -204,14 +204,16 @@ class Download:
 class Downloads:
     """Many downloads of one file at once, each at so slow a pace that it lasts; by one curl."""
 
-    def __init__(self, client: Namespace, base: str, name: str, count: int, bytes_a_second: int):
-        """`base`: URL of the server's root, with the slash."""
+    def __init__(
+        self, client: Namespace, base: str, name: str, count: int, bytes_a_second: int, seconds: float = DOWNLOAD_SECONDS
+    ):
+        """`base`: URL of the server's root, with the slash. One that takes longer than `seconds` has failed."""
         self._name = name
         self._directory = client.directory / f"downloads-{time.monotonic_ns()}"
         self._directory.mkdir()
         self._count = count
         url = f"{base}files/{name}"
-        argv = ["curl", "-gsS", "--fail", "--max-time", str(DOWNLOAD_SECONDS), "--limit-rate", str(bytes_a_second)]
+        argv = ["curl", "-gsS", "--fail", "--max-time", str(seconds), "--limit-rate", str(bytes_a_second)]
         argv += ["--parallel", "--parallel-immediate", "--parallel-max", str(count)]
         for number in range(count):
             argv += ["-o", str(self._directory / str(number)), url]

@@ -1,0 +1,173 @@
+"""What the backplane carries while nothing changes: `python3 -m lab.steady N`, started by `scripts/soak steady`.
+
+Packets of flows that are known enter at the first of three nodes. By the kernel's counters of the backplane's bridge, each node
+sends one frame for each packet that another owns, and its heartbeats: no frame more, none less.
+"""
+
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import build, hugepages, plan
+from .capture import Capture, Frame
+from .cluster import Cluster
+from .errors import LabError
+from .lab import Lab
+
+VIP = plan.VIPS["dsr"]
+ENTRY = 1
+FLOWS = 24
+PAYLOAD = bytes(18)
+# Packets on their way at once: the devices' rings have room for four times as many, so none is lost.
+WINDOW = 512
+# A packet that takes longer is lost.
+PATIENCE = 2.0
+# The kernel counts a frame a moment before it stamps it.
+DOUBT = 0.003
+# The profile's, and the first of the ports that steered packets go to.
+HEARTBEAT_SECONDS = 0.05
+DATA_PORT = 6600
+CONTROL_PORT = 6599
+
+
+@dataclass
+class Sent:
+    """What a node has sent to the backplane, by the kernel's counters, and what it had to send."""
+
+    node: str
+    seconds: float
+    frames: int
+    # Packets that entered here and that others own.
+    steered: int
+    # Captured frames that are no steered packets.
+    heartbeats: int
+    others: int
+    peers: int
+
+    def fault(self) -> str | None:
+        """Why it isn't as it must be, if it isn't."""
+        scheduled = self.peers * self.seconds / HEARTBEAT_SECONDS
+        if not 0.8 * scheduled <= self.heartbeats <= scheduled + self.peers:
+            return f"{self.node} sent {self.heartbeats} heartbeats where {scheduled:.0f} are scheduled"
+        if self.frames != self.steered + self.heartbeats:
+            return f"{self.node} sent {self.frames} frames for {self.steered} packets and {self.heartbeats} heartbeats"
+        return None
+
+    def row(self) -> str:
+        """For people."""
+        return (
+            f"{self.node}: {self.frames} frames in {self.seconds:.1f} s; {self.steered} packets that others own, "
+            f"{self.heartbeats} heartbeats, {self.others} others"
+        )
+
+
+class Steady:
+    """Flows that all nodes know, and the counters of the bridges."""
+
+    def __init__(self, lab: Lab, nodes: Cluster):
+        self._lab = lab
+        self._names = nodes.names
+        self._read = lab.switch.counters()
+        lab.route(VIP, node=ENTRY)
+        for server in lab.servers:
+            server.hush()
+        self._flows: list[tuple[socket.socket, bool]] = []
+        for _ in range(FLOWS):
+            with lab.client.entered():
+                flow = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            flow.connect((VIP.address(4), plan.UDP_PORT))
+            source, destination = (f"{address}:{port}" for address, port in (flow.getsockname(), flow.getpeername()))
+            told = nodes.explain(ENTRY, "udp", source, destination)
+            self._flows.append((flow, told["owner"]["node"] != f"n{ENTRY}"))
+        # A flow counts as established from its second packet on.
+        self._send(4 * FLOWS)
+        time.sleep(0.5)
+
+    def count(self, packets: int, meanwhile: Callable[[], None] = lambda: None) -> list[Sent]:
+        """Sends so many packets, and `meanwhile` does something; what each node sent to the backplane."""
+        rest = f"not (udp and dst portrange {DATA_PORT}-{DATA_PORT + 99})"
+        captures = [Capture(self._lab.switch, f"{name}b", rest) for name in self._names]
+        try:
+            begin, before = self._quiet(captures)
+            steered = self._send(packets)
+            meanwhile()
+            end, after = self._quiet(captures)
+        finally:
+            found = [capture.stop() for capture in captures]
+        rows = []
+        for number, (name, frames) in enumerate(zip(self._names, found), 1):
+            own = [frame for frame in frames if not frame.left and begin < frame.at < end]
+            beats = sum(map(_is_control, own))
+            grown = after[f"{name}b"][0] - before[f"{name}b"][0]
+            due = steered if number == ENTRY else 0
+            rows.append(Sent(name, end - begin, grown, due, beats, len(own) - beats, len(self._names) - 1))
+        return rows
+
+    def _quiet(self, captures: list[Capture]) -> tuple[float, dict[str, tuple[int, int]]]:
+        """The counters at a moment at which no heartbeat was on its way, and when that was."""
+        for _ in range(200):
+            now, found = time.time(), self._read()
+            # Until what was on its way then is captured.
+            time.sleep(4 * DOUBT)
+            if not any(abs(frame.at - now) < DOUBT for capture in captures for frame in capture.frames[-20:]):
+                return now, found
+        raise LabError("the backplane was never quiet")
+
+    def _passed(self) -> int:
+        """Frames that all nodes have sent to the front network."""
+        found = self._read()
+        return sum(found[f"{name}f"][0] for name in self._names)
+
+    def _send(self, packets: int) -> int:
+        """Sends so many packets, each flow's in turn, and waits until all have passed; how many of them another node owns."""
+        begin, sent, steered = self._passed(), 0, 0
+        while sent < packets:
+            burst = min(WINDOW // 2, packets - sent)
+            for number in range(sent, sent + burst):
+                flow, others = self._flows[number % FLOWS]
+                flow.send(PAYLOAD)
+                steered += others
+            sent += burst
+            self._wait(begin + sent - WINDOW // 2)
+        self._wait(begin + sent)
+        return steered
+
+    def _wait(self, passed: int) -> None:
+        end = time.monotonic() + PATIENCE
+        while (found := self._passed()) < passed:
+            if time.monotonic() > end:
+                raise LabError(f"{passed - found} packets did not come out within {PATIENCE} s")
+
+    def close(self) -> None:
+        """Ends the flows."""
+        for flow, _ in self._flows:
+            flow.close()
+
+
+def _is_control(frame: Frame) -> bool:
+    """Whether it is a control frame: IPv4 without options, UDP, to the control port."""
+    head = frame.head
+    return head[12:15] == b"\x08\x00\x45" and head[23] == socket.IPPROTO_UDP and head[36:38] == CONTROL_PORT.to_bytes(2, "big")
+
+
+def main(packets: int) -> int:
+    """Counts once and prints what came of it; returns the exit code."""
+    binary = build.release()
+    with Lab() as lab, hugepages.reserved() as pages, Cluster(lab, binary, pages, log=True) as nodes:
+        steady = Steady(lab, nodes)
+        found = steady.count(packets)
+        steady.close()
+    faults = [fault for sent in found if (fault := sent.fault())]
+    for line in [sent.row() for sent in found] + faults:
+        print(line)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(int(sys.argv[1])))
+    except LabError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        sys.exit(1)
