@@ -8,8 +8,8 @@ from lab.capture import Capture
 
 VIP = plan.VIPS["nat"]
 COUNT = 200
-# A megabyte at this pace takes nine seconds.
-BYTES_A_SECOND = 120_000
+# A megabyte at this pace takes ten seconds, which the node has to join within.
+BYTES_A_SECOND = 100_000
 
 
 class Receivers:
@@ -45,7 +45,7 @@ def test_downloads_survive_a_node_that_joins_and_a_router_that_deals_anew(plant)
         time.sleep(1)
         resets = Capture(lab.switch, "client", f"host {VIP.address(4)} and tcp[tcpflags] & tcp-rst != 0")
         # Nobody waits for what is lost for longer than its pace asks for.
-        patience = 13 if plant else load.DOWNLOAD_SECONDS
+        patience = 14 if plant else load.DOWNLOAD_SECONDS
         downloads = load.Downloads(lab.client, VIP.url(4), "1m", COUNT, BYTES_A_SECOND, patience)
         nodes.join(4)
         owns(nodes, 4, 1000)
@@ -56,12 +56,17 @@ def test_downloads_survive_a_node_that_joins_and_a_router_that_deals_anew(plant)
         time.sleep(0.1)
         with Receivers(lab) as after:
             time.sleep(1)
+        # And once more.
+        lab.deal([2, 1, 4, 3])
         found = downloads.result()
-        moved = [port for port, seen in after.nodes.items() if seen.isdisjoint(before.nodes.get(port, seen))]
-        assert len(moved) >= 0.6 * COUNT, f"{len(moved)} of {len(after.nodes)} flows changed their receiver"
+        # Those that broke are silent now and then.
+        seen = before.nodes.keys() & after.nodes.keys()
+        moved = [port for port in seen if before.nodes[port].isdisjoint(after.nodes[port])]
+        assert len(seen) >= COUNT / 2 and len(moved) >= 0.6 * len(seen), f"{len(moved)} of {len(seen)} have other receivers"
         asked = sum(node["handover_in"] for node in nodes.totals())
+        print(f"{len(moved)} of {len(seen)} have other receivers, {asked} packets were handed over, {found.failed} broke")
         if plant:
-            assert asked == 0 and found.failed >= 20, f"{found.failed} broke without handover"
+            assert asked == 0 and found.failed >= COUNT / 10, f"{found.failed} broke without handover"
         else:
             assert found.failures == {} and resets.stop() == []
             assert asked > 100, "nothing was handed over: proves nothing"
@@ -75,5 +80,5 @@ def owns(nodes: Cluster, number: int, buckets: int, seconds: float = 6) -> None:
         owned = next(node["buckets"].get("all", 0) for node in status if node["name"] == f"n{number}")
         if owned >= buckets:
             return
-        assert time.monotonic() < end, f"n{number} owns {owned} buckets after {seconds} s"
+        assert time.monotonic() < end, f"n{number} owns {owned} buckets after {seconds} s: {nodes.process(number).tail()}"
         time.sleep(0.05)
