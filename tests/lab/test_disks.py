@@ -80,7 +80,8 @@ def test_a_full_disk_takes_its_node_out_and_its_peers_carry_on(served):
         # It has pages that it may use again, so it takes more than one write.
         fields = {"idle": f"{next(idle)}s"}
         changes = [{"key": f"profile/p{number}", "object": fields} for number in range(1000)]
-        assert nodes.rest(1, "POST", "/v1/writes", json.dumps(changes))[0] == 200
+        # If it leads, there is nobody to decide for a moment.
+        assert nodes.rest(1, "POST", "/v1/writes", json.dumps(changes))[0] in (200, 503, 504)
         return "the replicated log has stopped" in node.text()
 
     until(written_and_noticed, "the disk is found to be full")
