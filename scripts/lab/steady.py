@@ -1,7 +1,8 @@
 """What the backplane carries while nothing changes: `python3 -m lab.steady N`, started by `scripts/soak steady`.
 
 Packets of flows that are known enter at the first of three nodes. By the kernel's counters of the backplane's bridge, each node
-sends one frame for each packet that another owns, and its heartbeats: no frame more, none less.
+sends one frame for each packet that another owns, its heartbeats, and now and then a question for a peer's Ethernet address or
+the answer to one: no frame more, none less.
 """
 
 import socket
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import build, hugepages, plan
-from .capture import Capture, Frame
+from .capture import Capture
 from .cluster import Cluster
 from .errors import LabError
 from .lab import Lab
@@ -24,6 +25,10 @@ PAYLOAD = bytes(18)
 WINDOW = 1024
 # A packet that takes longer is lost.
 PATIENCE = 2.0
+# Of so many packets one may be lost before a node has it, as its device has no room when the machine is busy.
+LOST = 10_000
+# Between two questions for a peer's Ethernet address, at least.
+NEIGHBOUR_SECONDS = 10
 # The kernel counts a frame a moment before it stamps it.
 DOUBT = 0.003
 # The profile's, and the first of the ports that steered packets go to.
@@ -39,11 +44,13 @@ class Sent:
     node: str
     seconds: float
     frames: int
-    # Packets that entered here and that others own.
+    # Packets of flows that others own, sent to this node.
+    due: int
+    # Those of them that it had and steered, as it says.
     steered: int
     # Captured frames that are no steered packets.
     heartbeats: int
-    others: int
+    arp: int
     peers: int
 
     def fault(self) -> str | None:
@@ -51,15 +58,19 @@ class Sent:
         scheduled = self.peers * self.seconds / HEARTBEAT_SECONDS
         if not 0.8 * scheduled <= self.heartbeats <= 1.2 * scheduled:
             return f"{self.node} sent {self.heartbeats} heartbeats where {scheduled:.0f} are scheduled"
-        if self.frames != self.steered + self.heartbeats:
-            return f"{self.node} sent {self.frames} frames for {self.steered} packets and {self.heartbeats} heartbeats"
+        if not self.due * (1 - 1 / LOST) <= self.steered <= self.due:
+            return f"{self.node} steered {self.steered} of {self.due} packets"
+        if self.arp > 2 * self.peers * (self.seconds / NEIGHBOUR_SECONDS + 1):
+            return f"{self.node} asked and answered {self.arp} times who has an address"
+        if self.frames != self.steered + self.heartbeats + self.arp:
+            return f"{self.row()}: that doesn't add up"
         return None
 
     def row(self) -> str:
         """For people."""
         return (
-            f"{self.node}: {self.frames} frames in {self.seconds:.1f} s; {self.steered} packets that others own, "
-            f"{self.heartbeats} heartbeats, {self.others} others"
+            f"{self.node}: {self.frames} frames in {self.seconds:.1f} s; {self.steered} of {self.due} packets that others own, "
+            f"{self.heartbeats} heartbeats, {self.arp} of ARP"
         )
 
 
@@ -68,7 +79,7 @@ class Steady:
 
     def __init__(self, lab: Lab, nodes: Cluster):
         self._lab = lab
-        self._names = nodes.names
+        self._nodes, self._names = nodes, nodes.names
         self._read = lab.switch.counters()
         lab.route(VIP, node=ENTRY)
         for server in lab.servers:
@@ -91,19 +102,27 @@ class Steady:
         captures = [Capture(self._lab.switch, f"{name}b", rest) for name in self._names]
         try:
             begin, before = self._quiet(captures)
-            steered = self._send(packets)
+            said = self._steered()
+            others = self._send(packets)
             meanwhile()
+            said = [now - then for now, then in zip(self._steered(), said)]
             end, after = self._quiet(captures)
         finally:
             found = [capture.stop() for capture in captures]
         rows = []
         for number, (name, frames) in enumerate(zip(self._names, found), 1):
-            own = [frame for frame in frames if not frame.left and begin < frame.at < end]
-            beats = sum(map(_is_control, own))
+            own = [frame.head for frame in frames if not frame.left and begin < frame.at < end]
+            beats, arp = sum(map(_is_control, own)), sum(head[12:14] == b"\x08\x06" for head in own)
             grown = after[f"{name}b"][0] - before[f"{name}b"][0]
-            due = steered if number == ENTRY else 0
-            rows.append(Sent(name, end - begin, grown, due, beats, len(own) - beats, len(self._names) - 1))
+            due = others if number == ENTRY else 0
+            rows.append(Sent(name, end - begin, grown, due, said[number - 1], beats, arp, len(self._names) - 1))
         return rows
+
+    def _steered(self) -> list[int]:
+        """Packets that each node says it has steered, while none are on their way."""
+        # Counters are published now and then.
+        time.sleep(0.3)
+        return [totals["steered_out"] for totals in self._nodes.totals()]
 
     def _quiet(self, captures: list[Capture]) -> tuple[float, dict[str, tuple[int, int]]]:
         """The counters at a moment at which no heartbeat was on its way, and when that was."""
@@ -122,23 +141,23 @@ class Steady:
 
     def _send(self, packets: int) -> int:
         """Sends so many packets, each flow's in turn, and waits until all have passed; how many of them another node owns."""
-        begin, sent, steered = self._passed(), 0, 0
+        begin, sent, others = self._passed(), 0, 0
         while sent < packets:
             burst = min(WINDOW // 2, packets - sent)
             for number in range(sent, sent + burst):
-                flow, others = self._flows[number % FLOWS]
+                flow, by_others = self._flows[number % FLOWS]
                 flow.send(PAYLOAD)
-                steered += others
+                others += by_others
             sent += burst
             self._wait(begin + sent - WINDOW // 2)
-        self._wait(begin + sent)
-        return steered
+        self._wait(begin + sent - packets // LOST)
+        return others
 
     def _wait(self, passed: int) -> None:
         end = time.monotonic() + PATIENCE
         while (found := self._passed()) < passed:
             if time.monotonic() > end:
-                raise LabError(f"{passed - found} packets did not come out within {PATIENCE} s")
+                raise LabError(f"{passed - found} packets too many did not come out within {PATIENCE} s")
 
     def close(self) -> None:
         """Ends the flows."""
@@ -146,9 +165,8 @@ class Steady:
             flow.close()
 
 
-def _is_control(frame: Frame) -> bool:
+def _is_control(head: bytes) -> bool:
     """Whether it is a control frame: IPv4 without options, UDP, to the control port."""
-    head = frame.head
     return head[12:15] == b"\x08\x00\x45" and head[23] == socket.IPPROTO_UDP and head[36:38] == CONTROL_PORT.to_bytes(2, "big")
 
 

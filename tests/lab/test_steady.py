@@ -40,7 +40,7 @@ def test_one_frame_more_is_noticed(steady, port):
     assert [sent.fault() is None for sent in found] == [True, False, True]
 
 
-def test_heartbeats_beside_the_schedule_are_noticed():
-    for heartbeats, fine in ((400, True), (200, False), (500, False)):
-        sent = Sent("n1", 10.0, 1000 + heartbeats, 1000, heartbeats, 0, 2)
+def test_what_is_beside_the_schedule_is_noticed():
+    for heartbeats, arp, fine in ((400, 8, True), (200, 0, False), (500, 0, False), (400, 9, False)):
+        sent = Sent("n1", 10.0, 1000 + heartbeats + arp, 1000, 1000, heartbeats, arp, 2)
         assert (sent.fault() is None) is fine
