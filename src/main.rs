@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+#[cfg(feature = "sim")]
+use steerage::base::planted::{self, Bug};
 use steerage::cluster::namespace::health::DEFAULT_INTERVAL;
 use steerage::cluster::namespace::text::parse_duration;
 use steerage::cluster::namespace::{HealthSpec, Probe};
@@ -44,6 +46,10 @@ enum Verb {
         #[cfg(feature = "capsule")]
         #[arg(long)]
         capsule: bool,
+        /// Plant a fault in the node, to see that a test finds it
+        #[cfg(feature = "sim")]
+        #[arg(long, value_name = "NAME")]
+        plant: Option<Bug>,
     },
     /// Check a node file and what it names, and print everything that is wrong.
     Check {
@@ -176,9 +182,15 @@ struct Stats {
 }
 
 fn main() -> ExitCode {
-    match Command::parse().verb {
+    let verb = Command::parse().verb;
+    #[cfg(feature = "sim")]
+    if let Verb::Run { plant: Some(bug), .. } = &verb {
+        planted::plant_everywhere(*bug);
+        say(&format!("steerage: {} is planted in this node: it is broken on purpose", bug.name()));
+    }
+    match verb {
         #[cfg(feature = "capsule")]
-        Verb::Run { config, new_cluster, capsule: true } => run(&config, new_cluster, run::capsule::run),
+        Verb::Run { config, new_cluster, capsule: true, .. } => run(&config, new_cluster, run::capsule::run),
         Verb::Run { config, new_cluster, .. } => run(&config, new_cluster, run::run),
         Verb::Check { file } => end(check(&file)),
         Verb::Stats(stats) => end(show_stats(&stats)),

@@ -35,26 +35,7 @@ port = "right"
 addresses = ["10.30.0.11/24"]
 "#;
 
-const CLUSTER: &str = r#"
-[cluster]
-key = "000102030405060708090a0b0c0d0e0f"
-[[node]]
-name = "n1"
-backplane = "10.20.0.11"
-workers = 1
-[[snat]]
-address = "10.30.0.101"
-node = "n1"
-[[virtual_server]]
-name = "web"
-address = "10.99.0.1"
-port = 80
-forward = "nat"
-[[virtual_server.real_server]]
-name = "s1"
-address = "10.30.0.21"
-port = 8080
-"#;
+const CLUSTER: &str = include_str!("cluster.toml");
 
 /// The Ethernet address of the client in `left-in.pcap`.
 const CLIENT: [u8; 6] = [2, 0xaa, 0, 0, 0, 1];
@@ -247,6 +228,14 @@ fn check_and_run_name_every_error_with_its_line() {
         }
     }
     assert!(!scratch.socket().exists());
+}
+
+#[cfg(not(feature = "sim"))]
+#[test]
+fn the_product_knows_no_planted_faults() {
+    let refused = steerage(&["run", "--plant", "lease-unchecked", "-c", "node.toml"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("--plant"), "{}", said(&refused));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Builds the release binary."""
+"""Builds the binaries."""
 
 import json
 import subprocess
@@ -11,12 +11,23 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def release() -> Path:
     """Builds `steerage` for release, unless it is up to date, and returns the binary; cargo's progress is shown."""
-    argv = ["cargo", "build", "--release", "--locked", "--bin", "steerage", "--message-format", "json-render-diagnostics"]
+    return _build("--release")
+
+
+def breakable() -> Path:
+    """The same with the feature `sim`: nodes in which a fault can be planted (`run --plant NAME`); as `cargo
+    test` with these features builds it."""
+    return _build("--profile", "test", "--features", "capsule,sim")
+
+
+def _build(*how: str) -> Path:
+    argv = ["cargo", "build", *how, "--locked", "--bin", "steerage", "--message-format", "json-render-diagnostics"]
+    said = f"`cargo build {' '.join(how)}`"
     done = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
-        raise LabError("`cargo build --release` failed")
+        raise LabError(f"{said} failed")
     for line in done.stdout.splitlines():
         message = json.loads(line)
         if message.get("executable") and message["target"]["name"] == "steerage":
             return Path(message["executable"])
-    raise LabError("`cargo build --release` made no binary")
+    raise LabError(f"{said} made no binary")

@@ -16,6 +16,8 @@ from .process import Process, output
 KEY = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 READY_SECONDS = 30
 WITNESS = "w1"
+# Of a small disk.
+DISK_BYTES = 8 << 20
 # DPDK makes a directory here for each process, by the prefix that a node makes of its name, and leaves it there.
 RUNTIME = Path("/var/run/dpdk")
 
@@ -32,9 +34,13 @@ class Cluster:
         log: bool = False,
         begin: int | None = None,
         witness: bool = False,
+        plant: str | None = None,
+        small_disk: int | None = None,
     ):
         """`log`: the nodes decide together, as members of a cluster that begins with the first `begin` of them (all).
-        `witness`: a witness votes, too, in the namespace of the last node, which is none of the cluster's then."""
+        `witness`: a witness votes, too, in the namespace of the last node, which is none of the cluster's then.
+        `plant`: a fault in every node, whose binary is `build.breakable`'s. `small_disk`: what this node (from 1) stores lies on
+        a disk of a few megabytes, until it is started again."""
         self.lab = lab
         self._binary = binary
         self._hugepages = hugepages
@@ -42,6 +48,8 @@ class Cluster:
         self._log = log
         self._witness: Process | None = None
         self._with_witness = witness
+        self._plant = [] if plant is None else ["--plant", plant]
+        self._small_disk = small_disk
         self._processes: list[Process] = []
         self.names = [f"n{number}" for number in range(1, (begin or len(lab.nodes)) + 1)]
 
@@ -75,7 +83,13 @@ class Cluster:
     def _spawn(self, number: int, options: list[str]) -> Process:
         # One that an earlier node left would look like a node that is coming up.
         self._socket(number).unlink(missing_ok=True)
-        command = [str(self._binary), "run", "-c", str(self._file(number)), *options]
+        command = [str(self._binary), "run", "-c", str(self._file(number)), *options, *self._plant]
+        if number == self._small_disk:
+            self._small_disk = None
+            self.stored(number).mkdir()
+            # `ip netns exec` gives each process a mount namespace of its own, which ends with it.
+            mount = f"mount -t tmpfs -o size={DISK_BYTES} log {self.stored(number)}"
+            command = ["sh", "-c", f'{mount} && exec "$@"', "sh", *command]
         return self.lab.node(number).spawn(command, f"steerage-{self.names[number - 1]}.log")
 
     def _witness_address(self) -> str:
@@ -126,6 +140,18 @@ key = "pki/{WITNESS}.key"
     def admin(self, number: int, command: list[str]) -> str:
         """What node `number`, from 1, says to a `steerage` command."""
         return output([str(self._binary), *command, "--socket", str(self._socket(number))], timeout=15).stdout
+
+    def rest(self, number: int, method: str, target: str, body: str = "") -> tuple[int, dict]:
+        """Status and body of what the admin API of node `number`, from 1, answers."""
+        command = ["curl", "-sS", "--max-time", "15", "--unix-socket", str(self._socket(number)), "-X", method]
+        said = output([*command, "-d", body, "-w", "\n%{http_code}", f"http://node{target}"]).stdout
+        answer, _, status = said.rpartition("\n")
+        return int(status), json.loads(answer)
+
+    def stored(self, number: int, seen_by: Process | None = None) -> Path:
+        """Where node `number`, from 1, stores its part of the log; as that process sees it, if it runs on a small disk."""
+        directory = self.lab.directory / f"log-n{number}"
+        return Path(f"/proc/{seen_by.pid}/root{directory}") if seen_by else directory
 
     def status(self, number: int) -> dict:
         """The cluster as node `number`, from 1, sees it: `steerage status --json`."""

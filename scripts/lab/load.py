@@ -21,6 +21,8 @@ MARK = "@result "
 SCRIPT = Path(__file__).with_name("report.lua")
 # A download that takes longer has failed.
 DOWNLOAD_SECONDS = 20
+# Of a download's pace the client takes so much ahead.
+RECEIVE_BYTES = 65536
 # A request that waits longer for a byte has failed: more than one lost SYN takes (RFC 6298: 1 s), and less than a node
 # needs to come back.
 LATE_SECONDS = 1.5
@@ -204,14 +206,18 @@ class Download:
 class Downloads:
     """Many downloads of one file at once, each at so slow a pace that it lasts; by one curl."""
 
-    def __init__(self, client: Namespace, base: str, name: str, count: int, bytes_a_second: int):
-        """`base`: URL of the server's root, with the slash."""
+    def __init__(
+        self, client: Namespace, base: str, name: str, count: int, bytes_a_second: int, seconds: float = DOWNLOAD_SECONDS
+    ):
+        """`base`: URL of the server's root, with the slash. One that takes longer than `seconds` has failed."""
         self._name = name
         self._directory = client.directory / f"downloads-{time.monotonic_ns()}"
         self._directory.mkdir()
         self._count = count
+        # What curl doesn't read the client's kernel would take in its stead: the wire would have no pace.
+        client.sysctl({"ipv4.tcp_rmem": f"4096 {RECEIVE_BYTES} {RECEIVE_BYTES}"})
         url = f"{base}files/{name}"
-        argv = ["curl", "-gsS", "--fail", "--max-time", str(DOWNLOAD_SECONDS), "--limit-rate", str(bytes_a_second)]
+        argv = ["curl", "-gsS", "--fail", "--max-time", str(seconds), "--limit-rate", str(bytes_a_second)]
         argv += ["--parallel", "--parallel-immediate", "--parallel-max", str(count)]
         for number in range(count):
             argv += ["-o", str(self._directory / str(number)), url]

@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .errors import LabError
@@ -46,6 +46,20 @@ class Namespace:
     def sysctl(self, settings: dict[str, object]) -> None:
         """Sets kernel parameters of this namespace; the keys are as in sysctl(8) without the leading `net.`."""
         self.run(["sysctl", "-q", "-w", *(f"net.{key}={value}" for key, value in settings.items())])
+
+    def counters(self) -> Callable[[], dict[str, tuple[int, int]]]:
+        """A function that reads how many frames the kernel has received from and sent to each device so far."""
+        with self.entered():
+            # As proc(5) says, it shows the namespace that the thread is in when it opens it.
+            table = open("/proc/thread-self/net/dev")
+
+        def read() -> dict[str, tuple[int, int]]:
+            table.seek(0)
+            rows = (line.split(":") for line in table.read().splitlines()[2:])
+            each = ((name.strip(), numbers.split()) for name, numbers in rows)
+            return {name: (int(numbers[1]), int(numbers[9])) for name, numbers in each}
+
+        return read
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:

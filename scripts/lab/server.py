@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import signal
 import socket
 import sys
 import time
@@ -98,6 +99,10 @@ class Server:
             if time.monotonic() > end:
                 raise LabError(f"server {self.name} does not serve after {timeout} s")
             time.sleep(0.02)
+
+    def hush(self) -> None:
+        """From now on datagrams end in its echo's buffer."""
+        self._processes[1].signal(signal.SIGSTOP)
 
     def requests(self) -> int:
         """How many HTTP requests it has answered; those of the last LOG_DELAY seconds may be missing."""

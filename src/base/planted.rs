@@ -1,4 +1,4 @@
-//! Faults planted on purpose, to prove that the simulator finds such ones. Without the feature `sim` there are none, and the
+//! Faults planted on purpose, to prove that the simulator, or a test with real nodes, finds such ones. Without the feature `sim` there are none, and the
 //! product compiles to what it would be without the questions.
 
 /// A fault that can be planted.
@@ -50,9 +50,14 @@ pub enum Bug {
 mod switch {
     use super::Bug;
     use std::cell::Cell;
+    use std::str::FromStr;
+    use std::sync::OnceLock;
+
+    /// What threads begin with.
+    static EVERYWHERE: OnceLock<Bug> = OnceLock::new();
 
     thread_local! {
-        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static PLANTED: Cell<Option<Bug>> = Cell::new(EVERYWHERE.get().copied());
     }
 
     impl Bug {
@@ -107,6 +112,16 @@ mod switch {
         }
     }
 
+    impl FromStr for Bug {
+        type Err = String;
+
+        /// By its [`name`](Self::name); else says which there are.
+        fn from_str(text: &str) -> Result<Self, String> {
+            let found = Self::ALL.into_iter().find(|bug| bug.name() == text);
+            found.ok_or_else(|| format!("there are {}", Self::ALL.map(Self::name).join(", ")))
+        }
+    }
+
     /// Whether `bug` is planted in this thread.
     #[inline]
     pub fn is(bug: Bug) -> bool {
@@ -117,10 +132,15 @@ mod switch {
     pub fn plant(bug: Option<Bug>) {
         PLANTED.set(bug);
     }
+
+    /// Plants a fault in this thread and in all that begin later, for the life of the process.
+    pub fn plant_everywhere(bug: Bug) {
+        plant(Some(*EVERYWHERE.get_or_init(|| bug)));
+    }
 }
 
 #[cfg(feature = "sim")]
-pub use switch::{is, plant};
+pub use switch::{is, plant, plant_everywhere};
 
 /// Never.
 #[cfg(not(feature = "sim"))]

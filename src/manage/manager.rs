@@ -168,7 +168,9 @@ impl Manager {
         changed |= self.neighbours.take_changed();
         changed |= self.follow(now);
         self.check(now);
-        if now >= self.heartbeat_due {
+        // Whose log has stopped hears of no decision any more. By its silence the others know that it has to be replaced.
+        let deaf = self.seat.as_ref().is_some_and(|seat| seat.deaf());
+        if now >= self.heartbeat_due && !deaf {
             self.heartbeat_due = now + self.config.cluster.heartbeat;
             self.send_heartbeats(now);
         }

@@ -21,28 +21,10 @@ device = "memory"
 [[interface]]
 name = "lan"
 port = "front"
-addresses = ["10.10.0.11/24"]
+addresses = ["10.30.0.11/24"]
 "#;
 
-const CLUSTER: &str = r#"
-[cluster]
-key = "000102030405060708090a0b0c0d0e0f"
-[[node]]
-name = "n1"
-backplane = "10.20.0.11"
-workers = 2
-[[snat]]
-address = "10.10.0.101"
-node = "n1"
-[[virtual_server]]
-name = "web"
-address = "10.99.0.1"
-port = 80
-forward = "nat"
-[[virtual_server.real_server]]
-name = "s1"
-address = "10.10.0.21"
-"#;
+const CLUSTER: &str = include_str!("../../tests/cluster.toml");
 
 /// A port that receives nothing, until it has had enough.
 struct Moody {
@@ -86,8 +68,9 @@ impl DeviceMonitor for NoCounters {
 }
 
 fn config(socket: &Path) -> Config {
+    let two_workers = CLUSTER.replace("workers = 1", "workers = 2");
     let reader =
-        |path: &Path| Ok(if path.ends_with("cluster.toml") { CLUSTER.to_owned() } else { NODE.to_owned() });
+        |path: &Path| Ok(if path.ends_with("cluster.toml") { two_workers.clone() } else { NODE.to_owned() });
     let mut config = config::load_from(&reader, Path::new("node.toml"), None).unwrap();
     config.admin_socket = socket.to_owned();
     config

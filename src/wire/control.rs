@@ -1,5 +1,5 @@
-//! Control frames between nodes, on a UDP port of their own: heartbeats, and letters of any content. Each ends in a code under the cluster's
-//! authentication key, and carries a counter that never goes back, so that an old one can't be played again.
+//! Control frames between nodes, on a UDP port of their own: heartbeats, and letters of any content. Each ends in a code under
+//! the cluster's authentication key, and carries a counter that never goes back, so that an old one can't be played again.
 
 use super::{Malformed, be16, be32, be64, need, put};
 use crate::base::limits::MAX_WORKERS;
@@ -10,7 +10,9 @@ const MAGIC: u8 = 0x5c;
 const VERSION: u8 = 2;
 const KIND_HEARTBEAT: u8 = 1;
 const KIND_LETTER: u8 = 2;
-const LETTER_LEN: usize = 24;
+/// Bytes that all messages begin with; of letters all but the content.
+const HEADER_LEN: usize = 24;
+/// Bytes of a heartbeat before the workers' turns.
 const FIXED_LEN: usize = 66;
 const MAC_LEN: usize = 8;
 
@@ -18,7 +20,60 @@ const MAC_LEN: usize = 8;
 pub const MAX_LEN: usize = FIXED_LEN + 4 * MAX_WORKERS + MAC_LEN;
 
 /// Bytes of the longest letter's content.
-pub const MAX_LETTER: usize = MAX_LEN - LETTER_LEN - MAC_LEN;
+pub const MAX_LETTER: usize = MAX_LEN - HEADER_LEN - MAC_LEN;
+
+/// What all messages begin with.
+struct Head {
+    kind: u8,
+    flag: bool,
+    sender: NodeId,
+    incarnation: Incarnation,
+    counter: u64,
+}
+
+impl Head {
+    /// Reads the header of a message of this kind, which has `fixed` bytes at least, and how many more `more` tells from
+    /// those (none: too many). Checks the code, and tells where the message ends before it.
+    fn open(
+        b: &[u8],
+        key: HashKey,
+        (kind, fixed): (u8, usize),
+        more: impl FnOnce(&[u8]) -> Option<usize>,
+    ) -> Result<(Self, usize), Malformed> {
+        need(b, fixed + MAC_LEN)?;
+        if b[0] != MAGIC || b[1] != VERSION {
+            return Err(Malformed::Version);
+        }
+        if b[2] != kind || b[3] > 1 {
+            return Err(Malformed::Value);
+        }
+        let end = fixed + more(b).ok_or(Malformed::Length)?;
+        need(b, end + MAC_LEN)?;
+        if hash::mac(key, &b[..end]) != be64(b, end) {
+            return Err(Malformed::Value);
+        }
+        let head = Self {
+            kind,
+            flag: b[3] == 1,
+            sender: NodeId(be16(b, 4)),
+            incarnation: Incarnation(be32(b, 8)),
+            counter: be64(b, 16),
+        };
+        Ok((head, end))
+    }
+
+    /// Writes the header, whose other bytes are zero or the message's own, and the code behind a message that ends at `end`;
+    /// returns its length with the code.
+    fn seal(&self, out: &mut [u8], end: usize, key: HashKey) -> usize {
+        put(out, 0, [MAGIC, VERSION, self.kind, u8::from(self.flag)]);
+        put(out, 4, self.sender.0.to_be_bytes());
+        put(out, 8, self.incarnation.0.to_be_bytes());
+        put(out, 16, self.counter.to_be_bytes());
+        let code = hash::mac(key, &out[..end]);
+        put(out, end, code.to_be_bytes());
+        end + MAC_LEN
+    }
+}
 
 /// Something that one node has to tell another, in a form that is theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,43 +92,27 @@ impl Letter {
     /// Reads a message and checks its code. A wrong code is `Value`, and so is another kind of message; the counter is the
     /// caller's to compare.
     pub fn parse(b: &[u8], key: HashKey) -> Result<Self, Malformed> {
-        need(b, LETTER_LEN + MAC_LEN)?;
-        if b[0] != MAGIC || b[1] != VERSION {
-            return Err(Malformed::Version);
-        }
-        if b[2] != KIND_LETTER || b[3] != 0 {
-            return Err(Malformed::Value);
-        }
-        let len = usize::from(be16(b, 6));
-        if len > MAX_LETTER {
-            return Err(Malformed::Length);
-        }
-        let end = LETTER_LEN + len;
-        need(b, end + MAC_LEN)?;
-        if hash::mac(key, &b[..end]) != be64(b, end) {
+        let length = |b: &[u8]| Some(usize::from(be16(b, 6))).filter(|len| *len <= MAX_LETTER);
+        let (head, end) = Head::open(b, key, (KIND_LETTER, HEADER_LEN), length)?;
+        if head.flag {
             return Err(Malformed::Value);
         }
         Ok(Self {
-            sender: NodeId(be16(b, 4)),
-            incarnation: Incarnation(be32(b, 8)),
-            counter: be64(b, 16),
-            content: b[LETTER_LEN..end].iter().copied().collect(),
+            sender: head.sender,
+            incarnation: head.incarnation,
+            counter: head.counter,
+            content: b[HEADER_LEN..end].iter().copied().collect(),
         })
     }
 
     /// Writes the message with its code; returns its length, at most [`MAX_LEN`].
     pub fn write(&self, out: &mut [u8], key: HashKey) -> usize {
-        out[..LETTER_LEN].fill(0);
-        put(out, 0, [MAGIC, VERSION, KIND_LETTER, 0]);
-        put(out, 4, self.sender.0.to_be_bytes());
+        let Self { sender, incarnation, counter, .. } = *self;
+        let end = HEADER_LEN + self.content.len();
+        out[..HEADER_LEN].fill(0);
         put(out, 6, (self.content.len() as u16).to_be_bytes());
-        put(out, 8, self.incarnation.0.to_be_bytes());
-        put(out, 16, self.counter.to_be_bytes());
-        let end = LETTER_LEN + self.content.len();
-        out[LETTER_LEN..end].copy_from_slice(&self.content);
-        let code = hash::mac(key, &out[..end]);
-        put(out, end, code.to_be_bytes());
-        end + MAC_LEN
+        out[HEADER_LEN..end].copy_from_slice(&self.content);
+        Head { kind: KIND_LETTER, flag: false, sender, incarnation, counter }.seal(out, end, key)
     }
 }
 
@@ -106,43 +145,30 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// Reads a message and checks its code. A wrong code is `Value`; the counter is the caller's to compare.
     pub fn parse(b: &[u8], key: HashKey) -> Result<Self, Malformed> {
-        need(b, FIXED_LEN + MAC_LEN)?;
-        if b[0] != MAGIC || b[1] != VERSION {
-            return Err(Malformed::Version);
-        }
-        if b[2] != KIND_HEARTBEAT || b[3] > 1 {
-            return Err(Malformed::Value);
-        }
-        let workers = usize::from(be16(b, 64));
-        if workers > MAX_WORKERS {
-            return Err(Malformed::Length);
-        }
-        let end = FIXED_LEN + 4 * workers;
-        need(b, end + MAC_LEN)?;
-        if hash::mac(key, &b[..end]) != be64(b, end) {
-            return Err(Malformed::Value);
-        }
+        let turns = |b: &[u8]| {
+            let workers = usize::from(be16(b, 64));
+            (workers <= MAX_WORKERS).then_some(4 * workers)
+        };
+        let (head, end) = Head::open(b, key, (KIND_HEARTBEAT, FIXED_LEN), turns)?;
         Ok(Self {
-            sender: NodeId(be16(b, 4)),
-            incarnation: Incarnation(be32(b, 8)),
-            counter: be64(b, 16),
+            sender: head.sender,
+            incarnation: head.incarnation,
+            counter: head.counter,
             view: be64(b, 24),
             configuration: be64(b, 32),
             index: be64(b, 40),
             prepared: be64(b, 48),
             hears: NodeSet(be64(b, 56)),
-            ready: b[3] == 1,
-            turns: (0..workers).map(|i| be32(b, FIXED_LEN + 4 * i)).collect(),
+            ready: head.flag,
+            turns: (FIXED_LEN..end).step_by(4).map(|at| be32(b, at)).collect(),
         })
     }
 
     /// Writes the message with its code; returns its length, at most [`MAX_LEN`].
     pub fn write(&self, out: &mut [u8], key: HashKey) -> usize {
+        let Self { sender, incarnation, counter, ready: flag, .. } = *self;
+        let end = FIXED_LEN + 4 * self.turns.len();
         out[..FIXED_LEN].fill(0);
-        put(out, 0, [MAGIC, VERSION, KIND_HEARTBEAT, u8::from(self.ready)]);
-        put(out, 4, self.sender.0.to_be_bytes());
-        put(out, 8, self.incarnation.0.to_be_bytes());
-        put(out, 16, self.counter.to_be_bytes());
         put(out, 24, self.view.to_be_bytes());
         put(out, 32, self.configuration.to_be_bytes());
         put(out, 40, self.index.to_be_bytes());
@@ -152,9 +178,6 @@ impl Heartbeat {
         for (i, turns) in self.turns.iter().enumerate() {
             put(out, FIXED_LEN + 4 * i, turns.to_be_bytes());
         }
-        let end = FIXED_LEN + 4 * self.turns.len();
-        let code = hash::mac(key, &out[..end]);
-        put(out, end, code.to_be_bytes());
-        end + MAC_LEN
+        Head { kind: KIND_HEARTBEAT, flag, sender, incarnation, counter }.seal(out, end, key)
     }
 }

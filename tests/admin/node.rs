@@ -8,26 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use steerage::run::client::{self, Answer, Request};
 
-pub const CLUSTER: &str = r#"
-[cluster]
-key = "000102030405060708090a0b0c0d0e0f"
-[[node]]
-name = "n1"
-backplane = "10.20.0.11"
-workers = 1
-[[snat]]
-address = "10.30.0.101"
-node = "n1"
-[[virtual_server]]
-name = "web"
-address = "10.99.0.1"
-port = 80
-forward = "nat"
-[[virtual_server.real_server]]
-name = "s1"
-address = "10.30.0.21"
-port = 8080
-"#;
+pub const CLUSTER: &str = include_str!("../cluster.toml");
 
 const NODE: &str = r#"
 profile = "lab"

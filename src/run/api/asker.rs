@@ -1,14 +1,18 @@
-//! Who asks for a change, under which id, and of which version: what stands in a request's header.
+//! What stands in a request's header and query: who asks for a change, under which id, and of which version.
 
 use super::refusal::Refusal;
 use crate::cluster::namespace::RequestId;
 use crate::run::draw::random;
 use crate::run::gate::Gate;
-use axum::extract::FromRequestParts;
 use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::{FromRequestParts, Query};
 use axum::http::header::{HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use axum::http::request::Parts;
 use axum::serve::IncomingStream;
+use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 
 /// Names who asks; else the user of the process at the other end counts.
 pub const USER: HeaderName = HeaderName::from_static("x-steerage-user");
@@ -89,6 +93,33 @@ impl<S: Sync> FromRequestParts<S> for Asker {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refusal> {
         let peer = parts.extensions.get::<ConnectInfo<Peer>>();
         Self::read(&parts.headers, peer.map_or(Peer(None), |ConnectInfo(peer)| *peer))
+    }
+}
+
+/// The headers that every write may have, for the document.
+impl IntoParams for Asker {
+    fn into_params(_parameter_in: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let header = |name: &HeaderName, told| {
+            let text = SchemaType::from_iter([Type::String, Type::Null]);
+            let schema = ObjectBuilder::new().schema_type(text).build();
+            let parameter = ParameterBuilder::new().name(name.as_str()).parameter_in(ParameterIn::Header);
+            parameter.required(utoipa::openapi::Required::False).description(Some(told)).schema(Some(schema))
+        };
+        let request = header(&REQUEST, "The request's id: 32 hexadecimal digits");
+        let user = header(&USER, "Who asks, for the audit trail");
+        vec![request.build(), user.build()]
+    }
+}
+
+/// What stands in a query. What isn't known, or makes no sense, is refused.
+pub struct Asked<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let read = Query::from_request_parts(parts, state).await;
+        read.map(|Query(asked)| Self(asked)).map_err(|why| Refusal::wrong(why.body_text()))
     }
 }
 

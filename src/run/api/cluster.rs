@@ -98,13 +98,12 @@ async fn set_drained(
 /// Lets a node give away all that it owns; it serves on until others have it. It stays drained when it is started anew.
 #[utoipa::path(post, path = "/v1/nodes/{name}/drain", params(
     ("name" = String, Path, description = "The node"),
-    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+    Asker,
 ), responses(
     (status = 200, body = Drained),
     (status = 404, description = "No such node", body = Refused),
     (status = 409, description = "Somebody has decided otherwise since; or the node goes by its files", body = Refused),
-    (status = 503, description = "No majority: nothing was changed", body = Refused),
-    (status = 504, description = "Not known: ask again", body = Refused),
+    Refusal,
 ))]
 pub async fn drain(
     State(questions): Questions,
@@ -117,13 +116,12 @@ pub async fn drain(
 /// Lets a node that is drained own buckets again.
 #[utoipa::path(post, path = "/v1/nodes/{name}/undrain", params(
     ("name" = String, Path, description = "The node"),
-    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+    Asker,
 ), responses(
     (status = 200, body = Drained),
     (status = 404, description = "No such node", body = Refused),
     (status = 409, description = "Somebody has decided otherwise since; or the node goes by its files", body = Refused),
-    (status = 503, description = "No majority: nothing was changed", body = Refused),
-    (status = 504, description = "Not known: ask again", body = Refused),
+    Refusal,
 ))]
 pub async fn undrain(
     State(questions): Questions,
@@ -136,16 +134,14 @@ pub async fn undrain(
 /// Lets a group serve a virtual server: a write that changes the server's `group` alone.
 #[utoipa::path(post, path = "/v1/groups/{name}/migrate", params(
     ("name" = String, Path, description = "The group"),
-    ("idempotency-key" = Option<String>, Header, description = "The request's id: 32 hexadecimal digits"),
-    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+    Asker,
 ), request_body(content = Migrant), responses(
     (status = 200, body = Made),
     (status = 400, description = "No virtual server's name", body = Refused),
     (status = 404, description = "No such virtual server", body = Refused),
     (status = 409, description = "Refused by the rules, with all faults; or the node goes by its files", body = Refused),
     (status = 412, description = "It was changed meanwhile", body = Refused),
-    (status = 503, description = "No majority: nothing was changed", body = Refused),
-    (status = 504, description = "Not known: ask again under the same id", body = Refused),
+    Refusal,
 ))]
 pub async fn migrate(
     State(questions): Questions,

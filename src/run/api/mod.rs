@@ -20,10 +20,9 @@ use crate::manage::manager::Manager;
 use crate::manage::metrics;
 use crate::manage::preview::Sight;
 use crate::manage::stats::Stats;
-use asker::Peer;
+use asker::{Asked, Peer};
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -172,16 +171,14 @@ struct TupleAsked {
 
 async fn explain(
     State(questions): Questions,
-    asked: Result<Query<TupleAsked>, QueryRejection>,
+    Asked(asked): Asked<TupleAsked>,
 ) -> Result<Json<Explanation>, Refusal> {
-    let wrong = |why: String| Refusal::new(StatusCode::BAD_REQUEST, why);
-    let Query(asked) = asked.map_err(|why| wrong(why.body_text()))?;
     let tuple = Tuple::parse(&asked.protocol, &asked.source, &asked.destination)
-        .map_err(|why| wrong(why.to_string()))?;
+        .map_err(|why| Refusal::wrong(why.to_string()))?;
     let request = Request { tuple, receiver: asked.receiver };
     match *ask(&questions, |reply| Question::Explain(request, reply)).await? {
         Ok(explanation) => Ok(Json(explanation)),
-        Err(error) if error.is_wrong_question() => Err(wrong(error.to_string())),
+        Err(error) if error.is_wrong_question() => Err(Refusal::wrong(error.to_string())),
         Err(error) => Err(Refusal::unavailable(error.to_string())),
     }
 }

@@ -1,12 +1,12 @@
 //! Reading what is decided: objects and the audit trail.
 
+use super::asker::Asked;
 use super::refusal::Refusal;
 use super::{Questions, look};
 use crate::cluster::namespace::{Entry, Key, Kind, Namespace, Record};
 use crate::manage::manager::Manager;
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -80,11 +80,6 @@ pub fn missing(key: &Key) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("{key}: does not exist"))
 }
 
-/// What stands in a query.
-pub fn query<T>(asked: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
-    asked.map(|Query(asked)| asked).map_err(|why| Refusal::wrong(why.body_text()))
-}
-
 /// The namespace and the log's last entry.
 pub fn space(manager: &Manager) -> Option<(u64, &Namespace)> {
     let state = manager.council()?.state();
@@ -118,9 +113,8 @@ fn shown(value: Value) -> Value {
 ))]
 pub async fn list(
     State(questions): Questions,
-    asked: Result<Query<Which>, QueryRejection>,
+    Asked(Which { kind, after }): Asked<Which>,
 ) -> Result<Json<Items>, Refusal> {
-    let Which { kind, after } = query(asked)?;
     let kind = kind.map(|word| {
         let known = Kind::ALL.into_iter().find(|kind| kind.word() == word);
         known.ok_or_else(|| {
@@ -178,9 +172,9 @@ pub async fn show(State(questions): Questions, Path(text): Path<String>) -> Resu
 ))]
 pub async fn history(
     State(questions): Questions,
-    asked: Result<Query<Whose>, QueryRejection>,
+    Asked(whose): Asked<Whose>,
 ) -> Result<Json<History>, Refusal> {
-    let key = query(asked)?.key.map(|text| key(&text)).transpose()?;
+    let key = whose.key.map(|text| key(&text)).transpose()?;
     let seen = look(&questions, move |manager, _| {
         let (index, space) = space(manager)?;
         let records = match &key {

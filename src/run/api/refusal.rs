@@ -6,7 +6,9 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use std::collections::BTreeMap;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as Described, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
 
 /// Why there is no other answer.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -88,6 +90,22 @@ impl Refusal {
     pub fn of(mut self, request: RequestId) -> Self {
         self.1.request = Some(request);
         self
+    }
+}
+
+/// What any change may be answered, for the document: see [`Refusal::by_log`] and [`Refusal::unknown`].
+impl IntoResponses for Refusal {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        let told = [
+            (StatusCode::SERVICE_UNAVAILABLE, "No majority: nothing was changed"),
+            (StatusCode::GATEWAY_TIMEOUT, "Not known: ask again, for a write under the same id"),
+        ];
+        let each = told.map(|(status, why)| {
+            let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Refused"))).build();
+            let answer = ResponseBuilder::new().description(why).content("application/json", body);
+            (status.as_str().to_owned(), RefOr::T(answer.build()))
+        });
+        BTreeMap::from(each)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Changing what is decided (MECHANISMS §6).
 
-use super::asker::Asker;
-use super::objects::{key, missing, query, space};
+use super::asker::{Asked, Asker};
+use super::objects::{key, missing, space};
 use super::refusal::Refusal;
 use super::{LARGEST_BODY, Question, Questions, WRITE_PATIENCE, ask, look, put_to};
 use crate::cluster::asks::Answer;
@@ -12,8 +12,8 @@ use crate::manage::status::Snapshot;
 use crate::run::clock;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use crossbeam_channel::Sender;
@@ -214,8 +214,7 @@ pub async fn make_one(
     ("key" = String, Path, description = "Such as `virtual_server/web`"),
     ("if-match" = Option<String>, Header, description = "The version that the object must have"),
     ("if-none-match" = Option<String>, Header, description = "`*`: there must be no such object"),
-    ("idempotency-key" = Option<String>, Header, description = "The request's id: 32 hexadecimal digits"),
-    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+    Asker,
 ), request_body(content = super::document::Fields, description = "All of the object's fields, as in the cluster file"), responses(
     (status = 200, description = "Changed, or as it was", body = Made),
     (status = 201, description = "Made", body = Made),
@@ -223,8 +222,7 @@ pub async fn make_one(
     (status = 409, description = "Refused by the rules, with all faults; or the node goes by its files", body = super::refusal::Refused),
     (status = 412, description = "It has another version", body = super::refusal::Refused),
     (status = 413, description = "More than 4 MiB", body = super::refusal::Refused),
-    (status = 503, description = "No majority: nothing was changed", body = super::refusal::Refused),
-    (status = 504, description = "Not known: ask again under the same id", body = super::refusal::Refused),
+    Refusal,
 ))]
 pub async fn put(
     State(questions): Questions,
@@ -247,15 +245,13 @@ pub async fn put(
     ("key" = String, Path, description = "Such as `virtual_server/web`"),
     Removal,
     ("if-match" = Option<String>, Header, description = "The version that the object must have"),
-    ("idempotency-key" = Option<String>, Header, description = "The request's id: 32 hexadecimal digits"),
-    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+    Asker,
 ), responses(
     (status = 200, description = "Removed", body = Made),
     (status = 404, description = "No such object", body = super::refusal::Refused),
     (status = 409, description = "Others rest on it, with all faults; it is a node that serves; or the node that is asked goes by its files", body = super::refusal::Refused),
     (status = 412, description = "It has another version", body = super::refusal::Refused),
-    (status = 503, description = "No majority: nothing was changed", body = super::refusal::Refused),
-    (status = 504, description = "Not known: ask again under the same id", body = super::refusal::Refused),
+    Refusal,
 ))]
 pub async fn remove(
     State(questions): Questions,
@@ -277,20 +273,18 @@ pub async fn remove(
 /// written.
 #[utoipa::path(post, path = "/v1/writes", params(
     How,
-    ("idempotency-key" = Option<String>, Header, description = "The request's id: 32 hexadecimal digits"),
-    ("x-steerage-user" = Option<String>, Header, description = "Who asks, for the audit trail"),
+    Asker,
 ), request_body(content = Vec<Wanted>), responses(
     (status = 200, description = "Written; of a dry run a `Forecast`", body = Made),
     (status = 400, description = "No changes", body = super::refusal::Refused),
     (status = 409, description = "Refused by the rules, with all faults; or the node goes by its files", body = super::refusal::Refused),
     (status = 412, description = "An object has another version", body = super::refusal::Refused),
     (status = 413, description = "More than 4 MiB", body = super::refusal::Refused),
-    (status = 503, description = "No majority: nothing was changed", body = super::refusal::Refused),
-    (status = 504, description = "Not known: ask again under the same id", body = super::refusal::Refused),
+    Refusal,
 ))]
 pub async fn write(
     State(questions): Questions,
-    asked: Result<Query<How>, QueryRejection>,
+    Asked(How { dry_run }): Asked<How>,
     asker: Asker,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {

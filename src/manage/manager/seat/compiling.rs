@@ -106,9 +106,8 @@ impl Manager {
             view.place(buckets);
         }
         let (published, latest) = (seat.state().published(), seat.state().fleet());
-        let of = |config: &Config, fleet: &Fleet| {
-            compile::advertised(config, fleet.serving(), fleet.draining())
-        };
+        let of =
+            |config: &Config, fleet: &Fleet| compile::advertised(config, fleet.serving(), fleet.draining());
         // What the next version gives to another is given up before it is in force.
         let next = seat.next.as_ref().map_or(&self.config, |next| &next.config);
         let both: BTreeSet<_> = of(next, latest).into_iter().collect();
