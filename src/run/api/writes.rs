@@ -256,10 +256,9 @@ pub async fn put(
 pub async fn remove(
     State(questions): Questions,
     Path(text): Path<String>,
-    asked: Result<Query<Removal>, QueryRejection>,
+    Asked(Removal { force }): Asked<Removal>,
     asker: Asker,
 ) -> Result<Json<Made>, Refusal> {
-    let Removal { force } = query(asked)?;
     let changes = vec![Change { key: key(&text)?, expected: asker.expected, value: None }];
     if !force {
         keep_needed(&questions, &changes).await?;
@@ -284,11 +283,10 @@ pub async fn remove(
 ))]
 pub async fn write(
     State(questions): Questions,
-    Asked(How { dry_run }): Asked<How>,
+    Asked(How { dry_run, force }): Asked<How>,
     asker: Asker,
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let How { dry_run, force } = query(asked)?;
     if asker.expected.is_some() {
         return Err(Refusal::wrong("a write of several objects has `expected` in each change, no if-match"));
     }
