@@ -413,3 +413,6 @@ impl<L: Log> Council<L> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+use super::super::fences::Fences;
+use super::super::namespace::{By, Key, Name, NodeSpec, Object, RequestId};
+use super::*;
+use crate::base::Addr;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// What a log was told, and what it is to tell.
+#[derive(Default)]
+struct Both {
+    outputs: VecDeque<Output>,
+    proposed: Vec<Entry>,
+    restored_from: Vec<u16>,
+    snapshots: Vec<u64>,
+}
+
+#[derive(Clone, Default)]
+struct Scripted(Rc<RefCell<Both>>);
+
+impl Log for Scripted {
+    fn propose(&mut self, bytes: Vec<u8>, _: Fences) -> Ticket {
+        self.0.borrow_mut().proposed.push(Entry::decode(&bytes).unwrap());
+        Ticket(0)
+    }
+
+    fn set_replicas(&mut self, _: Vec<Replica>) -> Ticket {
+        Ticket(0)
+    }
+
+    fn take(&mut self) -> Option<Output> {
+        self.0.borrow_mut().outputs.pop_front()
+    }
+
+    fn snapshot(&mut self, index: u64, _: Vec<u8>) {
+        self.0.borrow_mut().snapshots.push(index);
+    }
+
+    fn restore(&mut self, from: ReplicaId) {
+        self.0.borrow_mut().restored_from.push(from.0);
+    }
+
+    fn renew(&mut self, token: u64, _: Incarnation) {
+        for by in [0, 1, 2].map(ReplicaId) {
+            self.0.borrow_mut().outputs.push_back(Output::Renewed { by, token });
+        }
+    }
+
+    fn fenced(&self) -> Fences {
+        Fences::NONE
+    }
+}
+
+const MS: Duration = Duration::from_millis(1);
+const TIMES: Times = Times {
+    renewal: Duration::from_millis(50),
+    lease: Duration::from_millis(350),
+    patience: Patience { suspicion: Duration::from_millis(400), prepare: Duration::from_millis(1500) },
+};
+
+/// Node 1 of three, whose first life serves, in its council; and the time.
+struct Scene {
+    log: Scripted,
+    council: Council<Scripted>,
+    now: Instant,
+    index: u64,
+}
+
+fn first() -> State {
+    let node = |n: u16| {
+        let spec = NodeSpec {
+            backplane: Addr::v4([10, 0, 0, n as u8 + 1]),
+            workers: 1,
+            weight: 1,
+            management: None,
+        };
+        (Key::Node(Name::new(&format!("n{n}")).unwrap()), Object::Node(spec))
+    };
+    State::new(Namespace::draft((0..3).map(node)).0)
+}
+
+const ME: NodeId = NodeId(1);
+
+impl Scene {
+    fn new() -> Self {
+        let (log, now) = (Scripted::default(), Instant::ZERO);
+        let council = Council::new(ME, Incarnation(1), TIMES, log.clone(), first(), now);
+        let mut scene = Self { log, council, now, index: 0 };
+        let replica =
+            |id| Replica { id: ReplicaId(id), name: format!("n{id}"), address: String::new(), votes: true };
+        scene.give(Output::Replicas([0, 1, 2].map(replica).into()));
+        for node in [0, 1, 2].map(NodeId) {
+            scene.append(&Entry::Join(node, Incarnation(1)));
+            scene.append(&Entry::Activate(node, Incarnation(1)));
+        }
+        scene.turn();
+        let version = scene.council.state().version();
+        scene.append(&Entry::InForce(version));
+        scene.turn();
+        scene.council.prepared(version, true);
+        scene.council.adopted(version);
+        scene.council.hears(NodeSet(7));
+        scene.turn();
+        assert!(scene.council.lease().is_some(), "it serves");
+        scene
+    }
+
+    fn give(&mut self, output: Output) {
+        self.log.0.borrow_mut().outputs.push_back(output);
+    }
+
+    fn append(&mut self, entry: &Entry) {
+        self.index += 1;
+        self.give(Output::Entry { index: self.index, bytes: entry.encode().unwrap() });
+    }
+
+    fn turn(&mut self) -> News {
+        self.now = self.now + 50 * MS;
+        self.council.turn(self.now)
+    }
+
+    /// Another node says that it has this digest at the last entry that this one has.
+    fn told(&mut self, node: u16, digest: u64) {
+        let (index, hears) = (self.council.state().index(), NodeSet(7));
+        let report = Report { index, digest, prepared: 1, hears, ..Report::default() };
+        self.council.heard(NodeId(node), Incarnation(1), &report, None, self.now);
+    }
+
+    fn digest(&self) -> u64 {
+        self.council.state().digest()
+    }
+}
+
+#[test]
+fn a_state_that_lacks_an_entry_is_had_anew_from_one_node_after_the_other() {
+    let mut scene = Scene::new();
+    let digest = scene.digest();
+    [0, 2].into_iter().for_each(|node| scene.told(node, digest));
+    let good = scene.council.state().clone();
+    scene.index += 1;
+    scene.give(Output::Entry { index: scene.index, bytes: vec![0xff; 9] });
+    scene.append(&Entry::Drain(ME, true, By { request: RequestId(1), who: "olga".into(), at: 0 }));
+    scene.give(Output::WantSnapshot);
+    scene.turn();
+    assert!(matches!(scene.council.ended(), Some(Why::Apply(why)) if why.starts_with("entry 8: ")));
+    assert_eq!((scene.council.lease(), scene.council.state()), (None, &good), "nothing is put on top of it");
+    let report = scene.council.report();
+    assert_eq!((report.index, report.prepared, report.ready), (0, 0, false), "it says that it can't go on");
+    assert_eq!(scene.log.0.borrow().snapshots, [0; 0], "nor is it stored");
+    scene.council.begin(Incarnation(2));
+    scene.council.prepared(99, true);
+    assert!(!scene.council.report().ready, "not by that state");
+    for _ in 0..25 {
+        [0, 2].into_iter().for_each(|node| scene.told(node, digest));
+        scene.turn();
+    }
+    assert_eq!(scene.log.0.borrow().restored_from, [0, 2], "one a second");
+    scene.give(Output::Anew);
+    scene.give(Output::Install { index: 7, bytes: good.encode().unwrap() });
+    scene.index = 7;
+    scene.append(&Entry::Join(ME, Incarnation(2)));
+    let news = scene.turn();
+    assert!(news.installed && news.changed && scene.council.ended().is_none());
+    assert_eq!(scene.council.state().index(), 8);
+    assert_eq!((scene.council.report().index, scene.council.report().prepared), (8, 0));
+    for _ in 0..25 {
+        scene.turn();
+    }
+    assert_eq!(scene.log.0.borrow().restored_from.len(), 2, "it has what it needs");
+}
+
+#[test]
+fn whose_state_differs_from_most_is_at_fault_and_gives_up_leading() {
+    let mut scene = Scene::new();
+    scene.give(Output::Role { leader: Some(ME.into()), term: 1, quorum: true });
+    let digest = scene.digest();
+    scene.told(0, digest ^ 1);
+    scene.turn();
+    assert!(scene.council.ended().is_none() && scene.council.divided().is_some(), "of two, neither");
+    assert!(scene.log.0.borrow().proposed.iter().all(|entry| !matches!(entry, Entry::Offline(..))));
+    scene.told(2, digest ^ 1);
+    let before = scene.log.0.borrow().proposed.len();
+    scene.turn();
+    assert_eq!(scene.council.ended(), Some(&Why::Digest));
+    assert_eq!(scene.log.0.borrow().restored_from, [0]);
+    assert_eq!(scene.log.0.borrow().proposed.len(), before, "it leads by what it has no more");
+}
+
+#[test]
+fn the_leader_takes_out_whose_state_differs_from_most_and_who_cant_go_on() {
+    let mut scene = Scene::new();
+    scene.give(Output::Role { leader: Some(ME.into()), term: 1, quorum: true });
+    let digest = scene.digest();
+    scene.told(0, digest ^ 1);
+    scene.told(2, digest);
+    scene.turn();
+    let offline = |node, why| Entry::Offline(NodeId(node), Incarnation(1), why);
+    assert_eq!(scene.log.0.borrow().proposed, [offline(0, Why::Digest)]);
+    scene.council.heard(NodeId(2), Incarnation(1), &Report::default(), None, scene.now);
+    scene.turn();
+    assert!(scene.log.0.borrow().proposed.contains(&offline(2, Why::Ended)));
+}
+
+#[test]
+fn a_log_that_has_stopped_ends_the_life_and_there_is_no_other() {
+    let mut scene = Scene::new();
+    scene.give(Output::Failed("no space".into()));
+    scene.turn();
+    assert!(matches!(scene.council.ended(), Some(Why::Apply(why)) if why.contains("no space")));
+    assert!(scene.council.stopped() && scene.council.lease().is_none());
+    assert_eq!(scene.council.report().prepared, 0);
+}
+
+#[test]
+fn what_begins_anew_unasked_ends_the_life() {
+    let mut scene = Scene::new();
+    scene.give(Output::Anew);
+    scene.turn();
+    assert!(scene.council.ended().is_some() && scene.council.lease().is_none());
+    assert_eq!(scene.council.state().index(), 0);
+}
