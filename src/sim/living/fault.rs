@@ -8,7 +8,7 @@ use crate::base::rng::Rng;
 use crate::base::{Instant, NodeId};
 use crate::cluster::fleet::Phase;
 use crate::cluster::log::ReplicaId;
-use crate::cluster::namespace::{Change, Key, Name, Object, RequestId, Write};
+use crate::cluster::namespace::{By, Change, Key, Name, Object, RequestId, Write};
 use crate::cluster::state::Entry;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -78,7 +78,8 @@ impl Faults {
             14 => {
                 let (target, drain) = (self.rng.below(nodes as u64) as usize, self.rng.below(2) == 0);
                 world.tell(format!("n{} is told that n{} drains: {drain}", node + 1, target + 1));
-                world.ask(node, Entry::Drain(NodeId(target as u16), drain));
+                let by = self.by();
+                world.ask(node, Entry::Drain(NodeId(target as u16), drain, by));
             }
             _ => match self.joiner.take() {
                 Some(joiner) => self.join(world, node, joiner),
@@ -169,9 +170,13 @@ impl Faults {
         self.write(change.into_iter().collect())
     }
 
+    fn by(&mut self) -> By {
+        By { request: RequestId(u128::from(self.rng.next_u64())), who: "somebody".into(), at: 0 }
+    }
+
     fn write(&mut self, changes: Vec<Change>) -> Write {
-        let request = RequestId(u128::from(self.rng.next_u64()));
-        Write { request, who: "somebody".into(), at: 0, changes }
+        let By { request, who, at } = self.by();
+        Write { request, who, at, changes }
     }
 
     /// All is well again, and who is dead is started.
@@ -202,7 +207,8 @@ impl Faults {
         let joiner = world.plan.joins.then_some(world.plan.nodes - 1);
         let known = state.namespace().nodes().count();
         for node in drained {
-            world.ask(0, Entry::Drain(node, false));
+            let by = self.by();
+            world.ask(0, Entry::Drain(node, false, by));
         }
         if let Some(joiner) = joiner.filter(|_| known < world.plan.nodes) {
             let write = self.joining(world, joiner);
