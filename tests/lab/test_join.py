@@ -59,15 +59,14 @@ def test_downloads_survive_a_node_that_joins_and_a_router_that_deals_anew(plant)
         # And once more.
         lab.deal([2, 1, 4, 3])
         found = downloads.result()
-        # Those that broke are silent now and then.
         seen = before.nodes.keys() & after.nodes.keys()
         moved = [port for port in seen if before.nodes[port].isdisjoint(after.nodes[port])]
-        assert len(seen) >= COUNT / 2 and len(moved) >= 0.6 * len(seen), f"{len(moved)} of {len(seen)} have other receivers"
         asked = sum(node["handover_in"] for node in nodes.totals())
         print(f"{len(moved)} of {len(seen)} have other receivers, {asked} packets were handed over, {found.failed} broke")
         if plant:
             assert asked == 0 and found.failed >= COUNT / 10, f"{found.failed} broke without handover"
         else:
+            assert len(moved) >= 0.6 * COUNT
             assert found.failures == {} and resets.stop() == []
             assert asked > 100, "nothing was handed over: proves nothing"
 
