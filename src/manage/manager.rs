@@ -168,9 +168,7 @@ impl Manager {
         changed |= self.neighbours.take_changed();
         changed |= self.follow(now);
         self.check(now);
-        // Whose log has stopped hears of no decision any more. By its silence the others know that it has to be replaced.
-        let deaf = self.seat.as_ref().is_some_and(|seat| seat.deaf());
-        if now >= self.heartbeat_due && !deaf {
+        if now >= self.heartbeat_due {
             self.heartbeat_due = now + self.config.cluster.heartbeat;
             self.send_heartbeats(now);
         }
@@ -268,8 +266,11 @@ impl Manager {
             let id = NodeId(i as u16);
             let peer = self.peers.get(id);
             let (incarnation, up) = match &self.seat {
-                _ if id == self.config.me => (self.incarnation, true),
+                Some(seat) if id == self.config.me => {
+                    (self.incarnation, seat.life(id) == (self.incarnation, true))
+                }
                 Some(seat) => seat.life(id),
+                None if id == self.config.me => (self.incarnation, true),
                 None => (peer.incarnation, peer.up),
             };
             // Frames bear the life of their sender.

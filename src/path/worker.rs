@@ -24,7 +24,7 @@ use crate::table::publish::Subscriber;
 use crate::table::ring::Consumer;
 use crate::table::session::{Direction, Session, SessionTable};
 use crate::table::steering::SteeringTable;
-use crate::view::View;
+use crate::view::{Node, View};
 use crate::wire::backplane::Stage;
 use crate::wire::eth::ethertype;
 use arrayvec::ArrayVec;
@@ -66,8 +66,9 @@ pub struct Worker<P: Port> {
     second_ends: Instant,
     swept_until: Instant,
     census: Census,
-    /// The node's.
+    /// The node's life, and whether it was let in.
     life: Incarnation,
+    up: bool,
 }
 
 /// What a worker is made of; see [`Worker::new`].
@@ -94,7 +95,7 @@ impl<P: Port> Worker<P> {
     /// A worker at rest. All its memory is allocated here.
     pub fn new(parts: Parts<P>) -> Self {
         parts.egress.counters.view.set(parts.view.get().version);
-        let life = parts.view.get().this_node().incarnation;
+        let Node { incarnation: life, up, .. } = *parts.view.get().this_node();
         Self {
             view: parts.view,
             core: Core {
@@ -113,6 +114,7 @@ impl<P: Port> Worker<P> {
             swept_until: Instant::ZERO,
             census: Census::default(),
             life,
+            up,
         }
     }
 
@@ -140,10 +142,13 @@ impl<P: Port> Worker<P> {
     pub fn turn(&mut self, now: Instant) -> bool {
         if self.view.refresh() {
             let view = self.view.get();
-            if self.life != view.this_node().incarnation {
-                self.life = view.this_node().incarnation;
+            let Node { incarnation, up, .. } = *view.this_node();
+            // What it has taken on in another life is void, and so is what it has before it was let in: whose it was then it
+            // could not know.
+            if self.life != incarnation || up && !self.up {
                 self.core.begin(view);
             }
+            (self.life, self.up) = (incarnation, up);
             self.core.egress.counters.view.set(view.version);
             self.core.egress.retry_held(view, now);
         }

@@ -81,7 +81,7 @@ pub struct Node {
     pub hop: Option<HopId>,
     /// Its workers.
     pub workers: u16,
-    /// Heard within the suspicion time.
+    /// Heard within the suspicion time; where nodes decide together: let in to serve, by what is decided.
     pub up: bool,
 }
 

@@ -89,11 +89,6 @@ impl Seat {
         self.unfit.is_none() || self.unfit != self.latest
     }
 
-    /// Whether nothing that is decided is heard of here any more.
-    pub(super) fn deaf(&self) -> bool {
-        self.council.stopped()
-    }
-
     /// Whether the workers run what was decided, be it in force or about to be replaced, and buckets have owners.
     pub(super) fn serves(&self) -> bool {
         let all = self.state().published().maps().get(&GroupId(0));

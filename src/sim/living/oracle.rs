@@ -6,7 +6,7 @@
 //!   out by what was decided.
 //! - It may get another real server if its server has died since it began; and if the node that chose it is gone, and what is
 //!   decided about the servers' health has changed since, or says that the server is down.
-//! - What a node sends that was taken out, and may not know it yet, goes by what it knew.
+//! - What a node sends that was taken out, or wasn't let in yet, goes by what it knew.
 //! - A flow of a local virtual server may get another real server for a moment after what is decided about the servers' health has
 //!   changed at any node.
 
@@ -329,6 +329,9 @@ impl Oracles {
             source,
             since: now,
         };
+        if !self.serves(came.node, came.life) {
+            return Ok(());
+        }
         let Some(&watch) = self.watches.get(&packet.words.flow) else {
             self.watches.insert(packet.words.flow, fresh);
             return Ok(());
@@ -344,9 +347,6 @@ impl Oracles {
             return Ok(());
         }
         if same_server && watch.source == source {
-            return Ok(());
-        }
-        if self.over(came.node, came.life) {
             return Ok(());
         }
         let gone = self.over(watch.node, watch.life);
@@ -410,6 +410,11 @@ impl Oracles {
     pub fn sender(&self, node: usize, now: Instant) -> Incarnation {
         let Life { life, since, before } = self.lives[node];
         if now - since < LATE { before } else { life }
+    }
+
+    /// Whether a node was let in in this life, by what is known anywhere.
+    fn serves(&self, node: usize, life: Incarnation) -> bool {
+        self.judged.state.fleet().serves(NodeId(node as u16), life)
     }
 
     /// Whether a node's life is over, or was taken out, by what is known anywhere.
