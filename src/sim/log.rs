@@ -127,11 +127,20 @@ impl Model {
         }
     }
 
-    /// A replica's process is gone; what it has stored stays.
+    /// A replica's process is gone; what it has stored stays, but for some of the last writes, which were on their way to the disk:
+    /// nobody has been told of them.
     pub fn kill(&mut self, id: ReplicaId) {
-        if let Some(seat) = self.seats.get_mut(&id) {
-            seat.alive = false;
-            seat.outputs.clear();
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        seat.alive = false;
+        seat.outputs.clear();
+        let stored = self.committed.min(seat.items.len());
+        let written = stored + self.rng.below((seat.items.len() - stored + 1) as u64) as usize;
+        let torn = seat.items.split_off(written);
+        for (from, life, ticket) in torn.into_iter().filter_map(|item| item.origin) {
+            let origin = Some((from, life, ticket));
+            if !self.seats.values().any(|seat| seat.items.iter().any(|item| item.origin == origin)) {
+                self.doubt(from, life, ticket);
+            }
         }
     }
 
@@ -353,11 +362,16 @@ impl Model {
     fn deliver(&mut self, id: ReplicaId) {
         let leader = self.leader.filter(|leader| self.hears(id, *leader));
         let (term, committed) = (self.term, self.committed);
-        let (behind, snapshot) = match leader.filter(|l| *l != id).and_then(|l| self.seats.get(&l)) {
-            Some(seat) => (seat.snapshot.as_ref().map_or(0, |(at, _)| *at), seat.snapshot.clone()),
-            None => (0, None),
+        // What it has besides the leader's entries is to be cut off.
+        let same = match leader {
+            Some(leader) if leader != id => shared(&self.seats[&id].items, &self.seats[&leader].items),
+            _ => self.seats[&id].items.len(),
         };
         let jump = self.rng.below(4) == 0;
+        let own = self.seats[&id].delivered;
+        let snapshot = leader.filter(|l| *l != id && jump).and_then(|l| self.seats[&l].snapshot.as_ref());
+        let far = |(at, _): &&(usize, Vec<u8>)| *at >= own + COMPACTION && *at <= same.min(committed);
+        let snapshot = snapshot.filter(far).cloned();
         let mut outcomes = Vec::new();
         let Some(seat) = self.seats.get_mut(&id).filter(|s| s.alive) else { return };
         let role = (leader, term, leader.is_some());
@@ -368,13 +382,9 @@ impl Model {
         if leader.is_none() {
             return;
         }
-        let ready = seat.items.len().min(committed);
+        let ready = same.min(committed);
         // One that is far behind may be given the leader's snapshot instead of the entries.
-        if jump
-            && behind >= seat.delivered + COMPACTION
-            && behind <= ready
-            && let Some((at, bytes)) = snapshot
-        {
+        if let Some((at, bytes)) = snapshot {
             seat.outputs.push_back(Output::Install { index: at as u64, bytes: bytes.clone() });
             for item in &seat.items[seat.delivered.max(seat.told).min(at)..at] {
                 outcomes.extend(item.origin);

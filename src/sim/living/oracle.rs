@@ -143,12 +143,13 @@ struct Watch {
     since: Instant,
 }
 
-/// The last life that a node has begun, when that was, and the one before.
+/// The last life that a node has begun, when that was, the one before, and whether it is over.
 #[derive(Clone, Copy, Debug)]
 struct Life {
     life: Incarnation,
     since: Instant,
     before: Incarnation,
+    over: bool,
 }
 
 /// See the module's text.
@@ -177,7 +178,12 @@ impl Oracles {
             judged: Judged::default(),
             acknowledged: Vec::new(),
             lives: vec![
-                Life { life: Incarnation(0), since: Instant::ZERO, before: Incarnation(0) };
+                Life {
+                    life: Incarnation(0),
+                    since: Instant::ZERO,
+                    before: Incarnation(0),
+                    over: false
+                };
                 plan.nodes
             ],
             digest: plan.seed,
@@ -397,8 +403,13 @@ impl Oracles {
     pub fn leads(&mut self, node: usize, life: Incarnation, now: Instant) {
         let known = &mut self.lives[node];
         if known.life != life {
-            *known = Life { life, since: now, before: known.life };
+            *known = Life { life, since: now, before: known.life, over: false };
         }
+    }
+
+    /// A node's process is gone.
+    pub fn died(&mut self, node: usize) {
+        self.lives[node].over = true;
     }
 
     /// The last life that a node has begun.
@@ -408,7 +419,7 @@ impl Oracles {
 
     /// The life of a node in which it has sent what arrives now.
     pub fn sender(&self, node: usize, now: Instant) -> Incarnation {
-        let Life { life, since, before } = self.lives[node];
+        let Life { life, since, before, .. } = self.lives[node];
         if now - since < LATE { before } else { life }
     }
 
@@ -419,7 +430,7 @@ impl Oracles {
 
     /// Whether a node's life is over, or was taken out, by what is known anywhere.
     fn over(&self, node: usize, life: Incarnation) -> bool {
-        if self.lives[node].life != life {
+        if self.lives[node].life != life || self.lives[node].over {
             return true;
         }
         let member = self.judged.state.fleet().member(NodeId(node as u16));

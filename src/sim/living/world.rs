@@ -143,6 +143,7 @@ impl World {
     pub fn kill(&mut self, node: usize) -> Result<(), Violation> {
         let Some(mut member) = self.members[node].take() else { return Ok(()) };
         self.oracles.leads(node, member.manager().incarnation(), self.now);
+        self.oracles.died(node);
         self.died[node] = self.now;
         self.model().kill(ReplicaId(node as u16));
         self.asked.retain(|(of, _), _| *of != node);
