@@ -155,12 +155,19 @@ impl Map {
 }
 
 /// Who serves a bucket as `me` has to see it, and who served it before, where `published` is in force and `latest` is decided:
-/// what is going to be another's isn't this node's any more, so that the next one has it alone once that is in force.
-pub fn seen_by(me: NodeId, published: &Place, latest: &Place) -> (Option<NodeId>, Option<NodeId>) {
-    if published.owner == Some(me) && latest.owner != Some(me) && !planted::is(Bug::NothingCeded) {
-        (latest.owner, Some(me))
-    } else {
-        (published.owner, published.previous)
+/// what is going to be another's isn't this node's any more, so that the next one has it alone once that is in force. Until then
+/// each of the two counts itself as the one before: what the other sends back to it, it takes. `same_life`: this node leads the
+/// life in which it owned what is in force; what another life had is nobody's.
+pub fn seen_by(
+    me: NodeId,
+    same_life: bool,
+    published: &Place,
+    latest: &Place,
+) -> (Option<NodeId>, Option<NodeId>) {
+    match (published.owner == Some(me), latest.owner == Some(me)) {
+        (true, false) if !planted::is(Bug::NothingCeded) => (latest.owner, same_life.then_some(me)),
+        (false, true) if published.owner.is_some() => (published.owner, published.previous.or(Some(me))),
+        _ => (published.owner, published.previous),
     }
 }
 

@@ -69,6 +69,10 @@ pub fn open(
             // Its SNAT port is lost with its session; another one would be another connection to the real server.
             return Err(Verdict::NoSession);
         }
+        // What nodes with different Views send to and fro only one of those may take that the bucket moves between.
+        if meta.stage == Stage::Returned && !view.takes(server.group, meta.hash.bucket()) {
+            return Err(Verdict::StageExhausted);
+        }
         if view.quarantined(server.group, meta.hash.bucket(), now) || !promises.may(now) {
             return Err(Verdict::NoLease);
         }
@@ -110,7 +114,7 @@ pub fn gone(counters: &Counters, session: &Session) {
 
 /// A SNAT address and port whose reply tuple is free, with that tuple's hash. The port's low 12 bits are the flow's bucket,
 /// so that replies find this node and worker; as this worker alone owns the bucket, the session table is the list of ports
-/// in use. (While the bucket's previous owner has sessions of its own, the addresses that it prefers are left to it, if there
+/// in use. (While a bucket moves between two nodes, each leaves the addresses that the other prefers to that one, if there
 /// are others.) Where to begin differs by flow and time. If all are taken, the one goes that is closed, else half-open, for the
 /// longest. At most 15 probes each of [`SNAT_ADDRESSES`].
 fn snat(
@@ -128,8 +132,12 @@ fn snat(
     let start = mix(meta.hash.0 ^ now.0) as usize;
     // This node's own come first; where there are more than are tried, flows begin at different ones.
     let (own, others) = group.snats.split_at(group.own_snats);
-    let left_to = match view.buckets[group_id.index()].placement.previous(meta.hash.bucket()) {
+    let placement = &view.buckets[group_id.index()].placement;
+    let left_to = match placement.previous(meta.hash.bucket()) {
         None => None,
+        Some(previous) if previous == view.me => {
+            placement.owner(meta.hash.bucket()).and_then(|owner| left_to(view, group, server.address, owner))
+        }
         Some(previous) => left_to(view, group, server.address, previous),
     };
     let (mut tries, mut spare) = (0, None::<(EntryId, u16, FlowHash)>);
@@ -171,12 +179,12 @@ fn snat(
     Some((session.snat, port, hash))
 }
 
-/// The previous owner of a bucket, if the SNAT addresses that it advertises are to be left to it: if the group has others of the
-/// family of `real`.
+/// The other node that a bucket moves between, if the SNAT addresses that it advertises are to be left to it: if the group has
+/// others of the family of `real`.
 #[cold]
-fn left_to(view: &View, group: &Group, real: Addr, previous: NodeId) -> Option<NodeId> {
+fn left_to(view: &View, group: &Group, real: Addr, other: NodeId) -> Option<NodeId> {
     let mut snats = group.snats.iter().map(|id| &view.services.snats[id.index()]);
-    snats.any(|snat| snat.address.is_v4() == real.is_v4() && snat.node != previous).then_some(previous)
+    snats.any(|snat| snat.address.is_v4() == real.is_v4() && snat.node != other).then_some(other)
 }
 
 /// The ports of a SNAT address that name `bucket`, ascending.

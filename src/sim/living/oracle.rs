@@ -357,7 +357,7 @@ impl Oracles {
         }
         let gone = self.over(watch.node, watch.life);
         let died = self.deaths[watch.server] != watch.deaths;
-        let unsettled = self.judged.unsettled >= watch.since || !self.judged.up[watch.server];
+        let unsettled = self.judged.unsettled + LATE >= watch.since || !self.judged.up[watch.server];
         let local = flow.plan.serving == Serving::Local;
         let excused = if local { now - self.judged.unsettled < SETTLED } else { died || gone && unsettled };
         if !same_server && !excused {
