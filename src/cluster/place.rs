@@ -6,7 +6,7 @@
 use crate::base::hash::mix;
 use crate::base::limits::{BUCKETS, MAX_NODES};
 use crate::base::planted::{self, Bug};
-use crate::base::{Bucket, NodeId};
+use crate::base::{Bucket, NodeId, NodeSet};
 use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
@@ -155,19 +155,20 @@ impl Map {
 }
 
 /// Who serves a bucket as `me` has to see it, and who served it before, where `published` is in force and `latest` is decided:
-/// what is going to be another's isn't this node's any more, so that the next one has it alone once that is in force. Until then
-/// each of the two counts itself as the one before: what the other sends back to it, it takes. `same_life`: this node leads the
-/// life in which it owned what is in force; what another life had is nobody's.
+/// what is going to be another's isn't this node's any more, so that the next one has it alone once that is in force. What was
+/// in a life that is over, as those of `over` by what is decided, is nobody's until then, not the next life's either.
 pub fn seen_by(
     me: NodeId,
-    same_life: bool,
+    over: NodeSet,
     published: &Place,
     latest: &Place,
 ) -> (Option<NodeId>, Option<NodeId>) {
-    match (published.owner == Some(me), latest.owner == Some(me)) {
-        (true, false) if !planted::is(Bug::NothingCeded) => (latest.owner, same_life.then_some(me)),
-        (false, true) if published.owner.is_some() => (published.owner, published.previous.or(Some(me))),
-        _ => (published.owner, published.previous),
+    if published.owner.is_some_and(|owner| over.contains(owner)) {
+        (None, None)
+    } else if published.owner == Some(me) && latest.owner != Some(me) && !planted::is(Bug::NothingCeded) {
+        (latest.owner, Some(me))
+    } else {
+        (published.owner, published.previous)
     }
 }
 

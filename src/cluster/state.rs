@@ -187,6 +187,15 @@ impl State {
         self.published.as_ref().unwrap_or(&self.fleet)
     }
 
+    /// Nodes whose lives that are in force are over, by what is decided.
+    pub fn over(&self) -> NodeSet {
+        let Some(published) = &self.published else { return NodeSet::EMPTY };
+        let lives = published.serving();
+        let same =
+            |node: &NodeId| published.member(*node).is_some_and(|m| self.fleet.serves(*node, m.incarnation));
+        lives.without(lives.iter().filter(same).collect())
+    }
+
     /// Takes the next entry.
     pub fn apply(&mut self, index: u64, entry: &Entry) -> Applied {
         debug_assert!(index > self.index, "entry {index} behind {}", self.index);

@@ -69,10 +69,6 @@ pub fn open(
             // Its SNAT port is lost with its session; another one would be another connection to the real server.
             return Err(Verdict::NoSession);
         }
-        // What nodes with different Views send to and fro only one of those may take that the bucket moves between.
-        if meta.stage == Stage::Returned && !view.takes(server.group, meta.hash.bucket()) {
-            return Err(Verdict::StageExhausted);
-        }
         if view.quarantined(server.group, meta.hash.bucket(), now) || !promises.may(now) {
             return Err(Verdict::NoLease);
         }

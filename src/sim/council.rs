@@ -423,11 +423,11 @@ impl World {
                 continue;
             }
             let (me, state) = (NodeId(node as u16), seat.council.state());
-            let same_life = state.published().serves(me, Incarnation(seat.incarnation));
+            let over = state.over();
             for (group, published) in state.published().maps() {
                 let Some(latest) = state.fleet().maps().get(group) else { continue };
                 for (bucket, place) in published.iter() {
-                    if seen_by(me, same_life, place, latest.get(bucket)).0 != Some(me)
+                    if seen_by(me, over, place, latest.get(bucket)).0 != Some(me)
                         || seat.quarantine.get(&(*group, bucket)).is_some_and(|until| local < *until)
                         || local < seat.all_until
                     {

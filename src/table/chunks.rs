@@ -52,9 +52,9 @@ impl<T: Clone> Chunks<T> {
             chunks.resize(wanted, Self::chunk(Vec::new(), spare));
         } else if len < self.len {
             chunks.truncate(wanted);
-            if let Some(last) = chunks.last_mut() {
+            if let Some(last) = chunks.last_mut().filter(|_| !len.is_multiple_of(CHUNK)) {
                 // What is cut off must not come back when the list grows again.
-                *last = Self::chunk(last[..len - (wanted - 1) * CHUNK].to_vec(), spare);
+                *last = Self::chunk(last[..len % CHUNK].to_vec(), spare);
             }
         }
         Edit { chunks, len }

@@ -74,14 +74,6 @@ impl View {
         (node.up || node.incarnation == Incarnation(0)) && !planted::is(Bug::PreviousOwnerForgotten)
     }
 
-    /// Whether this node may take on new flows of a bucket that others think is another's: it owns the bucket, or is about to, or
-    /// did until now.
-    #[inline]
-    pub fn takes(&self, group: GroupId, bucket: Bucket) -> bool {
-        let placement = &self.buckets[group.index()].placement;
-        placement.owner(bucket) == Some(self.me) || placement.previous(bucket) == Some(self.me)
-    }
-
     /// A bucket's place at `node`.
     #[inline]
     pub fn at(&self, node: NodeId, bucket: Bucket) -> Owner {

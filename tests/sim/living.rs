@@ -54,3 +54,32 @@ fn a_cluster_of_many_nodes_lives() {
     let outcome = living::run(1, Some(64), Some(Duration::from_secs(3)), None);
     assert!(outcome.violation.is_none(), "{outcome}");
 }
+
+/// Plants `bug`: some of the seeds must find it, by one of these oracles, and be clean without it.
+fn found(bug: Bug, oracles: &[Oracle]) {
+    for seed in 1..=40 {
+        let Some(violation) = living::run(seed, None, None, Some(bug)).violation else { continue };
+        assert!(oracles.contains(&violation.oracle), "seed {seed}: {violation}");
+        fine(seed);
+        return;
+    }
+    panic!("no seed finds it");
+}
+
+macro_rules! planted {
+    ($($name:ident: $bug:ident by $($oracle:ident)|+;)*) => {
+        $(#[test]
+        fn $name() {
+            found(Bug::$bug, &[$(Oracle::$oracle),+]);
+        })*
+    };
+}
+
+planted! {
+    a_lease_that_nobody_asks_for: LeaseUnchecked by Vip | Owner | Mapping;
+    a_clock_that_is_not_read_again: ClockReadOnce by Vip;
+    a_successor_that_does_not_wait: NoQuarantine by Owner | Vip;
+    a_bucket_that_is_not_ceded: NothingCeded by Owner | Mapping;
+    a_previous_owner_that_is_not_asked: PreviousOwnerForgotten by Mapping | Server;
+    an_entry_that_one_node_skips: EntrySkipped by Digest | Owner;
+}

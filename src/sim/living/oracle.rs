@@ -7,8 +7,8 @@
 //! - It may get another real server if its server has died since it began; and if the node that chose it is gone, and what is
 //!   decided about the servers' health has changed since, or says that the server is down.
 //! - What a node sends that was taken out, or wasn't let in yet, goes by what it knew.
-//! - A flow of a local virtual server may get another real server for a moment after what is decided about the servers' health has
-//!   changed at any node.
+//! - A flow of a local virtual server may get another real server once what is decided about the servers' health has changed at
+//!   any node, and for a moment after that.
 
 use super::judge::Judged;
 use super::plan::{Plan, SERVERS, server, snat};
@@ -139,8 +139,9 @@ struct Watch {
     node: usize,
     life: Incarnation,
     source: (Addr, u16),
-    /// When its first packet came.
+    /// When its first packet came, and the last.
     since: Instant,
+    last: Instant,
 }
 
 /// The last life that a node has begun, when that was, the one before, and whether it is over.
@@ -334,6 +335,7 @@ impl Oracles {
             life: came.life,
             source,
             since: now,
+            last: now,
         };
         if !self.serves(came.node, came.life) {
             return Ok(());
@@ -353,13 +355,15 @@ impl Oracles {
             return Ok(());
         }
         if same_server && watch.source == source {
+            self.watches.insert(packet.words.flow, Watch { last: now, ..watch });
             return Ok(());
         }
         let gone = self.over(watch.node, watch.life);
         let died = self.deaths[watch.server] != watch.deaths;
         let unsettled = self.judged.unsettled + LATE >= watch.since || !self.judged.up[watch.server];
         let local = flow.plan.serving == Serving::Local;
-        let excused = if local { now - self.judged.unsettled < SETTLED } else { died || gone && unsettled };
+        let changed = self.judged.unsettled + LATE >= watch.last || now - self.judged.unsettled < SETTLED;
+        let excused = if local { changed } else { died || gone && unsettled };
         if !same_server && !excused {
             let what = format!(
                 "flow {}, {:?} {:?}, goes from server {} (by n{}, life {}, since {}) to server {} (by n{}, life {}), and the first lives",

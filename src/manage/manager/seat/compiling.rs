@@ -2,7 +2,7 @@
 
 use super::{Seat, times};
 use crate::base::hash::mix;
-use crate::base::{Addr, GroupId, Incarnation, Instant, NodeId};
+use crate::base::{Addr, GroupId, Instant, NodeId};
 use crate::cluster::fleet::{Fleet, Why};
 use crate::cluster::place::seen_by;
 use crate::manage::compile;
@@ -23,13 +23,13 @@ pub(super) struct Compiled {
 
 impl Seat {
     /// Whose each group's buckets are, as this node has to see it.
-    fn buckets(&self, me: NodeId, life: Incarnation, groups: usize) -> Vec<Buckets> {
-        let same_life = self.state().published().serves(me, life);
+    fn buckets(&self, me: NodeId, groups: usize) -> Vec<Buckets> {
+        let over = self.state().over();
         let (published, latest) = (self.state().published().maps(), self.state().fleet().maps());
         let each = (0..groups as u16).map(GroupId).map(|group| {
             let placement = match (published.get(&group), latest.get(&group)) {
                 (Some(published), Some(latest)) => Placement::of(|bucket| {
-                    let (owner, previous) = seen_by(me, same_life, published.get(bucket), latest.get(bucket));
+                    let (owner, previous) = seen_by(me, over, published.get(bucket), latest.get(bucket));
                     Home { owner, previous }
                 }),
                 _ => Placement::initial(0, &[]),
@@ -102,7 +102,7 @@ impl Manager {
     /// What a View says by what is decided. What is new is not answered for while another may do so.
     pub(in crate::manage::manager) fn decided(&self, view: &mut View, now: Instant) -> Vec<Addr> {
         let Some(seat) = &self.seat else { return Vec::new() };
-        let buckets = seat.buckets(view.me, self.incarnation, view.services.groups.len());
+        let buckets = seat.buckets(view.me, view.services.groups.len());
         if *view.buckets != *buckets {
             view.place(buckets);
         }
