@@ -77,7 +77,6 @@ macro_rules! planted {
 
 planted! {
     a_lease_that_nobody_asks_for: LeaseUnchecked by Vip | Owner | Mapping;
-    a_clock_that_is_not_read_again: ClockReadOnce by Vip;
     a_successor_that_does_not_wait: NoQuarantine by Owner | Vip;
     a_bucket_that_is_not_ceded: NothingCeded by Owner | Mapping;
     a_previous_owner_that_is_not_asked: PreviousOwnerForgotten by Mapping | Server;

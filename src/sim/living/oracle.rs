@@ -28,6 +28,8 @@ use std::time::Duration;
 const SETTLED: Duration = Duration::from_secs(2);
 /// The longest that a packet is under way to a server.
 const LATE: Duration = Duration::from_millis(100);
+/// Whoever answers for a VIP keeps it for longer.
+const BETWEEN: Duration = Duration::from_millis(70);
 /// Nodes that a packet may cross the backplane between: its receiver, the owner, the one before it, and back.
 const CROSSINGS: u32 = 3;
 
@@ -153,12 +155,17 @@ struct Life {
     over: bool,
 }
 
+/// A node that has answered for a VIP, and when.
+type Answered = (usize, Instant);
+
 /// See the module's text.
 pub struct Oracles {
     seed: u64,
     records: Vec<Record>,
     watches: BTreeMap<u32, Watch>,
     deaths: [u32; SERVERS],
+    /// By VIP: who has answered last and when, and who else before.
+    reigns: BTreeMap<Addr, (Answered, Option<Answered>)>,
     pub(super) judged: Judged,
     pub(super) acknowledged: Vec<(u64, usize, Entry)>,
     lives: Vec<Life>,
@@ -176,6 +183,7 @@ impl Oracles {
             records: Vec::new(),
             watches: BTreeMap::new(),
             deaths: [0; SERVERS],
+            reigns: BTreeMap::new(),
             judged: Judged::default(),
             acknowledged: Vec::new(),
             lives: vec![
@@ -245,13 +253,20 @@ impl Oracles {
     /// Who has said in this step that a VIP is its.
     pub fn one_answers(&mut self, answered: &[(Addr, usize)], now: Instant) -> Result<(), Violation> {
         self.figures.answers += answered.len() as u64;
-        for (i, (vip, node)) in answered.iter().enumerate() {
-            if let Some((_, other)) =
-                answered[..i].iter().find(|(address, other)| address == vip && other != node)
-            {
+        for &(vip, node) in answered {
+            let (last, before) = self.reigns.get(&vip).copied().unwrap_or(((node, now), None));
+            let other = if last.0 == node { before } else { Some(last) };
+            let at_once = other.is_some_and(|(_, at)| at == now);
+            // Nobody has it between two answers of another.
+            let between = last.0 != node
+                && before.is_some_and(|(before, at): (usize, Instant)| before == node && now - at <= BETWEEN);
+            if at_once || between {
+                let other = other.map_or(node, |(other, _)| other);
                 let what = format!("n{} and n{} answer for {vip:?}", other + 1, node + 1);
                 return Err(self.violation(Oracle::Vip, now, what));
             }
+            let before = if last.0 == node { before } else { Some(last) };
+            self.reigns.insert(vip, ((node, now), before));
         }
         Ok(())
     }

@@ -8,8 +8,9 @@ use crate::packets::{ACK, FIN, RST, SYN, open, tcp};
 use crate::world::{Spec, World, standard, virtual_server};
 use flows::{Fate, Flow, NAT, all_at, broken, bucket, every_kind, node, opening, world};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
-use steerage::base::{Addr, Bucket, GroupId, Instant};
+use steerage::base::{Addr, Bucket, GroupId, Instant, WorkerId};
 use steerage::table::placement::{Home, Placement};
 use steerage::view::{BucketSet, Buckets, Quarantine};
 
@@ -281,6 +282,24 @@ fn no_new_nat_session_without_a_lease() {
     world.nodes[0].node.manager().lease(until);
     Flow::open(&mut world, 1, &opening(NAT, false, true, 3002));
     assert_eq!(world.drops(1, "no_lease"), 2);
+}
+
+/// A turn that stands still until its node's lease is over keeps what it has promised to itself; with a clock that isn't read
+/// again, as a control, it leaves.
+#[test]
+fn what_was_promised_does_not_leave_when_the_lease_is_over() {
+    for read_again in [true, false] {
+        let mut world = world(Spec::default());
+        let until = world.now + Duration::from_millis(50);
+        let end = if read_again { until } else { world.now };
+        world.nodes[0].node.worker(WorkerId(0)).read_clock_by(Arc::new(move || end));
+        world.nodes[0].node.manager().lease(until);
+        let answers = world.exchange(1, &opening(NAT, false, true, 3001).frame_to(1));
+        assert_eq!(answers.is_empty(), read_again);
+        assert_eq!(world.drops(1, "lease_over") > 0, read_again);
+        // What promises nothing leaves.
+        Flow::open(&mut world, 1, &opening(2, false, true, 3004));
+    }
 }
 
 /// In buckets taken over from a dead node not before its lease is over either.
