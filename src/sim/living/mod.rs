@@ -4,7 +4,9 @@
 //! Its steps are longer than those of the packet world beside it, so that it can live for long: what happens between two packets
 //! is found there, what happens between two decisions here.
 
+mod connection;
 mod fault;
+mod hosts;
 mod judge;
 mod member;
 mod oracle;

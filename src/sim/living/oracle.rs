@@ -10,24 +10,18 @@
 //! - A flow of a local virtual server may get another real server once what is decided about the servers' health has changed at
 //!   any node, and for a moment after that.
 
+use super::connection::{Life, Watch};
 use super::judge::Judged;
-use super::plan::{Plan, SERVERS, server, snat};
+use super::plan::{Plan, SERVERS};
 use crate::base::hash::{mix, siphash13_bytes};
-use crate::base::{Addr, HashKey, Incarnation, Instant, NodeId};
-use crate::cluster::fleet::Phase;
+use crate::base::{Addr, HashKey, Incarnation, Instant};
 use crate::cluster::state::Entry;
-use crate::sim::load::Flow;
-use crate::sim::oracle::{Arrival, time};
-use crate::sim::packet::{self, Packet, Words};
-use crate::sim::plan::{Method, SERVER_PORT, Serving};
+use crate::sim::oracle::time;
+use crate::sim::packet::{self, Words};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// A moment after a change of the servers' health: until all packets are there that were decided upon before.
-const SETTLED: Duration = Duration::from_secs(2);
-/// The longest that a packet is under way to a server.
-const LATE: Duration = Duration::from_millis(100);
 /// Whoever answers for a VIP keeps it for longer.
 const BETWEEN: Duration = Duration::from_millis(70);
 /// Nodes that a packet may cross the backplane between: its receiver, the owner, the one before it, and back.
@@ -89,19 +83,6 @@ impl fmt::Display for Violation {
     }
 }
 
-/// How a packet came to a server.
-#[derive(Clone, Copy, Debug)]
-pub struct Came {
-    /// From which node.
-    pub node: usize,
-    /// In which of its lives that is now.
-    pub life: Incarnation,
-    /// To which server.
-    pub server: usize,
-    /// In what.
-    pub arrival: Arrival,
-}
-
 /// What a run has come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -121,38 +102,13 @@ pub struct Figures {
 
 /// A packet that a host sent.
 #[derive(Clone, Copy, Debug)]
-struct Record {
+pub(super) struct Record {
     number: u64,
-    flow: u32,
-    to_server: bool,
-    copies: u32,
-    arrivals: u32,
+    pub flow: u32,
+    pub to_server: bool,
+    pub copies: u32,
+    pub arrivals: u32,
     crossings: u32,
-}
-
-/// A connection as its real server sees it.
-#[derive(Clone, Copy, Debug)]
-struct Watch {
-    connection: u16,
-    server: usize,
-    /// How often that had died then.
-    deaths: u32,
-    /// Who gave it, in which life.
-    node: usize,
-    life: Incarnation,
-    source: (Addr, u16),
-    /// When its first packet came, and the last.
-    since: Instant,
-    last: Instant,
-}
-
-/// The last life that a node has begun, when that was, the one before, and whether it is over.
-#[derive(Clone, Copy, Debug)]
-struct Life {
-    life: Incarnation,
-    since: Instant,
-    before: Incarnation,
-    over: bool,
 }
 
 /// A node that has answered for a VIP, and when.
@@ -162,13 +118,13 @@ type Answered = (usize, Instant);
 pub struct Oracles {
     seed: u64,
     records: Vec<Record>,
-    watches: BTreeMap<u32, Watch>,
-    deaths: [u32; SERVERS],
+    pub(super) watches: BTreeMap<u32, Watch>,
+    pub(super) deaths: [u32; SERVERS],
     /// By VIP: who has answered last and when, and who else before.
     reigns: BTreeMap<Addr, (Answered, Option<Answered>)>,
     pub(super) judged: Judged,
     pub(super) acknowledged: Vec<(u64, usize, Entry)>,
-    lives: Vec<Life>,
+    pub(super) lives: Vec<Life>,
     /// Of all deliveries so far.
     pub digest: u64,
     /// What happened.
@@ -215,7 +171,7 @@ impl Oracles {
         Words { number, ..words }
     }
 
-    fn record(&mut self, number: u64) -> Option<&mut Record> {
+    pub(super) fn record(&mut self, number: u64) -> Option<&mut Record> {
         self.records.get_mut(number as u32 as usize).filter(|record| record.number == number)
     }
 
@@ -279,182 +235,5 @@ impl Oracles {
     /// A node was told that this is decided.
     pub fn acknowledged(&mut self, index: u64, node: usize, entry: Entry) {
         self.acknowledged.push((index, node, entry));
-    }
-
-    fn arrives(&mut self, packet: &Packet, at_server: bool, now: Instant) -> Result<(), Violation> {
-        self.figures.taken += 1;
-        let words = packet.words;
-        let wrong = match self.record(words.number) {
-            None => Some((Oracle::Misdelivered, "nobody sent it")),
-            Some(record) => {
-                record.arrivals += 1;
-                if record.to_server != at_server || record.flow != words.flow {
-                    Some((Oracle::Misdelivered, "it was for somebody else"))
-                } else if record.arrivals > record.copies {
-                    Some((Oracle::Duplicate, "it came before, and no wire doubled it"))
-                } else {
-                    None
-                }
-            }
-        };
-        match wrong {
-            Some((oracle, why)) => {
-                let what = format!("a packet of flow {} arrives: {why}", words.flow);
-                Err(self.violation(oracle, now, what))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// A client takes a packet.
-    pub fn at_client(&mut self, packet: &Packet, flow: &Flow, now: Instant) -> Result<(), Violation> {
-        self.arrives(packet, false, now)?;
-        if packet.key == flow.plan.key.reversed() {
-            return Ok(());
-        }
-        let what = format!("flow {} gets an answer as {:?}", packet.words.flow, packet.key);
-        Err(self.violation(Oracle::Rewrite, now, what))
-    }
-
-    /// A server takes a packet.
-    pub fn at_server(
-        &mut self,
-        came: Came,
-        packet: &Packet,
-        flow: &Flow,
-        now: Instant,
-    ) -> Result<(), Violation> {
-        self.arrives(packet, true, now)?;
-        let nat = flow.plan.method == Method::Nat;
-        let expected = match flow.plan.method {
-            Method::Nat => Arrival::Nat,
-            Method::DsrL2 => Arrival::Plain,
-            Method::Ipip | Method::IpipAcross => Arrival::Ipip,
-            Method::Gue => Arrival::Gue,
-        };
-        let source = (packet.key.src, packet.key.src_port);
-        let right = if nat { self.rewritten(packet, came.server) } else { packet.key == flow.plan.key };
-        if came.arrival != expected || !right {
-            let what = format!(
-                "flow {}, {:?}, comes to server {} as {:?}, {:?}",
-                packet.words.flow, flow.plan.key, came.server, packet.key, came.arrival
-            );
-            return Err(self.violation(Oracle::Rewrite, now, what));
-        }
-        let connection = packet.words.connection;
-        let fresh = Watch {
-            connection,
-            server: came.server,
-            deaths: self.deaths[came.server],
-            node: came.node,
-            life: came.life,
-            source,
-            since: now,
-            last: now,
-        };
-        if !self.serves(came.node, came.life) {
-            return Ok(());
-        }
-        let Some(&watch) = self.watches.get(&packet.words.flow) else {
-            self.watches.insert(packet.words.flow, fresh);
-            return Ok(());
-        };
-        if connection < watch.connection {
-            return Ok(());
-        }
-        let same_server = watch.server == came.server;
-        if connection > watch.connection {
-            // If its node never saw the end of the last one, it went on with what it had chosen then.
-            let since = if same_server { watch.since } else { now };
-            self.watches.insert(packet.words.flow, Watch { since, ..fresh });
-            return Ok(());
-        }
-        if same_server && watch.source == source {
-            self.watches.insert(packet.words.flow, Watch { last: now, ..watch });
-            return Ok(());
-        }
-        let gone = self.over(watch.node, watch.life);
-        let died = self.deaths[watch.server] != watch.deaths;
-        let unsettled = self.judged.unsettled + LATE >= watch.since || !self.judged.up[watch.server];
-        let local = flow.plan.serving == Serving::Local;
-        let changed = self.judged.unsettled + LATE >= watch.last || now - self.judged.unsettled < SETTLED;
-        let excused = if local { changed } else { died || gone && unsettled };
-        if !same_server && !excused {
-            let what = format!(
-                "flow {}, {:?} {:?}, goes from server {} (by n{}, life {}, since {}) to server {} (by n{}, life {}), and the first lives",
-                packet.words.flow,
-                flow.plan.key,
-                packet.words,
-                watch.server,
-                watch.node + 1,
-                watch.life,
-                time(watch.since),
-                came.server,
-                came.node + 1,
-                came.life,
-            );
-            return Err(self.violation(Oracle::Server, now, what));
-        }
-        if watch.source != source && !gone && !died {
-            let what = format!(
-                "flow {}, connection {connection}, had the source {:?} by n{}, which lives, and has {source:?} by n{}",
-                packet.words.flow,
-                watch.source,
-                watch.node + 1,
-                came.node + 1
-            );
-            return Err(self.violation(Oracle::Mapping, now, what));
-        }
-        self.figures.lost_with_node += u64::from(watch.source != source);
-        self.watches.insert(packet.words.flow, fresh);
-        Ok(())
-    }
-
-    fn rewritten(&self, packet: &Packet, index: usize) -> bool {
-        let key = packet.key;
-        key.dst == server(index)
-            && key.dst_port == SERVER_PORT
-            && (0..self.lives.len()).any(|node| key.src == snat(node))
-            && key.src_port >= 4096
-    }
-
-    /// A node leads this life now.
-    pub fn leads(&mut self, node: usize, life: Incarnation, now: Instant) {
-        let known = &mut self.lives[node];
-        if known.life != life {
-            *known = Life { life, since: now, before: known.life, over: false };
-        }
-    }
-
-    /// A node's process is gone.
-    pub fn died(&mut self, node: usize) {
-        self.lives[node].over = true;
-    }
-
-    /// The last life that a node has begun.
-    pub fn life(&self, node: usize) -> Incarnation {
-        self.lives[node].life
-    }
-
-    /// The life of a node in which it has sent what arrives now.
-    pub fn sender(&self, node: usize, now: Instant) -> Incarnation {
-        let Life { life, since, before, .. } = self.lives[node];
-        if now - since < LATE { before } else { life }
-    }
-
-    /// Whether a node was let in in this life, by what is known anywhere.
-    fn serves(&self, node: usize, life: Incarnation) -> bool {
-        self.judged.state.fleet().serves(NodeId(node as u16), life)
-    }
-
-    /// Whether a node's life is over, or was taken out, by what is known anywhere.
-    fn over(&self, node: usize, life: Incarnation) -> bool {
-        if self.lives[node].life != life || self.lives[node].over {
-            return true;
-        }
-        let member = self.judged.state.fleet().member(NodeId(node as u16));
-        member.is_some_and(|m| {
-            m.incarnation > life || m.incarnation == life && matches!(m.phase, Phase::Offline(_))
-        })
     }
 }

@@ -4,12 +4,13 @@
 //! to the nodes that it takes for alive by a hash, and anew when those change or it is told to. The backplane and the management
 //! network have a switch each; any one of their links may be cut, for both ways or one.
 
+use super::hosts::host_mac;
 use super::member::{Living, Member, founding};
-use super::oracle::{Came, Oracle, Oracles, Violation};
-use super::plan::{Plan, SERVERS, back_mac, front_mac, gateway, name, node_of, server, vips};
+use super::oracle::{Oracle, Oracles, Violation};
+use super::plan::{Plan, SERVERS, back_mac, front_mac, name, vips};
 use crate::base::hash::mix;
 use crate::base::rng::Rng;
-use crate::base::{Incarnation, Instant, Mac};
+use crate::base::{Incarnation, Instant};
 use crate::cluster::asks::{Answer, Ask};
 use crate::cluster::log::ReplicaId;
 use crate::cluster::namespace::Outcome;
@@ -19,12 +20,9 @@ use crate::io::memory::MemoryLink;
 use crate::sim::host::{self, Lookup};
 use crate::sim::load::Flow;
 use crate::sim::log::Model;
-use crate::sim::packet::{Packet, Words};
-use crate::sim::plan::Method;
 use crate::sim::world::back_queue;
-use crate::wire::eth::{self, Eth};
+use crate::wire::eth::Eth;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,16 +30,10 @@ use std::time::Duration;
 pub const STEP: Duration = Duration::from_millis(5);
 /// The first replicas vote.
 const VOTERS: usize = 5;
-/// After this long the router no longer deals to a node that is gone.
-const NOTICED: Duration = Duration::from_millis(200);
 /// Steps between two questions for a VIP's Ethernet address.
-const ASKED: u64 = 4;
+pub(super) const ASKED: u64 = 4;
 /// Steps between two looks at what the nodes have decided.
 const JUDGED: u64 = 4;
-/// Time to live of what hosts send.
-const TTL: u8 = 64;
-/// The router among the hosts in front; the real servers stand before it.
-const ROUTER: usize = SERVERS;
 
 /// Everything in virtual time. See the module's text.
 pub struct World {
@@ -66,21 +58,17 @@ pub struct World {
     /// For faults.
     pub rng: Rng,
     /// Steps so far.
-    steps: u64,
+    pub(super) steps: u64,
     model: Arc<Mutex<Model>>,
     /// In front: nodes, then hosts.
     front: Vec<Wire>,
     back: Vec<Wire>,
     management: Vec<Wire>,
     /// The nodes that the router deals to, and what it deals by.
-    dealt: Vec<usize>,
-    salt: u64,
-    died: Vec<Instant>,
+    pub(super) dealt: Vec<usize>,
+    pub(super) salt: u64,
+    pub(super) died: Vec<Instant>,
     asked: BTreeMap<(usize, Ask), Entry>,
-}
-
-fn host_mac(host: usize) -> Mac {
-    Mac([2, 0, 0, 0, 9, host as u8])
 }
 
 impl World {
@@ -166,11 +154,6 @@ impl World {
         let id = |node: usize| ReplicaId(node as u16);
         let cut = self.cut[1].iter().map(|(a, b)| (id(*a), id(*b))).collect();
         self.model().cut(cut);
-    }
-
-    /// The router deals flows anew.
-    pub fn deal_anew(&mut self) {
-        self.salt = self.rng.next_u64();
     }
 
     /// Asks a node to have something decided.
@@ -272,118 +255,9 @@ impl World {
         Ok(())
     }
 
-    fn send(&mut self, wire: usize, frame: Vec<u8>) {
+    pub(super) fn send(&mut self, wire: usize, frame: Vec<u8>) {
         let fate = self.front[wire].send(frame.clone(), self.now);
         self.oracles.on_wire(&frame, fate.copies);
-    }
-
-    /// A client says something, or a server, in reply to a packet.
-    fn send_words(&mut self, words: Words, reply: Option<(usize, Packet)>) {
-        let words = self.oracles.sends(words, reply.is_none());
-        let flow = &self.flows[words.flow as usize];
-        let (key, from) = match reply {
-            Some((server, question)) => (question.key.reversed(), server),
-            None => (flow.plan.key, ROUTER),
-        };
-        let direct = reply.is_some() && flow.plan.method != Method::Nat;
-        let packet = Packet { key, ttl: TTL, words, filler: flow.plan.filler };
-        let to = match self.receiver(words.flow) {
-            _ if direct => host_mac(ROUTER),
-            Some(node) => front_mac(node),
-            None => return,
-        };
-        let frame = packet.frame(to, host_mac(from));
-        self.send(self.members.len() + from, frame);
-    }
-
-    /// The node to which the router deals a flow's packets.
-    fn receiver(&self, flow: u32) -> Option<usize> {
-        let weight = |node: &usize| mix(mix(self.salt ^ u64::from(flow)) ^ *node as u64);
-        self.dealt.iter().copied().max_by_key(weight)
-    }
-
-    /// The router sees who is there.
-    fn look_around(&mut self) {
-        let now = self.now;
-        let known = std::mem::take(&mut self.dealt);
-        for node in 0..self.members.len() {
-            if let Some(life) = self.members[node].as_mut().map(|m| m.manager().incarnation()) {
-                self.oracles.leads(node, life, now);
-            }
-            let deals = match &mut self.members[node] {
-                None => known.contains(&node) && now - self.died[node] < NOTICED,
-                // One that is up stays so: a router asks for little.
-                Some(_) if known.contains(&node) => true,
-                Some(member) => {
-                    let local = member.local(now);
-                    member.manager().ready(local)
-                }
-            };
-            if deals {
-                self.dealt.push(node);
-            }
-        }
-    }
-
-    fn give_host(&mut self, host: usize, frame: &[u8], group: bool, last: bool) -> Result<(), Violation> {
-        let wire = self.members.len() + host;
-        let own = if host == ROUTER { gateway() } else { server(host) };
-        match host::lookup(frame) {
-            Some(Lookup::Question(target, asker, mac)) if target == own => {
-                self.send(wire, host::answer(host_mac(host), target, asker, mac));
-                return Ok(());
-            }
-            Some(_) => return Ok(()),
-            None if group => return Ok(()),
-            None => {}
-        }
-        let bytes = &frame[eth::HEADER_LEN..];
-        let read = match host {
-            ROUTER => Packet::read(bytes).map(|packet| (None, packet)),
-            _ => {
-                host::unwrap(|address| address == own, bytes).map(|(arrival, packet)| (Some(arrival), packet))
-            }
-        };
-        let (arrival, packet) = match read {
-            Ok(read) => read,
-            Err(bad) => {
-                let what = format!("host {host} gets a packet that is {bad:?}");
-                return Err(self.oracles.violation(Oracle::Checksum, self.now, what));
-            }
-        };
-        let Some(flow) = self.flows.get_mut(packet.words.flow as usize) else { return Ok(()) };
-        let Some(arrival) = arrival else {
-            self.oracles.at_client(&packet, flow, self.now)?;
-            if let Some(words) = flow.at_client(&packet.words, self.now, last) {
-                self.send_words(words, None);
-            }
-            return Ok(());
-        };
-        if !self.living[host].load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let from = Eth::new(frame).ok().and_then(|header| node_of(header.src()));
-        let Some(node) = from else {
-            let what = format!("flow {} comes to server {host} from no node", packet.words.flow);
-            return Err(self.oracles.violation(Oracle::Misdelivered, self.now, what));
-        };
-        let life = self.oracles.sender(node, self.now);
-        let came = Came { node, life, server: host, arrival };
-        self.oracles.at_server(came, &packet, flow, self.now)?;
-        if let Some(words) = flow.at_server(&packet.words) {
-            self.send_words(words, Some((host, packet)));
-        }
-        Ok(())
-    }
-
-    /// Somebody on the front link asks all nodes for a VIP's Ethernet address.
-    fn ask_for_vip(&mut self) {
-        let all = vips();
-        let vip = all[(self.steps / ASKED) as usize % all.len()];
-        let frame = host::question(host_mac(ROUTER), gateway(), vip);
-        for member in self.members.iter().flatten() {
-            member.front[0].inject(&frame);
-        }
     }
 
     /// A turn of every part that has its core, in any order.

@@ -1,0 +1,234 @@
+//! What must hold of connections: that packets arrive as they were sent, at the server where the ones before them arrived, and from
+//! the address and port that those had.
+
+use super::oracle::{Oracle, Oracles, Violation};
+use super::plan::{server, snat};
+use crate::base::{Addr, Incarnation, Instant, NodeId};
+use crate::cluster::fleet::Phase;
+use crate::sim::load::Flow;
+use crate::sim::oracle::{Arrival, time};
+use crate::sim::packet::Packet;
+use crate::sim::plan::{Method, SERVER_PORT, Serving};
+use std::time::Duration;
+
+/// A moment after a change of the servers' health: until all packets are there that were decided upon before.
+const SETTLED: Duration = Duration::from_secs(2);
+/// The longest that a packet is under way to a server.
+const LATE: Duration = Duration::from_millis(100);
+
+/// How a packet came to a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Came {
+    /// From which node.
+    pub node: usize,
+    /// In which of its lives that is now.
+    pub life: Incarnation,
+    /// To which server.
+    pub server: usize,
+    /// In what.
+    pub arrival: Arrival,
+}
+
+/// A connection as its real server sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    connection: u16,
+    server: usize,
+    /// How often that had died then.
+    deaths: u32,
+    /// Who gave it, in which life.
+    node: usize,
+    life: Incarnation,
+    source: (Addr, u16),
+    /// When its first packet came, and the last.
+    since: Instant,
+    last: Instant,
+}
+
+/// The last life that a node has begun, when that was, the one before, and whether it is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    pub life: Incarnation,
+    pub since: Instant,
+    pub before: Incarnation,
+    pub over: bool,
+}
+
+impl Oracles {
+    fn arrives(&mut self, packet: &Packet, at_server: bool, now: Instant) -> Result<(), Violation> {
+        self.figures.taken += 1;
+        let words = packet.words;
+        let wrong = match self.record(words.number) {
+            None => Some((Oracle::Misdelivered, "nobody sent it")),
+            Some(record) => {
+                record.arrivals += 1;
+                if record.to_server != at_server || record.flow != words.flow {
+                    Some((Oracle::Misdelivered, "it was for somebody else"))
+                } else if record.arrivals > record.copies {
+                    Some((Oracle::Duplicate, "it came before, and no wire doubled it"))
+                } else {
+                    None
+                }
+            }
+        };
+        match wrong {
+            Some((oracle, why)) => {
+                let what = format!("a packet of flow {} arrives: {why}", words.flow);
+                Err(self.violation(oracle, now, what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A client takes a packet.
+    pub fn at_client(&mut self, packet: &Packet, flow: &Flow, now: Instant) -> Result<(), Violation> {
+        self.arrives(packet, false, now)?;
+        if packet.key == flow.plan.key.reversed() {
+            return Ok(());
+        }
+        let what = format!("flow {} gets an answer as {:?}", packet.words.flow, packet.key);
+        Err(self.violation(Oracle::Rewrite, now, what))
+    }
+
+    /// A server takes a packet.
+    pub fn at_server(
+        &mut self,
+        came: Came,
+        packet: &Packet,
+        flow: &Flow,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        self.arrives(packet, true, now)?;
+        let nat = flow.plan.method == Method::Nat;
+        let expected = match flow.plan.method {
+            Method::Nat => Arrival::Nat,
+            Method::DsrL2 => Arrival::Plain,
+            Method::Ipip | Method::IpipAcross => Arrival::Ipip,
+            Method::Gue => Arrival::Gue,
+        };
+        let source = (packet.key.src, packet.key.src_port);
+        let right = if nat { self.rewritten(packet, came.server) } else { packet.key == flow.plan.key };
+        if came.arrival != expected || !right {
+            let what = format!(
+                "flow {}, {:?}, comes to server {} as {:?}, {:?}",
+                packet.words.flow, flow.plan.key, came.server, packet.key, came.arrival
+            );
+            return Err(self.violation(Oracle::Rewrite, now, what));
+        }
+        let connection = packet.words.connection;
+        let fresh = Watch {
+            connection,
+            server: came.server,
+            deaths: self.deaths[came.server],
+            node: came.node,
+            life: came.life,
+            source,
+            since: now,
+            last: now,
+        };
+        if !self.serves(came.node, came.life) {
+            return Ok(());
+        }
+        let Some(&watch) = self.watches.get(&packet.words.flow) else {
+            self.watches.insert(packet.words.flow, fresh);
+            return Ok(());
+        };
+        if connection < watch.connection {
+            return Ok(());
+        }
+        let same_server = watch.server == came.server;
+        if connection > watch.connection {
+            // If its node never saw the end of the last one, it went on with what it had chosen then.
+            let since = if same_server { watch.since } else { now };
+            self.watches.insert(packet.words.flow, Watch { since, ..fresh });
+            return Ok(());
+        }
+        if same_server && watch.source == source {
+            self.watches.insert(packet.words.flow, Watch { last: now, ..watch });
+            return Ok(());
+        }
+        let gone = self.over(watch.node, watch.life);
+        let died = self.deaths[watch.server] != watch.deaths;
+        let unsettled = self.judged.unsettled + LATE >= watch.since || !self.judged.up[watch.server];
+        let local = flow.plan.serving == Serving::Local;
+        let changed = self.judged.unsettled + LATE >= watch.last || now - self.judged.unsettled < SETTLED;
+        let excused = if local { changed } else { died || gone && unsettled };
+        if !same_server && !excused {
+            let what = format!(
+                "flow {}, {:?} {:?}, goes from server {} (by n{}, life {}, since {}) to server {} (by n{}, life {}), and the first lives",
+                packet.words.flow,
+                flow.plan.key,
+                packet.words,
+                watch.server,
+                watch.node + 1,
+                watch.life,
+                time(watch.since),
+                came.server,
+                came.node + 1,
+                came.life,
+            );
+            return Err(self.violation(Oracle::Server, now, what));
+        }
+        if watch.source != source && !gone && !died {
+            let what = format!(
+                "flow {}, connection {connection}, had the source {:?} by n{}, which lives, and has {source:?} by n{}",
+                packet.words.flow,
+                watch.source,
+                watch.node + 1,
+                came.node + 1
+            );
+            return Err(self.violation(Oracle::Mapping, now, what));
+        }
+        self.figures.lost_with_node += u64::from(watch.source != source);
+        self.watches.insert(packet.words.flow, fresh);
+        Ok(())
+    }
+
+    fn rewritten(&self, packet: &Packet, index: usize) -> bool {
+        let key = packet.key;
+        key.dst == server(index)
+            && key.dst_port == SERVER_PORT
+            && (0..self.lives.len()).any(|node| key.src == snat(node))
+            && key.src_port >= 4096
+    }
+
+    /// A node leads this life now.
+    pub fn leads(&mut self, node: usize, life: Incarnation, now: Instant) {
+        let known = &mut self.lives[node];
+        if known.life != life {
+            *known = Life { life, since: now, before: known.life, over: false };
+        }
+    }
+
+    /// A node's process is gone.
+    pub fn died(&mut self, node: usize) {
+        self.lives[node].over = true;
+    }
+
+    /// The last life that a node has begun.
+    pub fn life(&self, node: usize) -> Incarnation {
+        self.lives[node].life
+    }
+
+    /// The life of a node in which it has sent what arrives now.
+    pub fn sender(&self, node: usize, now: Instant) -> Incarnation {
+        let Life { life, since, before, .. } = self.lives[node];
+        if now - since < LATE { before } else { life }
+    }
+
+    /// Whether a node was let in in this life, by what is known anywhere.
+    fn serves(&self, node: usize, life: Incarnation) -> bool {
+        self.judged.state.fleet().serves(NodeId(node as u16), life)
+    }
+
+    /// Whether a node's life is over, or was taken out, by what is known anywhere.
+    fn over(&self, node: usize, life: Incarnation) -> bool {
+        if self.lives[node].life != life || self.lives[node].over {
+            return true;
+        }
+        let member = self.judged.state.fleet().member(NodeId(node as u16));
+        member.is_some_and(|m| {
+            m.incarnation > life || m.incarnation == life && matches!(m.phase, Phase::Offline(_))
+        })
+    }
+}
