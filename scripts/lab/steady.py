@@ -149,7 +149,7 @@ class Steady:
                 flow.send(PAYLOAD)
                 others += by_others
             sent += burst
-            self._wait(begin + sent - WINDOW // 2)
+            self._wait(begin + sent - WINDOW // 2 - sent // LOST)
         self._wait(begin + sent - packets // LOST)
         return others
 

@@ -1,7 +1,7 @@
 //! Which nodes' states differ from the others', by the digests that they tell (MECHANISMS §6).
 //!
-//! Of those who tell of the same entry more than half must agree before another is at fault: of two that differ neither can say
-//! which it is.
+//! Of those who serve more than half must agree about an entry before another is at fault: of two that differ neither can say which
+//! it is, and those who tell first are not the only ones.
 
 use crate::base::{NodeId, NodeSet};
 use std::collections::BTreeMap;
@@ -12,12 +12,19 @@ const REMEMBERED: usize = 256;
 /// See the module's text.
 #[derive(Clone, Debug, Default)]
 pub struct Digests {
+    /// So many nodes are expected to tell.
+    nodes: usize,
     told: BTreeMap<u64, BTreeMap<NodeId, u64>>,
     odd: NodeSet,
     divided: Option<u64>,
 }
 
 impl Digests {
+    /// So many nodes tell, sooner or later: no fewer than half of those find another at fault.
+    pub fn expect(&mut self, nodes: usize) {
+        self.nodes = nodes;
+    }
+
     /// A node's state behind the entry at `index` has this digest.
     pub fn told(&mut self, node: NodeId, index: u64, digest: u64) {
         let all = self.told.entry(index).or_default();
@@ -25,7 +32,8 @@ impl Digests {
             return;
         }
         let agree = |digest: u64| all.values().filter(|other| **other == digest).count();
-        let most = all.values().copied().find(|digest| agree(*digest) * 2 > all.len());
+        let voices = all.len().max(self.nodes);
+        let most = all.values().copied().find(|digest| agree(*digest) * 2 > voices);
         if let Some(most) = most {
             self.odd = all
                 .iter()
@@ -34,7 +42,8 @@ impl Digests {
                 .fold(self.odd, |odd, node| odd.with(NodeSet::of(node)));
         }
         if all.len() > 1 {
-            self.divided = most.is_none().then_some(index);
+            let differ = all.values().any(|other| *other != digest);
+            self.divided = (most.is_none() && differ).then_some(index);
         }
         if self.told.len() > REMEMBERED {
             self.told.pop_first();
@@ -93,6 +102,16 @@ mod tests {
         two.told(NodeId(0), 6, 1);
         two.told(NodeId(1), 6, 1);
         assert_eq!(two.divided(), None, "they agree again");
+    }
+
+    #[test]
+    fn those_who_tell_first_are_not_the_only_ones() {
+        let mut digests = Digests::default();
+        digests.expect(5);
+        for (node, digest, odd) in [(0, 9, &[][..]), (1, 7, &[]), (2, 9, &[]), (3, 7, &[]), (4, 7, &[0, 2])] {
+            digests.told(NodeId(node), 5, digest);
+            assert_eq!(digests.odd(), set(odd), "{node}");
+        }
     }
 
     #[test]

@@ -82,6 +82,7 @@ impl Keeper {
 
     fn note(&mut self) {
         self.digest = self.state.digest();
+        self.digests.expect(self.state.fleet().serving().len());
         self.digests.told(self.me, self.state.index(), self.digest);
     }
 

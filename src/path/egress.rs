@@ -27,8 +27,8 @@ pub const QUESTIONS_A_SECOND: u32 = 500;
 pub enum Handoff<F> {
     /// A packet of a flow that the other owns; the frame starts at its IP header.
     Packet(F, Meta),
-    /// A finished Ethernet frame for a port on which the sender has no queue.
-    Transmit(F, PortId),
+    /// A finished Ethernet frame for a port on which the sender has no queue; and whether it may hold a promise.
+    Transmit(F, PortId, bool),
 }
 
 /// Where a packet is to go.
@@ -70,6 +70,8 @@ struct Held<F> {
     frame: F,
     towards: Towards,
     until: Instant,
+    /// There may be a promise in it.
+    promise: bool,
 }
 
 /// See the module's text.
@@ -220,7 +222,8 @@ impl<P: Port> Egress<P> {
         let slot = &mut self.ports[port.index()];
         if slot.queue.is_none() {
             let worker = WorkerId(self.me.0 % slot.queues);
-            return self.hand(worker, Handoff::Transmit(frame, port));
+            let promise = self.promises.made();
+            return self.hand(worker, Handoff::Transmit(frame, port, promise));
         }
         slot.out.push(frame);
         if slot.out.is_full() {
@@ -310,7 +313,8 @@ impl<P: Port> Egress<P> {
             let oldest = self.held.remove(0);
             self.drop(oldest.frame, Verdict::NeighbourUnresolved);
         }
-        self.held.push(Held { frame, towards, until: now + HOLD });
+        let promise = self.promises.made();
+        self.held.push(Held { frame, towards, until: now + HOLD, promise });
     }
 
     /// Sends the waiting packets whose neighbour has answered, and gives up on those that waited too long. To be called
@@ -320,7 +324,9 @@ impl<P: Port> Egress<P> {
         // Frames for one neighbour mostly give up together: one question will do for all.
         let mut asked: ArrayVec<Towards, MAX_HELD> = ArrayVec::new();
         for held in std::mem::take(&mut self.held) {
-            if resolved(view, held.towards) {
+            if held.promise && !self.promises.may(now) {
+                self.drop(held.frame, Verdict::LeaseOver);
+            } else if resolved(view, held.towards) {
                 self.send(view, held.frame, held.towards, now);
             } else if now < held.until {
                 self.held.push(held);
@@ -337,6 +343,14 @@ impl<P: Port> Egress<P> {
                 self.drop(held.frame, Verdict::NeighbourUnresolved);
             }
         }
+    }
+
+    /// Queues what a sibling has made for a port on which it has no queue.
+    pub fn transmit_for(&mut self, port: PortId, frame: P::Frame, promise: bool, now: Instant) {
+        if promise && !self.promises.may(now) {
+            return self.drop(frame, Verdict::LeaseOver);
+        }
+        self.transmit(port, frame);
     }
 
     /// Packets that wait for a neighbour.

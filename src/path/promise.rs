@@ -38,6 +38,11 @@ impl Promises {
         holds
     }
 
+    /// Whether there is a promise in what leaves next.
+    pub fn made(&self) -> bool {
+        self.made
+    }
+
     /// Whether what has been promised, if anything, may leave.
     #[inline]
     pub fn hold(&self) -> bool {

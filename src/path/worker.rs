@@ -22,7 +22,7 @@ use crate::base::{Incarnation, Instant, PortId, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::publish::Subscriber;
 use crate::table::ring::Consumer;
-use crate::table::session::{Direction, Session, SessionTable};
+use crate::table::session::{Direction, Session, SessionTable, State};
 use crate::table::steering::SteeringTable;
 use crate::view::{Node, View};
 use crate::wire::backplane::Stage;
@@ -278,7 +278,9 @@ impl<P: Port> Worker<P> {
                         *self.batch.slot() = meta;
                         self.batch.push(frame);
                     }
-                    Handoff::Transmit(frame, port) => self.core.egress.transmit(port, frame),
+                    Handoff::Transmit(frame, port, promise) => {
+                        self.core.egress.transmit_for(port, frame, promise, now);
+                    }
                 }
             }
             self.core.process(view, &mut self.batch, now);
@@ -440,7 +442,8 @@ impl<P: Port> Core<P> {
         self.stranger(view, frame, meta, now);
     }
 
-    /// Moves the session on by a packet. None: the packet opens another connection, and that one has ended.
+    /// Moves the session on by a packet. None: the packet opens another connection, and that one has ended; or it has yet to be
+    /// opened, and may not be.
     #[inline(always)]
     fn take(
         &mut self,
@@ -455,6 +458,13 @@ impl<P: Port> Core<P> {
             let next_connection = track::over(session)
                 && direction == Direction::Forward
                 && track::opens(meta.key.protocol, meta.tcp_flags);
+            // What no server has answered was promised, but may never have left.
+            let unproven =
+                session.snat_port != 0 && session.state == State::HalfOpen && direction == Direction::Forward;
+            if unproven && !self.egress.promises.may(now) {
+                self.close(view, id);
+                return None;
+            }
             if !next_connection {
                 track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
             } else if session.snat_port != 0 && self.egress.promises.may(now) {

@@ -19,7 +19,7 @@ pub enum Lookup {
     /// I have it, as you wanted to know.
     Answer(Addr),
     /// I have it, let everyone know.
-    Claim,
+    Claim(Addr),
 }
 
 /// What a frame asks or says of Ethernet addresses, if it does.
@@ -30,7 +30,7 @@ pub fn lookup(frame: &[u8]) -> Option<Lookup> {
         ethertype::ARP => {
             let message = Arp::parse(payload).ok()?;
             Some(match message.operation {
-                Operation::Request if message.sender == message.target => Lookup::Claim,
+                Operation::Request if message.sender == message.target => Lookup::Claim(message.target),
                 Operation::Request => Lookup::Question(message.target, message.sender, message.sender_mac),
                 Operation::Reply => Lookup::Answer(message.sender),
             })
@@ -40,7 +40,7 @@ pub fn lookup(frame: &[u8]) -> Option<Lookup> {
             let message = Neighbour::parse(payload.get(ipv6::HEADER_LEN..ip.total_len())?).ok()?;
             Some(match message.mac {
                 _ if message.advertisement && message.solicited => Lookup::Answer(message.target),
-                _ if message.advertisement => Lookup::Claim,
+                _ if message.advertisement => Lookup::Claim(message.target),
                 mac => Lookup::Question(message.target, ip.src(), mac?),
             })
         }

@@ -428,7 +428,7 @@ impl World {
         for frame in front.iter().chain(&back) {
             match host::lookup(frame) {
                 Some(Lookup::Answer(_)) => appliance.tally.answers_out += 1,
-                Some(Lookup::Question(..) | Lookup::Claim) => appliance.tally.asked_out += 1,
+                Some(Lookup::Question(..) | Lookup::Claim(_)) => appliance.tally.asked_out += 1,
                 None => {}
             }
         }

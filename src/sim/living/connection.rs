@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// A moment after a change of the servers' health: until all packets are there that were decided upon before.
 const SETTLED: Duration = Duration::from_secs(2);
+/// Whoever has had no packet for longer may have given up its port.
+const SHARED: Duration = Duration::from_secs(1);
 /// The longest that a packet is under way to a server.
 const LATE: Duration = Duration::from_millis(100);
 
@@ -115,6 +117,9 @@ impl Oracles {
             );
             return Err(self.violation(Oracle::Rewrite, now, what));
         }
+        if nat {
+            self.own_port(&came, packet, now)?;
+        }
         let connection = packet.words.connection;
         let fresh = Watch {
             connection,
@@ -182,6 +187,24 @@ impl Oracles {
         self.figures.lost_with_node += u64::from(watch.source != source);
         self.watches.insert(packet.words.flow, fresh);
         Ok(())
+    }
+
+    /// No two flows have the same SNAT address and port at a server at the same time, whoever gives them.
+    fn own_port(&mut self, came: &Came, packet: &Packet, now: Instant) -> Result<(), Violation> {
+        let port = (came.server, packet.key.protocol, packet.key.src, packet.key.src_port);
+        let flow = packet.words.flow;
+        match self.ports.insert(port, (flow, now)) {
+            Some((other, at)) if other != flow && now - at < SHARED => {
+                let what = format!(
+                    "flows {other} and {flow} share the source [{}]:{}, the latter by n{}",
+                    packet.key.src,
+                    packet.key.src_port,
+                    came.node + 1
+                );
+                Err(self.violation(Oracle::Mapping, now, what))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn rewritten(&self, packet: &Packet, index: usize) -> bool {

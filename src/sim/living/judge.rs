@@ -21,6 +21,7 @@ const NOBODY: NodeId = NodeId(u16::MAX);
 pub struct Judged {
     /// The latest state of all.
     pub state: State,
+    agreement: Agreement,
     /// When the nodes had last not all decided the same about the servers' health, and served by it, and the same as before.
     pub unsettled: Instant,
     health: Vec<u64>,
@@ -53,13 +54,16 @@ fn up(state: &State) -> [bool; SERVERS] {
 impl Oracles {
     /// Looks at all nodes.
     pub fn judge(&mut self, members: &mut [Option<Member>], now: Instant) -> Result<(), Violation> {
-        let mut agreement = Agreement::default();
         let (mut health, mut in_force) = (Vec::new(), Vec::new());
         let mut latest = (self.judged.state.index(), None);
         for (node, member) in members.iter_mut().enumerate() {
             let Some(manager) = member.as_mut().map(Member::manager) else { continue };
             let Some(council) = manager.council() else { continue };
-            agreement.hear(node, council).map_err(|what| self.violation(Oracle::Digest, now, what))?;
+            self.judged.agreement.hear(node, council).map_err(|what| Violation {
+                oracle: Oracle::Digest,
+                at: now,
+                what,
+            })?;
             let state = council.state();
             health.push(state.standings().digest());
             in_force.push(weights(manager.config()));

@@ -3,7 +3,7 @@
 //! **Excused**, and nothing else:
 //! - A packet need not arrive while there are faults; one that a wire doubled may arrive as often as there are copies.
 //! - A connection may get another SNAT address or port only if the life of the node that gave it the first is over: dead, or taken
-//!   out by what was decided.
+//!   out by what was decided; or if its real server has died since.
 //! - It may get another real server if its server has died since it began; and if the node that chose it is gone, and what is
 //!   decided about the servers' health has changed since, or says that the server is down.
 //! - What a node sends that was taken out, or wasn't let in yet, goes by what it knew.
@@ -124,6 +124,8 @@ pub struct Oracles {
     reigns: BTreeMap<Addr, (Answered, Option<Answered>)>,
     pub(super) judged: Judged,
     pub(super) acknowledged: Vec<(u64, usize, Entry)>,
+    /// Who has which SNAT port at which server (server, protocol, address, port), and when its last packet came.
+    pub(super) ports: BTreeMap<(usize, u8, Addr, u16), (u32, Instant)>,
     pub(super) lives: Vec<Life>,
     /// Of all deliveries so far.
     pub digest: u64,
@@ -140,6 +142,7 @@ impl Oracles {
             watches: BTreeMap::new(),
             deaths: [0; SERVERS],
             reigns: BTreeMap::new(),
+            ports: BTreeMap::new(),
             judged: Judged::default(),
             acknowledged: Vec::new(),
             lives: vec![

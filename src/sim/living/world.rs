@@ -313,7 +313,7 @@ impl World {
             self.management[node].send(frame, self.now);
         }
         for frame in front {
-            if let Some(Lookup::Answer(address)) = host::lookup(&frame)
+            if let Some(Lookup::Answer(address) | Lookup::Claim(address)) = host::lookup(&frame)
                 && vips().contains(&address)
             {
                 answered.push((address, node));

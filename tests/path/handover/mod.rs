@@ -297,6 +297,11 @@ fn what_was_promised_does_not_leave_when_the_lease_is_over() {
         let answers = world.exchange(1, &opening(NAT, false, true, 3001).frame_to(1));
         assert_eq!(answers.is_empty(), read_again);
         assert_eq!(world.drops(1, "lease_over") > 0, read_again);
+        // Nor does what is sent again, once the lease is over for all to see: what no server has answered was never promised.
+        world.nodes[0].node.manager().lease(world.now);
+        let answers = world.exchange(1, &opening(NAT, false, true, 3001).frame_to(1));
+        assert_eq!((answers.is_empty(), world.drops(1, "no_lease")), (true, 1));
+        world.nodes[0].node.manager().lease(until);
         // What promises nothing leaves.
         Flow::open(&mut world, 1, &opening(2, false, true, 3004));
     }

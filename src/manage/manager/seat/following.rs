@@ -87,8 +87,8 @@ impl Manager {
         }
         self.lease.set(seat.council.lease().unwrap_or(Instant::ZERO));
         if news.installed {
-            // Of what was known before.
-            (seat.preparing, seat.adopting) = (None, None);
+            // Of what was known before; what is compiled of it, too.
+            (seat.preparing, seat.adopting, seat.next) = (None, None, None);
         }
         let divided = seat.council.divided();
         if let Some(index) = divided.filter(|_| seat.divided.is_none()) {
