@@ -1,5 +1,5 @@
-//! Faults planted on purpose, to prove that the simulator, or a test with real nodes, finds such ones. Without the feature `sim` there are none, and the
-//! product compiles to what it would be without the questions.
+//! Faults planted on purpose, to prove that the simulator, or a test with real nodes, finds such ones. Without the feature
+//! `sim` there are none, and the product compiles to what it would be without the questions.
 
 /// A fault that can be planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

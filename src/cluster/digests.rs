@@ -1,7 +1,7 @@
 //! Which nodes' states differ from the others', by the digests that they tell (MECHANISMS §6).
 //!
-//! Of those who serve more than half must agree about an entry before another is at fault: of two that differ neither can say which
-//! it is, and those who tell first are not the only ones.
+//! Of those who serve more than half must agree about an entry before another is at fault: of two that differ neither can say
+//! which it is, and those who tell first are not the only ones.
 
 use crate::base::{NodeId, NodeSet};
 use std::collections::BTreeMap;

@@ -61,8 +61,9 @@ pub struct Ticket(pub u64);
 /// What became of a proposal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is committed, at this index (a change of the replicas: behind the entry at this index). Whatever [`Log::take`] gave before this (the entry itself, or a snapshot that holds
-    /// it) includes it, so the proposer's state machine has it already.
+    /// It is committed, at this index (a change of the replicas: behind the entry at this index). Whatever [`Log::take`] gave
+    /// before this (the entry itself, or a snapshot that holds it) includes it, so the proposer's state machine has it
+    /// already.
     Committed(u64),
     /// It is not committed and will never be.
     Refused(Refusal),

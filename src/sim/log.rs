@@ -127,8 +127,8 @@ impl Model {
         }
     }
 
-    /// A replica's process is gone; what it has stored stays, but for some of the last writes, which were on their way to the disk:
-    /// nobody has been told of them.
+    /// A replica's process is gone; what it has stored stays, but for some of the last writes, which were on their way to the
+    /// disk: nobody has been told of them.
     pub fn kill(&mut self, id: ReplicaId) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
         seat.alive = false;

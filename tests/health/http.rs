@@ -2,7 +2,7 @@
 
 use super::servers::{Misbehaving, Nginx};
 use super::*;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::Command;
 
 fn get(probe: Probe, path: &str) -> HealthSpec {
@@ -142,6 +142,8 @@ fn nobody_holds_a_probe_beyond_its_timeout() {
 fn no_answer_is_too_long() {
     let flood = |start: &'static str, again: &'static str| {
         Misbehaving::start(move |mut stream| {
+            // Who answers before he was asked is another kind of wrong.
+            let _ = stream.read(&mut [0; 4096]);
             let block = again.repeat(1000);
             let mut next = stream.write_all(start.as_bytes());
             while next.is_ok() {
@@ -172,7 +174,7 @@ fn any_bytes_are_an_answer_to_survive() {
         ][rng.below(6) as usize];
         let length = rng.below(2000);
         let noise: Vec<u8> = (0..length).map(|_| rng.next_u64() as u8).collect();
-        let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+        let _ = stream.read(&mut [0; 4096]);
         let _ = stream.write_all(begin).and_then(|()| stream.write_all(&noise));
     });
     for _ in 0..150 {

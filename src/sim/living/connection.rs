@@ -1,5 +1,5 @@
-//! What must hold of connections: that packets arrive as they were sent, at the server where the ones before them arrived, and from
-//! the address and port that those had.
+//! What must hold of connections: that packets arrive as they were sent, at the server where the ones before them arrived,
+//! and from the address and port that those had.
 
 use super::oracle::{Oracle, Oracles, Violation};
 use super::plan::{server, snat};

@@ -50,8 +50,8 @@ pub struct Outcome {
     log: Vec<String>,
 }
 
-/// Lives through a seed, with a fault planted in the nodes if one is named; with so many nodes and such a time of faults, if those are
-/// given. A panic is a violation, too; where it happened stands on stderr.
+/// Lives through a seed, with a fault planted in the nodes if one is named; with so many nodes and such a time of faults, if
+/// those are given. A panic is a violation, too; where it happened stands on stderr.
 pub fn run(seed: u64, nodes: Option<usize>, faulty: Option<Duration>, plant: Option<Bug>) -> Outcome {
     let plan = Plan::draw(seed, nodes, faulty);
     let mut world = None;
