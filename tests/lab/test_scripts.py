@@ -31,16 +31,33 @@ BAD = "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured"
     ],
 )
 def test_a_part(tmp_path, kind, said, code, passed, failed, failures):
-    functions = re.search(r"^check\(\) \{.*?(?=^# The pages)", SCRIPT.read_text(), re.DOTALL | re.MULTILINE)[0]
     program = f"""
-        set -u
-        logs={tmp_path} passed=0 failed=0 summary=() failures=()
-        {functions}
         part_of_it() {{ echo "$1"; return {code}; }}
         {kind} it part_of_it "$1" >/dev/null
-        echo "$passed $failed"
-        ((${{#failures[@]}})) && printf '%s\\n' "${{failures[@]}}"
-        exit 0
     """
-    done = subprocess.run(["bash", "-c", program, "bash", said], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [f"{passed} {failed}", *failures], done.stderr
+    assert outcome(tmp_path, program, said) == (int(failed > 0), [f"{passed} passed, {failed} failed", *failures])
+
+
+def outcome(logs: Path, program: str, *arguments: str) -> tuple[int, list[str]]:
+    """The exit code of what runs these parts and the script's summary, its last lines without the parts' own."""
+    text = SCRIPT.read_text()
+    functions = re.search(r"^check\(\) \{.*?(?=^# The pages)", text, re.DOTALL | re.MULTILINE)[0]
+    summary = text[text.index("awk -F") :]
+    program = f"set -u\nlogs={logs} beside=\n{functions}\n{program}\n{summary}"
+    done = subprocess.run(["bash", "-c", program, "bash", *arguments], capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    counts = next(i for i, line in enumerate(lines) if re.fullmatch(r"\d+ passed, \d+ failed", line))
+    return done.returncode, [line.removeprefix("failed part: ") for line in lines[counts:]]
+
+
+@pytest.mark.parametrize(
+    ("beside", "code", "says"),
+    [
+        ("check good true; check fine true", 0, ["3 passed, 0 failed"]),
+        ("check good true; check bad false", 1, ["2 passed, 1 failed", "bad"]),
+        ("check good true; kill -9 $BASHPID", 1, ["2 passed, 1 failed", "what runs beside: it did not run"]),
+    ],
+)
+def test_what_runs_beside(tmp_path, beside, code, says):
+    program = f"some() {{ {beside}; }}\nmeanwhile some\ncheck other true >/dev/null\nrejoin >/dev/null 2>&1"
+    assert outcome(tmp_path, program) == (code, says)

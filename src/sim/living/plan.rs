@@ -59,10 +59,11 @@ impl Plan {
     /// What the seed says, but for the number of nodes and the time of faults if those are given.
     pub fn draw(seed: u64, nodes: Option<usize>, faulty: Option<Duration>) -> Self {
         let rng = &mut Rng::new(mix(seed ^ 0x6c69_7669_6e67));
-        let drawn = match rng.below(64) {
+        let drawn = match rng.below(256) {
+            // They cost as much as a hundred others.
             0 => between(rng, 8, 64),
-            1..30 => 3,
-            30..50 => 5,
+            1..120 => 3,
+            120..200 => 5,
             _ => between(rng, 4, 7),
         };
         let nodes = nodes.unwrap_or(drawn as usize);
