@@ -26,7 +26,7 @@ fn a_range_has_both_ends_and_a_summary() {
     for seed in 1..=3 {
         assert!(text.contains(&format!("  seed {seed}: violation of Checksum")), "{text}");
     }
-    assert!(text.contains("3 seeds failed; the first is\nseed 1: "), "{text}");
+    assert!(text.contains("6 worlds failed; the first is\nseed 1: "), "{text}");
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_panic_costs_neither_its_seed_nor_the_others() {
     for seed in 1..=3 {
         assert!(text.contains(&format!("  seed {seed}: violation of Panic at ")), "{text}");
     }
-    assert!(text.contains("3 seeds failed; the first is\nseed 1: "), "{text}");
+    assert!(text.contains("3 worlds failed; the first is\nseed 1: "), "{text}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn clusters_differ_and_are_busy() {
         "of 3 nodes",
         "of 5 nodes",
         "joins later",
-        "dies\n",
+        "offline: it was silent",
         "networks part",
         "is cut off",
         "has no backplane",
