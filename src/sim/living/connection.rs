@@ -174,7 +174,7 @@ impl Oracles {
             );
             return Err(self.violation(Oracle::Server, now, what));
         }
-        if watch.source != source && !gone && !died {
+        if watch.source != source && !gone && !died && watch.last > watch.since {
             let what = format!(
                 "flow {}, connection {connection}, had the source {:?} by n{}, which lives, and has {source:?} by n{}",
                 packet.words.flow,

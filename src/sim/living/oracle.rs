@@ -3,7 +3,8 @@
 //! **Excused**, and nothing else:
 //! - A packet need not arrive while there are faults; one that a wire doubled may arrive as often as there are copies.
 //! - A connection may get another SNAT address or port only if the life of the node that gave it the first is over: dead, or taken
-//!   out by what was decided; or if its real server has died since.
+//!   out by what was decided; or if its real server has died since, or had one
+//!   packet of it only: what no server has answered is given up with the lease.
 //! - It may get another real server if its server has died since it began; and if the node that chose it is gone, and what is
 //!   decided about the servers' health has changed since, or says that the server is down.
 //! - What a node sends that was taken out, or wasn't let in yet, goes by what it knew.
