@@ -119,6 +119,7 @@ fn back_frames(solo: &Solo) -> Vec<Vec<u8>> {
             stage: Stage::Owner,
             sender,
             incarnation,
+            decided: 0,
             hash: solo.config.cluster.hash_key.flow(&key),
             cookie: backplane::cookie(solo.config.cluster.auth_key, sender, incarnation),
         };

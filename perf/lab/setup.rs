@@ -217,6 +217,7 @@ impl<P: Port> Lab<P> {
                 stage: Stage::Owner,
                 sender: PEER,
                 incarnation: PEER_LIFE,
+                decided: 0,
                 hash: FlowHash(0),
                 cookie: backplane::cookie(cluster.auth_key, PEER, PEER_LIFE),
             },

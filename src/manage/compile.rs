@@ -205,6 +205,8 @@ fn build(
             .filled(|_, group| first_placement(config, group), |_| Placement::initial(0, &[]).into())
             .into(),
         placed: 1,
+        in_force: 0,
+        decided: 0,
         leaving: 0,
         services: Arc::new(services),
         advertised: Arc::new(ExactMap::build(

@@ -201,10 +201,12 @@ impl Manager {
         });
     }
 
-    /// Gives every group its buckets, in the order of the groups, from the next View on.
-    pub fn place(&mut self, buckets: Vec<Buckets>) {
+    /// Gives every group its buckets, in the order of the groups, from the next View on; `version`: of all such decisions.
+    pub fn place(&mut self, version: u32, buckets: Vec<Buckets>) {
         let mut view = self.next_view();
+        (view.in_force, view.decided) = (version, version);
         view.place(buckets);
+        view.link(Some(self.views.current()));
         self.census.placed(view.placed);
         self.views.publish(view);
     }
@@ -279,8 +281,10 @@ impl Manager {
             node.cookie = backplane::cookie(self.config.cluster.auth_key, id, incarnation);
         }
         if stale {
-            let placed = view.placed;
+            let (placed, version) = (view.placed, view.decided);
             let ours = self.decided(&mut view, now);
+            // Frames bear it.
+            moved |= view.decided != version;
             if view.placed != placed {
                 self.census.placed(view.placed);
             }

@@ -28,6 +28,8 @@ pub struct Meta {
     pub kind: Kind,
     /// How far the packet has come.
     pub stage: Stage,
+    /// Who steered it here knows of something decided that this node doesn't go by yet.
+    pub ahead: bool,
     /// Where it came in, if it did so on this node.
     pub interface: InterfaceId,
     /// TCP control bits; zero for UDP.
@@ -73,6 +75,7 @@ impl Meta {
         hash: FlowHash(0),
         kind: Kind::Flow,
         stage: Stage::Receive,
+        ahead: false,
         interface: InterfaceId(0),
         tcp_flags: 0,
         ttl: 0,

@@ -202,7 +202,8 @@ fn transport(
     if len > known.whole || l4 > len || len > usize::from(u16::MAX) {
         return Err(Verdict::IpMalformed);
     }
-    (meta.l4, meta.len, meta.stage, meta.kind) = (l4 as u16, len as u16, Stage::Receive, Kind::Flow);
+    (meta.l4, meta.len, meta.kind) = (l4 as u16, len as u16, Kind::Flow);
+    (meta.stage, meta.ahead) = (Stage::Receive, false);
     meta.local = None;
     let header = bytes.get(l4..len.min(bytes.len())).ok_or(Verdict::IpMalformed)?;
     (key.src_port, key.dst_port) = match key.protocol {

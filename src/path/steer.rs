@@ -99,7 +99,7 @@ pub fn decide(
 ///
 /// A node that owns the packet's bucket, owned it before, or was sent the packet knows the flow at the bucket's worker or
 /// nowhere. There the flow is unknown, or we were not asked; so the packet goes on in this order, each step raising its stage:
-/// to the bucket's previous owner while that lives; to its owner, who must take it; here.
+/// to the bucket's previous owner while that lives; to its owner, who must take it; here, if this node is that or about to be.
 #[inline(always)]
 pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verdict> {
     let (service, group, bucket) = match destination(view, meta)? {
@@ -129,10 +129,9 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
             return Ok(Decision::Previous(view.at(previous, bucket)));
         }
         _ if !mine && meta.stage < Stage::Returned => return Ok(Decision::Return(view.at(owner, bucket))),
-        // The sender may know a younger or an older View; whoever serves the virtual server takes it.
-        _ if !mine && !view.services.groups[group.index()].has(view.me) => {
-            return Err(Verdict::StageExhausted);
-        }
+        // The sender takes this node for the owner. It was until now, and will be asked before the owner takes the flow; or it is
+        // going to be, if the sender knows of something later. Else the owner may have the flow's session.
+        _ if !mine && previous != Some(view.me) && !meta.ahead => return Err(Verdict::StageExhausted),
         _ => {}
     }
     service.map(Decision::Open).ok_or(Verdict::NoSession)

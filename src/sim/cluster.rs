@@ -31,10 +31,10 @@ pub fn back_mac(node: usize) -> Mac {
     Mac([2, 0, 0, 0, 2, node as u8])
 }
 
-/// The node that has one of those, and whether it is the one in front.
+/// The node that has one of those.
 pub fn node_of(mac: Mac) -> Option<usize> {
     match mac.0 {
-        [2, 0, 0, 0, 1 | 2, node] if usize::from(node) < NODES => Some(usize::from(node)),
+        [2, 0, 0, 0, 1 | 2, node] => Some(usize::from(node)),
         _ => None,
     }
 }

@@ -38,7 +38,9 @@ pub struct Leader {
     members: Vec<u64>,
     moves: VecDeque<Move>,
     /// By node: when it learns of which placement.
-    due: [VecDeque<(Instant, Vec<Buckets>)>; NODES],
+    due: [VecDeque<(Instant, u32, Vec<Buckets>)>; NODES],
+    /// Of the last placement.
+    pub version: u32,
     look_due: Instant,
     /// Since then all nodes have known the last placement.
     settled: Option<Instant>,
@@ -58,6 +60,7 @@ impl Leader {
             members: view.services.groups.iter().map(|group| group.members).collect(),
             moves: plan.moves.iter().copied().collect(),
             due: Default::default(),
+            version: 1,
             look_due: Instant::ZERO,
             settled: None,
             doubted: None,
@@ -79,9 +82,10 @@ impl Leader {
     /// Tells nodes what they are to learn now, and now and then decides; `begin`: when the traffic began.
     pub fn turn(&mut self, nodes: &mut [Option<Appliance>], begin: Instant, now: Instant) -> Option<Moved> {
         for (appliance, due) in nodes.iter_mut().zip(&mut self.due) {
-            while due.front().is_some_and(|(at, _)| *at <= now) {
-                if let (Some((_, buckets)), Some(appliance)) = (due.pop_front(), appliance.as_mut()) {
-                    appliance.node.manager().place(buckets);
+            while due.front().is_some_and(|(at, ..)| *at <= now) {
+                if let (Some((_, version, buckets)), Some(appliance)) = (due.pop_front(), appliance.as_mut())
+                {
+                    appliance.node.manager().place(version, buckets);
                 }
             }
         }
@@ -168,11 +172,11 @@ impl Leader {
     }
 
     fn commit(&mut self, now: Instant) {
-        self.settled = None;
+        (self.settled, self.version) = (None, self.version + 1);
         let placement = self.placement();
         for due in &mut self.due {
             let lag = Duration::from_nanos(self.rng.below(self.lag.as_nanos() as u64 + 1));
-            due.push_back((now + lag, placement.clone()));
+            due.push_back((now + lag, self.version, placement.clone()));
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Flow {
     due: Instant,
     attempts: u32,
     connection: u16,
+    /// When the client sent the first packet of that.
+    began: Instant,
     question: u32,
     /// Questions answered in this connection.
     answered: u32,
@@ -63,6 +65,7 @@ impl Flow {
     pub fn new(number: u32, plan: FlowPlan, begin: Instant) -> Self {
         Self {
             due: begin + plan.start,
+            began: begin + plan.start,
             plan,
             number,
             phase: Phase::Rest,
@@ -95,6 +98,13 @@ impl Flow {
         self.udp() || now && self.established && !self.closing
     }
 
+    /// When the client sent the first packet of this connection; none if that is closed on both sides, or given up.
+    pub fn began(&self, connection: u16) -> Option<Instant> {
+        let open =
+            self.udp() || self.connection == connection && !matches!(self.phase, Phase::Rest | Phase::Over);
+        open.then_some(self.began)
+    }
+
     /// Makes it end where it is.
     pub fn give_up(&mut self) {
         self.phase = Phase::Over;
@@ -104,8 +114,8 @@ impl Flow {
         Words { flow: self.number, connection: self.connection, kind, question: self.question, number: 0 }
     }
 
-    fn open(&mut self) -> Kind {
-        self.connection += 1;
+    fn open(&mut self, now: Instant) -> Kind {
+        (self.connection, self.began) = (self.connection + 1, now);
         (self.question, self.answered, self.attempts, self.closing) = (0, 0, 0, false);
         self.phase = Phase::Opening;
         Kind::Open
@@ -128,8 +138,8 @@ impl Flow {
         let enough = last && self.answered_last >= LAST_QUESTIONS;
         let kind = match self.phase {
             Phase::Rest if self.udp() => self.ask(),
-            Phase::Rest => self.open(),
-            Phase::Opening | Phase::Asking | Phase::Closing if hopeless => self.open(),
+            Phase::Rest => self.open(now),
+            Phase::Opening | Phase::Asking | Phase::Closing if hopeless => self.open(now),
             Phase::Opening => Kind::Open,
             Phase::Asking => Kind::Question,
             Phase::Closing => Kind::Close,

@@ -46,28 +46,32 @@ const LONG_STEP: Duration = Duration::from_millis(5);
 pub fn run(seed: u64, plant: Option<Bug>) -> Outcome {
     let plan = Plan::draw(seed);
     let mut world = None;
-    planted::plant(plant);
-    let lived = panic::catch_unwind(AssertUnwindSafe(|| live(world.insert(World::new(plan.clone())))));
-    planted::plant(None);
-    let violation = match lived {
+    let violation = match guarded(plant, || live(world.insert(World::new(plan.clone())))) {
         Ok(lived) => lived.err(),
-        Err(cause) => {
-            // What is left of the nodes may panic again when it is dropped, and that says nothing new.
-            if let Some(nodes) = world.as_mut().map(|world| std::mem::take(&mut world.nodes)) {
-                let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(nodes)));
-            }
+        Err(message) => {
+            bury(world.as_mut().map(|world| std::mem::take(&mut world.nodes)));
             let at = world.as_ref().map_or(Instant::ZERO, |world| world.now);
-            let what = format!("seed {seed}: {}", message(&cause));
+            let what = format!("seed {seed}: {message}");
             Some(Violation { oracle: Oracle::Panic, at, what, hops: Vec::new() })
         }
     };
     Outcome::new(plan, world, violation)
 }
 
-/// What a panic says.
-fn message(cause: &Box<dyn Any + Send>) -> &str {
-    let text = cause.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("without a message")
+/// Calls `live` with a fault planted, if one is named; what a panic says, if that is its end.
+fn guarded<T>(plant: Option<Bug>, live: impl FnOnce() -> T) -> Result<T, String> {
+    planted::plant(plant);
+    let lived = panic::catch_unwind(AssertUnwindSafe(live));
+    planted::plant(None);
+    lived.map_err(|cause: Box<dyn Any + Send>| {
+        let text = cause.downcast_ref::<String>().map(String::as_str);
+        text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("without a message").to_owned()
+    })
+}
+
+/// Drops what a panic has left of the nodes, which may panic again: that says nothing new.
+fn bury<T>(nodes: T) {
+    let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(nodes)));
 }
 
 fn live(world: &mut World) -> Result<(), Violation> {

@@ -512,15 +512,9 @@ impl Oracles {
         let record = self.arrives(packet, true, now)?;
         self.ttl(packet, &record, true, now)?;
         let nat = flow.plan.method == Method::Nat;
-        let expected = match flow.plan.method {
-            Method::Nat => Arrival::Nat,
-            Method::DsrL2 => Arrival::Plain,
-            Method::Ipip | Method::IpipAcross => Arrival::Ipip,
-            Method::Gue => Arrival::Gue,
-        };
         let rewritten =
             if nat { self.source_is_right(index, packet, flow) } else { packet.key == flow.plan.key };
-        if arrival != expected || !rewritten {
+        if arrival != flow.plan.method.arrival() || !rewritten {
             let what = format!(
                 "flow {}, {:?} by {}, comes to server {index} as {:?}, {arrival:?}; its bucket is {:#05x}",
                 record.flow,

@@ -1,5 +1,6 @@
 //! What a seed decides before the first turn: the cluster, its faults, what happens to nodes, and who talks to whom.
 
+use super::oracle::Arrival;
 use crate::base::hash::mix;
 use crate::base::rng::Rng;
 use crate::base::{Addr, FlowKey};
@@ -33,6 +34,16 @@ pub enum Method {
 impl Method {
     /// All of them, in the order of the virtual servers' addresses.
     pub const ALL: [Self; 5] = [Self::Nat, Self::DsrL2, Self::Ipip, Self::Gue, Self::IpipAcross];
+
+    /// How packets come to a real server by it.
+    pub fn arrival(self) -> Arrival {
+        match self {
+            Self::Nat => Arrival::Nat,
+            Self::DsrL2 => Arrival::Plain,
+            Self::Ipip | Self::IpipAcross => Arrival::Ipip,
+            Self::Gue => Arrival::Gue,
+        }
+    }
 
     /// The word of the configuration.
     pub fn forward(self) -> &'static str {

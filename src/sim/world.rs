@@ -102,7 +102,10 @@ impl World {
         let view = self.nodes.iter().flatten().map(|a: &Appliance| &a.view).next();
         let Some(view) = view.filter(|_| !self.plan.moves.is_empty()) else { return };
         let leader = Leader::new(&self.plan, view);
-        self.nodes.iter_mut().flatten().for_each(|a| a.node.manager().place(leader.placement()));
+        self.nodes
+            .iter_mut()
+            .flatten()
+            .for_each(|a| a.node.manager().place(leader.version, leader.placement()));
         self.leader = Some((leader, begin));
     }
 
@@ -170,7 +173,7 @@ impl World {
         if let Some((leader, _)) = &mut self.leader {
             leader.forgets(node);
             appliance.view.place(leader.placement());
-            appliance.node.manager().place(leader.placement());
+            appliance.node.manager().place(leader.version, leader.placement());
         }
         self.oracles.started(node, change, &appliance.view, self.now);
         self.nodes[node] = Some(appliance);

@@ -310,7 +310,8 @@ impl Adjacencies {
         let me = view.this_node();
         let nodes = |stage| -> Arc<[Adjacency]> {
             let (sender, incarnation, cookie) = (view.me, me.incarnation, me.cookie);
-            let header = Header { stage, sender, incarnation, hash: FlowHash(0), cookie };
+            let (decided, hash) = (view.decided, FlowHash(0));
+            let header = Header { stage, sender, incarnation, decided, hash, cookie };
             let steer = Tunnel::Steer(&header, view.data_port);
             view.nodes.iter().map(|node| to(node.hop, &steer, me.backplane, node.backplane)).collect()
         };

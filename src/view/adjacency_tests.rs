@@ -57,7 +57,7 @@ fn written(
 #[test]
 fn templates_give_what_writing_each_field_gives() {
     let (sender, incarnation, cookie) = (NodeId(3), Incarnation(77), 0x0123_4567_89ab_cdef);
-    let header = Header { stage: Stage::Owner, sender, incarnation, hash: FlowHash(0), cookie };
+    let header = Header { stage: Stage::Owner, sender, incarnation, decided: 7, hash: FlowHash(0), cookie };
     let mut rng = Rng::new(1);
     for case in 0..64_000 {
         let [tagged, v6, inner_v4] = [case & 1 == 1, case & 2 == 2, case & 4 == 4];

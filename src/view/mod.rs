@@ -389,6 +389,11 @@ pub struct View {
     pub buckets: Arc<[Buckets]>,
     /// The version since which they are as they are.
     pub placed: u64,
+    /// The versions of what the nodes decide: the one that this follows from, and the latest that this node knows of. Their low
+    /// bits; 0 where nothing is decided.
+    pub in_force: u32,
+    /// See [`Self::in_force`].
+    pub decided: u32,
     /// The groups, a bit each, in which this node is a bucket's previous owner.
     pub leaving: u64,
     /// Next hops by id; a number that isn't used any more is [`Hop::VACANT`].

@@ -51,6 +51,8 @@ pub struct Header {
     pub sender: NodeId,
     /// Its life.
     pub incarnation: Incarnation,
+    /// The latest version of what the nodes decide that the sender knows of: its low bits; 0 where nothing is decided.
+    pub decided: u32,
     /// The packet's flow hash, so that the receiver need not compute it.
     pub hash: FlowHash,
     /// Proves that the sender knows the cluster's key, see [`cookie`].
@@ -73,6 +75,12 @@ pub fn set_hash(header: &mut [u8; HEADER_LEN], hash: FlowHash) {
 }
 
 impl Header {
+    /// Whether the sender knows of a later version than this one.
+    #[inline]
+    pub fn is_ahead_of(&self, version: u32) -> bool {
+        (self.decided.wrapping_sub(version) as i32) > 0
+    }
+
     /// Reads a header; the cookie is the caller's to compare.
     #[inline]
     pub fn parse(b: &[u8]) -> Result<Self, Malformed> {
@@ -84,6 +92,7 @@ impl Header {
             stage: Stage::from_wire(b[2])?,
             sender: NodeId(be16(b, 4)),
             incarnation: Incarnation(be32(b, 8)),
+            decided: be32(b, 12),
             hash: FlowHash(u64::from_be_bytes(array(b, 16))),
             cookie: be64(b, 24),
         })
@@ -96,7 +105,7 @@ impl Header {
         put(out, 4, self.sender.0.to_be_bytes());
         put(out, 6, [0, 0]);
         put(out, 8, self.incarnation.0.to_be_bytes());
-        put(out, 12, [0; 4]);
+        put(out, 12, self.decided.to_be_bytes());
         put(out, 16, self.hash.0.to_be_bytes());
         put(out, 24, self.cookie.to_be_bytes());
     }

@@ -228,6 +228,7 @@ fn steered(config: &Config, key: &FlowKey, packet: &[u8]) -> Vec<u8> {
         stage: Stage::Owner,
         sender: NodeId(1),
         incarnation: PEER_LIFE,
+        decided: 0,
         hash: config.cluster.hash_key.flow(key),
         cookie: backplane::cookie(config.cluster.auth_key, NodeId(1), PEER_LIFE),
     };

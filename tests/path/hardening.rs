@@ -67,7 +67,7 @@ fn a_wrong_hash_in_a_data_frame_does_no_lasting_harm() {
     let key = HashKey::derive(&(0..16).collect::<Vec<u8>>(), 2);
     let (sender, incarnation) = (NodeId(1), Incarnation(1));
     let cookie = backplane::cookie(key, sender, incarnation);
-    let header = Header { stage: Stage::Owner, sender, incarnation, hash: FlowHash(77), cookie };
+    let header = Header { stage: Stage::Owner, sender, incarnation, decided: 0, hash: FlowHash(77), cookie };
     let packet = tcp("192.168.1.5", 2000, "10.99.0.2", 80, SYN);
     assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
     world.run(8000);
@@ -87,7 +87,8 @@ fn a_wrong_hash_in_a_data_frame_balances_nothing() {
     let packet = udp("192.168.1.5", 2000, "10.99.0.20", 80);
     let flow = FlowKey::new(packet.src, packet.dst, packet.src_port, packet.dst_port, 17);
     let right = HashKey::derive(&(0..16).collect::<Vec<u8>>(), 1).flow(&flow);
-    let mut header = Header { stage: Stage::Owner, sender, incarnation, hash: FlowHash(right.0 ^ 1), cookie };
+    let mut header =
+        Header { stage: Stage::Owner, sender, incarnation, decided: 0, hash: FlowHash(right.0 ^ 1), cookie };
     assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
     world.run(10);
     assert_eq!((world.drops(1, "backplane_malformed"), world.take().len()), (1, 0));
@@ -402,7 +403,7 @@ fn bent_packets_in_authentic_data_frames_neither_panic_nor_leak() {
         if rng.below(2) == 0 {
             ip.truncate(rng.below(ip.len() as u64) as usize);
         }
-        let header = Header { stage: Stage::Owner, sender, incarnation, hash, cookie };
+        let header = Header { stage: Stage::Owner, sender, incarnation, decided: 0, hash, cookie };
         assert!(world.nodes[0].back_link().inject(&data_frame(&header, &ip)));
         if n % 32 == 31 {
             world.run(1);

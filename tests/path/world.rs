@@ -113,6 +113,8 @@ pub struct World {
     hosts: BTreeMap<Addr, Mac>,
     /// Backplane frames so far.
     pub backplane_frames: usize,
+    /// What nodes were given, in order of their versions.
+    placements: Vec<Vec<Buckets>>,
     /// Nodes that have stopped: they neither send nor take anything.
     stopped: BTreeSet<usize>,
 }
@@ -178,6 +180,7 @@ impl World {
             sent: VecDeque::new(),
             hosts,
             backplane_frames: 0,
+            placements: Vec::new(),
             stopped: BTreeSet::new(),
         };
         for number in 1..=world.spec.nodes {
@@ -217,7 +220,16 @@ impl World {
 
     /// Gives the groups their buckets, at one node.
     pub fn place(&mut self, number: usize, buckets: &[Buckets]) {
-        self.nodes[number - 1].node.manager().place(buckets.to_vec());
+        if !self.placements.iter().any(|placed| placed == buckets) {
+            self.placements.push(buckets.to_vec());
+        }
+        let version = self.placements.iter().position(|placed| placed == buckets).unwrap() as u32 + 1;
+        self.place_as(number, version, buckets);
+    }
+
+    /// The same, as a version that the caller counts.
+    pub fn place_as(&mut self, number: usize, version: u32, buckets: &[Buckets]) {
+        self.nodes[number - 1].node.manager().place(version, buckets.to_vec());
     }
 
     fn settle(&mut self) {

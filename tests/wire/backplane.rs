@@ -12,14 +12,17 @@ const STAGES: [Stage; 5] =
     [Stage::Receive, Stage::FragmentOwner, Stage::Owner, Stage::PreviousOwner, Stage::Returned];
 
 fn header() -> impl Strategy<Value = Header> {
-    let ids = (any::<u16>(), any::<u32>(), any::<u64>(), any::<u64>());
-    (prop::sample::select(&STAGES[..]), ids).prop_map(|(stage, (sender, incarnation, hash, cookie))| Header {
-        stage,
-        sender: NodeId(sender),
-        incarnation: Incarnation(incarnation),
-        hash: FlowHash(hash),
-        cookie,
-    })
+    let ids = (any::<u16>(), any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>());
+    (prop::sample::select(&STAGES[..]), ids).prop_map(
+        |(stage, (sender, incarnation, decided, hash, cookie))| Header {
+            stage,
+            sender: NodeId(sender),
+            incarnation: Incarnation(incarnation),
+            decided,
+            hash: FlowHash(hash),
+            cookie,
+        },
+    )
 }
 
 fn heartbeat() -> impl Strategy<Value = Heartbeat> {
@@ -128,6 +131,7 @@ fn strangers_are_refused() {
         stage: Stage::Owner,
         sender: NodeId(1),
         incarnation: Incarnation(2),
+        decided: 0,
         hash: FlowHash(3),
         cookie: 4,
     };

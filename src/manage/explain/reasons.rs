@@ -217,7 +217,9 @@ pub(super) fn dropped(verdict: Verdict, view: &View, key: &FlowKey) -> Dropped {
             key.dst, key.dst_port, key.src, key.src_port
         ),
         Verdict::NoRoute => "no interface or route leads there".to_owned(),
-        Verdict::StageExhausted => "it was steered here already, and this node does not serve it".to_owned(),
+        Verdict::StageExhausted => {
+            "it was steered here already, and is another node's by all that this one knows".to_owned()
+        }
         other => format!("the counter `{}` says", other.name()),
     };
     Dropped { reason: verdict.name(), why }

@@ -42,9 +42,12 @@ pub(super) struct Watch {
     node: usize,
     life: Incarnation,
     source: (Addr, u16),
-    /// When its first packet came, and the last.
+    /// When the client sent its first packet.
     since: Instant,
+    /// When the last one came.
     last: Instant,
+    /// Its client has had an answer.
+    answered: bool,
 }
 
 /// The last life that a node has begun, when that was, the one before, and whether it is over.
@@ -85,6 +88,9 @@ impl Oracles {
     /// A client takes a packet.
     pub fn at_client(&mut self, packet: &Packet, flow: &Flow, now: Instant) -> Result<(), Violation> {
         self.arrives(packet, false, now)?;
+        if let Some(watch) = self.watches.get_mut(&packet.words.flow) {
+            watch.answered |= watch.connection == packet.words.connection;
+        }
         if packet.key == flow.plan.key.reversed() {
             return Ok(());
         }
@@ -102,15 +108,9 @@ impl Oracles {
     ) -> Result<(), Violation> {
         self.arrives(packet, true, now)?;
         let nat = flow.plan.method == Method::Nat;
-        let expected = match flow.plan.method {
-            Method::Nat => Arrival::Nat,
-            Method::DsrL2 => Arrival::Plain,
-            Method::Ipip | Method::IpipAcross => Arrival::Ipip,
-            Method::Gue => Arrival::Gue,
-        };
         let source = (packet.key.src, packet.key.src_port);
         let right = if nat { self.rewritten(packet, came.server) } else { packet.key == flow.plan.key };
-        if came.arrival != expected || !right {
+        if came.arrival != flow.plan.method.arrival() || !right {
             let what = format!(
                 "flow {}, {:?}, comes to server {} as {:?}, {:?}",
                 packet.words.flow, flow.plan.key, came.server, packet.key, came.arrival
@@ -121,6 +121,7 @@ impl Oracles {
             self.own_port(&came, packet, now)?;
         }
         let connection = packet.words.connection;
+        let Some(began) = flow.began(connection) else { return Ok(()) };
         let fresh = Watch {
             connection,
             server: came.server,
@@ -128,8 +129,9 @@ impl Oracles {
             node: came.node,
             life: came.life,
             source,
-            since: now,
+            since: began,
             last: now,
+            answered: false,
         };
         if !self.serves(came.node, came.life) {
             return Ok(());
@@ -144,7 +146,7 @@ impl Oracles {
         let same_server = watch.server == came.server;
         if connection > watch.connection {
             // If its node never saw the end of the last one, it went on with what it had chosen then.
-            let since = if same_server { watch.since } else { now };
+            let since = if same_server { watch.since } else { began };
             self.watches.insert(packet.words.flow, Watch { since, ..fresh });
             return Ok(());
         }
@@ -174,7 +176,7 @@ impl Oracles {
             );
             return Err(self.violation(Oracle::Server, now, what));
         }
-        if watch.source != source && !gone && !died && watch.last > watch.since {
+        if watch.source != source && !gone && !died && watch.answered {
             let what = format!(
                 "flow {}, connection {connection}, had the source {:?} by n{}, which lives, and has {source:?} by n{}",
                 packet.words.flow,

@@ -2,10 +2,11 @@
 
 use super::connection::Came;
 use super::oracle::{Oracle, Violation};
-use super::plan::{SERVERS, front_mac, gateway, node_of, server, vips};
+use super::plan::{SERVERS, gateway, server, vips};
 use super::world::{ASKED, World};
 use crate::base::Mac;
 use crate::base::hash::mix;
+use crate::sim::cluster::{front_mac, node_of};
 use crate::sim::host::{self, Lookup};
 use crate::sim::packet::{Packet, Words};
 use crate::sim::plan::Method;

@@ -52,6 +52,13 @@ fn up(state: &State) -> [bool; SERVERS] {
 }
 
 impl Oracles {
+    /// Whether a node goes by what was decided since all were looked at.
+    pub fn behind(&self, members: &mut [Option<Member>]) -> bool {
+        let index = self.judged.state.index();
+        let mut all = members.iter_mut().flatten();
+        all.any(|member| member.manager().council().is_some_and(|council| council.state().index() > index))
+    }
+
     /// Looks at all nodes.
     pub fn judge(&mut self, members: &mut [Option<Member>], now: Instant) -> Result<(), Violation> {
         let (mut health, mut in_force) = (Vec::new(), Vec::new());

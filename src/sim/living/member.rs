@@ -1,6 +1,6 @@
 //! One node of a living cluster, with the far ends of its ports, its line to the others, and its probes.
 
-use super::plan::{Plan, SERVERS, back_mac, front_mac, node_at, server_at};
+use super::plan::{Plan, SERVERS, node_at, server_at};
 use crate::base::{Incarnation, Instant, Mac, WorkerId};
 use crate::cluster::log::ReplicaId;
 use crate::cluster::namespace::{Key, Object};
@@ -11,6 +11,7 @@ use crate::manage::manager::Manager;
 use crate::manage::manager::checks::Probing;
 use crate::manage::manager::heartbeats::Courier;
 use crate::node::Node;
+use crate::sim::cluster::{back_mac, front_mac};
 use crate::sim::log::{Model, ModelLog};
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -16,13 +16,13 @@ mod world;
 pub use oracle::{Figures, Oracle, Violation};
 
 use super::oracle::time;
+use super::{bury, guarded};
 use crate::base::Instant;
-use crate::base::planted::{self, Bug};
+use crate::base::planted::Bug;
 use crate::sim::load::Flow;
 use fault::Faults;
 use plan::Plan;
 use std::fmt;
-use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 use world::World;
 
@@ -55,18 +55,12 @@ pub struct Outcome {
 pub fn run(seed: u64, nodes: Option<usize>, faulty: Option<Duration>, plant: Option<Bug>) -> Outcome {
     let plan = Plan::draw(seed, nodes, faulty);
     let mut world = None;
-    planted::plant(plant);
-    let lived = panic::catch_unwind(AssertUnwindSafe(|| live(world.insert(World::new(plan.clone())))));
-    planted::plant(None);
-    let violation = match lived {
+    let violation = match guarded(plant, || live(world.insert(World::new(plan.clone())))) {
         Ok(lived) => lived.err(),
-        Err(cause) => {
-            // What is left of the nodes may panic again when it is dropped, and that says nothing new.
-            if let Some(members) = world.as_mut().map(|world| std::mem::take(&mut world.members)) {
-                let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(members)));
-            }
+        Err(message) => {
+            bury(world.as_mut().map(|world| std::mem::take(&mut world.members)));
             let at = world.as_ref().map_or(Instant::ZERO, |world| world.now);
-            let what = format!("seed {seed}: {}", super::message(&cause));
+            let what = format!("seed {seed}: {message}");
             Some(Violation { oracle: Oracle::Panic, at, what })
         }
     };

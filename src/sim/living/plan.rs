@@ -3,7 +3,7 @@
 
 use crate::base::hash::mix;
 use crate::base::rng::Rng;
-use crate::base::{Addr, FlowKey, Mac};
+use crate::base::{Addr, FlowKey};
 use crate::io::fault::Rates;
 use crate::manage::config::{self, Config};
 use crate::sim::plan::{FlowPlan, Method, Place, SERVER_PORT, Serving};
@@ -172,24 +172,6 @@ fn services() -> impl Iterator<Item = (Method, Serving, u8)> {
 /// A node's name.
 pub fn name(node: usize) -> String {
     format!("n{}", node + 1)
-}
-
-/// A node's Ethernet address in front.
-pub fn front_mac(node: usize) -> Mac {
-    Mac([2, 0, 0, 0, 1, node as u8])
-}
-
-/// A node's Ethernet address on the backplane.
-pub fn back_mac(node: usize) -> Mac {
-    Mac([2, 0, 0, 0, 2, node as u8])
-}
-
-/// The node that has this Ethernet address in front.
-pub fn node_of(mac: Mac) -> Option<usize> {
-    match mac.0 {
-        [2, 0, 0, 0, 1, node] => Some(usize::from(node)),
-        _ => None,
-    }
 }
 
 fn front(node: usize) -> Addr {

@@ -7,7 +7,7 @@
 use super::hosts::host_mac;
 use super::member::{Living, Member, founding};
 use super::oracle::{Oracle, Oracles, Violation};
-use super::plan::{Plan, SERVERS, back_mac, front_mac, name, vips};
+use super::plan::{Plan, SERVERS, name, vips};
 use crate::base::hash::mix;
 use crate::base::rng::Rng;
 use crate::base::{Incarnation, Instant};
@@ -17,6 +17,7 @@ use crate::cluster::namespace::Outcome;
 use crate::cluster::state::Entry;
 use crate::io::fault::{Rates, Wire};
 use crate::io::memory::MemoryLink;
+use crate::sim::cluster::{back_mac, front_mac};
 use crate::sim::host::{self, Lookup};
 use crate::sim::load::Flow;
 use crate::sim::log::Model;
@@ -187,7 +188,7 @@ impl World {
                 self.send_words(words, None);
             }
         }
-        if self.steps.is_multiple_of(JUDGED) {
+        if self.steps.is_multiple_of(JUDGED) || self.oracles.behind(&mut self.members) {
             self.oracles.judge(&mut self.members, self.now)?;
             for news in std::mem::take(&mut self.oracles.judged.news) {
                 self.tell(news);

@@ -326,7 +326,8 @@ impl Driver {
         ]);
         let mut payload = Vec::with_capacity(backplane::HEADER_LEN + bytes.len());
         payload.resize(backplane::HEADER_LEN, 0);
-        Header { stage, sender, incarnation, hash, cookie }.write(&mut payload);
+        let decided = draw.below(3) as u32;
+        Header { stage, sender, incarnation, decided, hash, cookie }.write(&mut payload);
         if draw.once_in(32) {
             let (at, value) = (draw.below(backplane::HEADER_LEN), draw.byte());
             payload[at] = value;

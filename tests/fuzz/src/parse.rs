@@ -80,7 +80,7 @@ fn receive(bench: &Bench, side: Side, bytes: &[u8]) {
             Err(_) => {}
         }
     } else if parse::front(&mut frame, &link, bench.view.hash_key, &mut meta).is_ok() {
-        assert_eq!(meta.stage, Stage::Receive);
+        assert_eq!((meta.stage, meta.ahead), (Stage::Receive, false));
         assert_eq!(meta.hash, bench.view.hash_key.flow(&meta.key), "the hash of its tuple");
         check(&frame, &meta);
     }
@@ -94,6 +94,7 @@ fn stale() -> Meta {
         hash: FlowHash(0xee),
         kind: Kind::Icmp,
         stage: Stage::PreviousOwner,
+        ahead: true,
         interface: InterfaceId(0xee),
         tcp_flags: 0xee,
         ttl: 0xee,

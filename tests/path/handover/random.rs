@@ -77,7 +77,7 @@ impl Leader {
         let mut world = World::new(Spec { tables, workers: 2, ..Spec::default() });
         let homes: [Home; CLASSES] =
             std::array::from_fn(|class| Home { owner: Some(node(1 + class % 3)), previous: None });
-        (1..=3).for_each(|n| world.place(n, &Self::buckets(&homes)));
+        (1..=3).for_each(|n| world.place_as(n, 1, &Self::buckets(&homes)));
         world.run(2);
         Self {
             world,
@@ -109,7 +109,7 @@ impl Leader {
     fn adopt(&mut self, number: usize) {
         if let Some(homes) = self.placements.get(self.known[number - 1]) {
             self.known[number - 1] += 1;
-            self.world.place(number, &Self::buckets(homes));
+            self.world.place_as(number, self.known[number - 1] as u32, &Self::buckets(homes));
             self.world.run(2);
         }
     }
@@ -169,7 +169,7 @@ impl Leader {
                 self.world.restart(number, self.lives[number - 1]);
                 self.known[number - 1] = self.placements.len();
                 let homes = self.latest();
-                self.world.place(number, &Self::buckets(&homes));
+                self.world.place_as(number, self.placements.len() as u32, &Self::buckets(&homes));
                 self.world.run(400);
                 self.world.take();
                 self.flows.retain(|(_, holder)| *holder != number);

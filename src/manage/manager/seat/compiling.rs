@@ -22,15 +22,18 @@ pub(super) struct Compiled {
 }
 
 impl Seat {
-    /// Whose each group's buckets are, as this node has to see it.
-    fn buckets(&self, me: NodeId, groups: usize) -> Vec<Buckets> {
+    /// Whose each group's buckets are, as a node has to see it that goes by this View. One that is still catching up may know the
+    /// buckets of nodes that its View doesn't have yet; it serves none itself.
+    fn buckets(&self, view: &View) -> Vec<Buckets> {
+        let (me, groups) = (view.me, view.services.groups.len());
+        let known = |node: &NodeId| node.index() < view.nodes.len();
         let over = self.state().over();
         let (published, latest) = (self.state().published().maps(), self.state().fleet().maps());
         let each = (0..groups as u16).map(GroupId).map(|group| {
             let placement = match (published.get(&group), latest.get(&group)) {
                 (Some(published), Some(latest)) => Placement::of(|bucket| {
                     let (owner, previous) = seen_by(me, over, published.get(bucket), latest.get(bucket));
-                    Home { owner, previous }
+                    Home { owner: owner.filter(known), previous: previous.filter(known) }
                 }),
                 _ => Placement::initial(0, &[]),
             };
@@ -102,10 +105,11 @@ impl Manager {
     /// What a View says by what is decided. What is new is not answered for while another may do so.
     pub(in crate::manage::manager) fn decided(&self, view: &mut View, now: Instant) -> Vec<Addr> {
         let Some(seat) = &self.seat else { return Vec::new() };
-        let buckets = seat.buckets(view.me, view.services.groups.len());
+        let buckets = seat.buckets(view);
         if *view.buckets != *buckets {
             view.place(buckets);
         }
+        (view.in_force, view.decided) = (seat.state().in_force() as u32, seat.state().version() as u32);
         let (published, latest) = (seat.state().published(), seat.state().fleet());
         let of =
             |config: &Config, fleet: &Fleet| compile::advertised(config, fleet.serving(), fleet.draining());
