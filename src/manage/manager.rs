@@ -201,10 +201,18 @@ impl Manager {
         });
     }
 
-    /// Gives every group its buckets, in the order of the groups, from the next View on; `version`: of all such decisions.
+    /// It is decided whose buckets are to be whose, by this version of such decisions; no node goes by it before all know.
+    pub fn decide(&mut self, version: u32) {
+        let mut view = self.next_view();
+        view.decided = version;
+        view.link(Some(self.views.current()));
+        self.views.publish(view);
+    }
+
+    /// Gives every group its buckets, in the order of the groups, from the next View on, by this version of such decisions.
     pub fn place(&mut self, version: u32, buckets: Vec<Buckets>) {
         let mut view = self.next_view();
-        (view.in_force, view.decided) = (version, version);
+        (view.in_force, view.decided) = (version, view.decided.max(version));
         view.place(buckets);
         view.link(Some(self.views.current()));
         self.census.placed(view.placed);

@@ -71,7 +71,7 @@ pub fn receive<F: Frame>(
         Known { whole: end - before, checksum: None, hash: Hash::Given(header.hash) },
         meta,
     )?;
-    (meta.stage, meta.ahead) = (header.stage, header.is_ahead_of(view.in_force));
+    (meta.stage, meta.sender_knows) = (header.stage, header.knows(view.in_force));
     if planted::is(Bug::StageIgnored) {
         meta.stage = Stage::Receive;
     }

@@ -6,6 +6,7 @@ use crate::base::{FlowHash, FlowKey, InterfaceId, VirtualServerId};
 use crate::view::Packet;
 use crate::wire::backplane::Stage;
 use arrayvec::ArrayVec;
+use std::cmp::Ordering;
 use std::num::NonZeroU32;
 
 /// What stands behind a packet's IP header.
@@ -28,8 +29,8 @@ pub struct Meta {
     pub kind: Kind,
     /// How far the packet has come.
     pub stage: Stage,
-    /// Who steered it here knows of something decided that this node doesn't go by yet.
-    pub ahead: bool,
+    /// How what is decided, as far as who steered it here knows, compares to what this node goes by.
+    pub sender_knows: Ordering,
     /// Where it came in, if it did so on this node.
     pub interface: InterfaceId,
     /// TCP control bits; zero for UDP.
@@ -75,7 +76,7 @@ impl Meta {
         hash: FlowHash(0),
         kind: Kind::Flow,
         stage: Stage::Receive,
-        ahead: false,
+        sender_knows: Ordering::Equal,
         interface: InterfaceId(0),
         tcp_flags: 0,
         ttl: 0,

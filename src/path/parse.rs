@@ -13,6 +13,7 @@ use crate::wire::tcp::{self, Tcp};
 use crate::wire::udp::Udp;
 use crate::wire::vlan::{self, Vlan};
 use crate::wire::{Malformed, protocol};
+use std::cmp::Ordering;
 
 /// What an Ethernet frame carries, and for which of our interfaces.
 #[derive(Clone, Copy, Debug)]
@@ -203,7 +204,7 @@ fn transport(
         return Err(Verdict::IpMalformed);
     }
     (meta.l4, meta.len, meta.kind) = (l4 as u16, len as u16, Kind::Flow);
-    (meta.stage, meta.ahead) = (Stage::Receive, false);
+    (meta.stage, meta.sender_knows) = (Stage::Receive, Ordering::Equal);
     meta.local = None;
     let header = bytes.get(l4..len.min(bytes.len())).ok_or(Verdict::IpMalformed)?;
     (key.src_port, key.dst_port) = match key.protocol {

@@ -11,6 +11,7 @@ use crate::table::steering::{Steering, SteeringTable};
 use crate::view::{Ingress, Owned, Owner, Service, View, snat_bucket};
 use crate::wire::backplane::Stage;
 use crate::wire::protocol;
+use std::cmp::Ordering;
 
 /// The session of a packet, if this worker has it.
 #[inline(always)]
@@ -124,15 +125,28 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     if worker != me {
         return Ok(Decision::Worker(worker));
     }
+    let was = previous == Some(view.me);
+    // As the previous owner this node is asked rightly, unless the sender is behind, or its frame has waited for long.
+    let asked = meta.stage < Stage::PreviousOwner || was || meta.sender_knows != Ordering::Less;
     match previous {
-        Some(previous) if meta.stage < Stage::PreviousOwner && previous != view.me => {
+        Some(previous) if meta.stage < Stage::PreviousOwner && !was => {
             return Ok(Decision::Previous(view.at(previous, bucket)));
         }
-        _ if !mine && meta.stage < Stage::Returned => return Ok(Decision::Return(view.at(owner, bucket))),
-        // The sender takes this node for the owner. It was until now, and will be asked before the owner takes the flow; or it is
-        // going to be, if the sender knows of something later. Else the owner may have the flow's session.
-        _ if !mine && previous != Some(view.me) && !meta.ahead => return Err(Verdict::StageExhausted),
+        _ if !mine && meta.stage < Stage::Returned && asked => {
+            return Ok(Decision::Return(view.at(owner, bucket)));
+        }
         _ => {}
+    }
+    // Here it ends. Another node may have the flow's session unless there is none that could, or the sender has seen to that: who
+    // knows of what this node goes by takes it for the one whose it is, or was until now and is asked before the owner takes a
+    // flow; who knows of more, for the one whose it is going to be.
+    let takes = match meta.sender_knows {
+        Ordering::Less => mine && previous.is_none(),
+        Ordering::Equal => mine || was,
+        Ordering::Greater => true,
+    };
+    if !takes {
+        return Err(Verdict::StageExhausted);
     }
     service.map(Decision::Open).ok_or(Verdict::NoSession)
 }

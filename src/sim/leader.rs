@@ -113,11 +113,11 @@ impl Leader {
         if let Some(which) = self.moves.front().copied().filter(|next| begin + next.at <= now) {
             self.moves.pop_front();
             let buckets = self.apply(which, nodes);
-            self.commit(now);
+            self.commit(nodes, now);
             return Some(Moved { which, buckets });
         }
         if self.forget(nodes, since) {
-            self.commit(now);
+            self.commit(nodes, now);
         }
         None
     }
@@ -171,8 +171,9 @@ impl Leader {
         any
     }
 
-    fn commit(&mut self, now: Instant) {
+    fn commit(&mut self, nodes: &mut [Option<Appliance>], now: Instant) {
         (self.settled, self.version) = (None, self.version + 1);
+        nodes.iter_mut().flatten().for_each(|appliance| appliance.node.manager().decide(self.version));
         let placement = self.placement();
         for due in &mut self.due {
             let lag = Duration::from_nanos(self.rng.below(self.lag.as_nanos() as u64 + 1));

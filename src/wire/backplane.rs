@@ -3,6 +3,7 @@
 
 use super::{Malformed, array, be16, be32, be64, need, put};
 use crate::base::{FlowHash, HashKey, Incarnation, NodeId, hash};
+use std::cmp::Ordering;
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 32;
@@ -75,10 +76,10 @@ pub fn set_hash(header: &mut [u8; HEADER_LEN], hash: FlowHash) {
 }
 
 impl Header {
-    /// Whether the sender knows of a later version than this one.
+    /// How the latest version that the sender knows of compares to this one.
     #[inline]
-    pub fn is_ahead_of(&self, version: u32) -> bool {
-        (self.decided.wrapping_sub(version) as i32) > 0
+    pub fn knows(&self, version: u32) -> Ordering {
+        (self.decided.wrapping_sub(version) as i32).cmp(&0)
     }
 
     /// Reads a header; the cookie is the caller's to compare.

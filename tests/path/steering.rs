@@ -339,34 +339,3 @@ fn a_steered_packet_goes_no_further() {
     assert_eq!(world.exchange(1, &packet.frame_to(1)).len(), 1);
     assert_eq!(world.sum("steered_out"), steered + 1);
 }
-
-/// One that was given back to a node that doesn't own its bucket is taken by it only if the sender knows of something later than
-/// it does, by which it is going to own it: by what was before, the owner may have the flow's session.
-#[test]
-fn a_packet_that_was_given_back_is_taken_by_whom_it_is_for() {
-    let mut world = World::new(Spec { cluster: groups(), ..Spec::default() });
-    let placement = world.nodes[0].node.manager().view().buckets.to_vec();
-    world.place_as(1, 7, &placement);
-    world.run(2);
-    let keys = [1, 2].map(|which| HashKey::derive(&(0..16).collect::<Vec<u8>>(), which));
-    let incarnation = Incarnation(1);
-    let mut given_back = |port: u16, decided: u32| {
-        let packet = tcp("192.168.1.5", port, "10.99.0.2", 80, SYN);
-        let hash = keys[0].flow(&FlowKey::new(packet.src, packet.dst, packet.src_port, 80, 6));
-        let cookie = backplane::cookie(keys[1], NodeId(1), incarnation);
-        let (stage, sender) = (Stage::Returned, NodeId(1));
-        let header = Header { stage, sender, incarnation, decided, hash, cookie };
-        let before = world.drops(1, "stage_exhausted");
-        assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
-        world.run(3);
-        let taken: Vec<_> = world.take().iter().map(|(node, _)| *node).collect();
-        assert_eq!(taken.is_empty(), world.drops(1, "stage_exhausted") > before);
-        assert!(taken.is_empty() || taken == [1]);
-        !taken.is_empty()
-    };
-    for (decided, ahead) in [(6, false), (7, false), (8, true), (7 + u32::MAX / 2, true)] {
-        let taken = (0..30).filter(|n| given_back(2100 + decided as u16 % 100 * 100 + n, decided)).count();
-        assert_eq!(taken == 30, ahead, "{taken} of those who know of {decided}");
-        assert!(taken > 0, "its own buckets' it takes always");
-    }
-}

@@ -222,9 +222,15 @@ impl World {
     pub fn place(&mut self, number: usize, buckets: &[Buckets]) {
         if !self.placements.iter().any(|placed| placed == buckets) {
             self.placements.push(buckets.to_vec());
+            self.decide(self.placements.len() as u32);
         }
         let version = self.placements.iter().position(|placed| placed == buckets).unwrap() as u32 + 1;
         self.place_as(number, version, buckets);
+    }
+
+    /// All nodes know of this version of what is decided.
+    pub fn decide(&mut self, version: u32) {
+        self.nodes.iter_mut().for_each(|node| node.node.manager().decide(version));
     }
 
     /// The same, as a version that the caller counts.

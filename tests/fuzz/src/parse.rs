@@ -2,6 +2,7 @@
 
 use crate::solo::{Plan, Side, configuration};
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use steerage::base::{Addr, FlowHash, FlowKey, Incarnation, InterfaceId, NodeId, PortId, VirtualServerId};
 use steerage::io::memory::{MemoryPool, MemoryPools, MemoryPort};
 use steerage::manage::compile;
@@ -80,7 +81,7 @@ fn receive(bench: &Bench, side: Side, bytes: &[u8]) {
             Err(_) => {}
         }
     } else if parse::front(&mut frame, &link, bench.view.hash_key, &mut meta).is_ok() {
-        assert_eq!((meta.stage, meta.ahead), (Stage::Receive, false));
+        assert_eq!((meta.stage, meta.sender_knows), (Stage::Receive, Ordering::Equal));
         assert_eq!(meta.hash, bench.view.hash_key.flow(&meta.key), "the hash of its tuple");
         check(&frame, &meta);
     }
@@ -94,7 +95,7 @@ fn stale() -> Meta {
         hash: FlowHash(0xee),
         kind: Kind::Icmp,
         stage: Stage::PreviousOwner,
-        ahead: true,
+        sender_knows: Ordering::Less,
         interface: InterfaceId(0xee),
         tcp_flags: 0xee,
         ttl: 0xee,

@@ -4,15 +4,16 @@ mod flows;
 mod random;
 
 use crate::explain::{ask, request};
-use crate::packets::{ACK, FIN, RST, SYN, open, tcp};
+use crate::packets::{ACK, FIN, RST, SYN, data_frame, open, tcp};
 use crate::world::{Spec, World, standard, virtual_server};
 use flows::{Fate, Flow, NAT, all_at, broken, bucket, every_kind, node, opening, world};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use steerage::base::{Addr, Bucket, GroupId, Instant, WorkerId};
+use steerage::base::{Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, Instant, NodeId, WorkerId};
 use steerage::table::placement::{Home, Placement};
 use steerage::view::{BucketSet, Buckets, Quarantine};
+use steerage::wire::backplane::{self, Header, Stage};
 
 const ORDERS: [[usize; 3]; 6] = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
 
@@ -67,6 +68,48 @@ fn flows_keep_server_and_port_in_whatever_order_nodes_learn_of_a_move() {
 fn control_without_a_previous_owner_they_break() {
     let (bad, all) = moved(FORGETFUL, [1, 2, 3], None);
     assert!(bad * 10 > all, "{bad} of {all} packets");
+}
+
+/// A frame from node 2, which knows of version `decided`, for node 1, which goes by version 7 of whose all buckets are: whether
+/// that sends the packet on to its server, or drops it as one that must go no further.
+fn ends(placement: (usize, Option<usize>), stage: Stage, decided: u32) -> (bool, bool) {
+    let mut world = World::new(Spec { cluster: standard(None), ..Spec::default() });
+    world.place_as(1, 7, &all_at(placement.0, placement.1));
+    world.run(2);
+    let keys = [1, 2].map(|which| HashKey::derive(&(0..16).collect::<Vec<u8>>(), which));
+    let packet = tcp("192.168.1.5", 3000, "10.99.0.2", 80, SYN);
+    let hash = keys[0].flow(&FlowKey::new(packet.src, packet.dst, packet.src_port, 80, 6));
+    let (sender, incarnation) = (NodeId(1), Incarnation(1));
+    let cookie = backplane::cookie(keys[1], sender, incarnation);
+    let header = Header { stage, sender, incarnation, decided, hash, cookie };
+    assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
+    world.run(1);
+    (world.take().iter().any(|(node, _)| *node == 1), world.drops(1, "stage_exhausted") == 1)
+}
+
+/// A packet that was given back opens a session where it ends if that node, or the one that gave it back, can know that nobody
+/// else has one: by whose the bucket is and was, and by whether the sender knows less than what the node goes by, as much, or
+/// more.
+#[test]
+fn what_was_given_back_is_taken_where_nobody_else_can_have_its_session() {
+    let versions = [6, 7, 8, 6 + u32::MAX / 2];
+    for (placement, taken) in [
+        ((1, None), [true; 4]),
+        ((1, Some(2)), [false, true, true, true]),
+        ((2, Some(1)), [false, true, true, true]),
+        ((2, Some(3)), [false, false, true, true]),
+        ((2, None), [false, false, true, true]),
+    ] {
+        for (decided, taken) in versions.into_iter().zip(taken) {
+            let (sent, dropped) = ends(placement, Stage::Returned, decided);
+            assert_eq!((sent, dropped), (taken, !taken), "{placement:?}, version {decided}");
+        }
+    }
+    // Who is asked as the previous owner, and isn't, does not answer for that one if the question is an old one.
+    for (previous, decided, dropped) in [(3, 6, true), (3, 7, false), (1, 6, false)] {
+        let end = ends((2, Some(previous)), Stage::PreviousOwner, decided);
+        assert_eq!(end, (false, dropped), "{previous}, version {decided}");
+    }
 }
 
 /// Between several workers each: the session is at the bucket's worker, whichever queue a packet comes in on.

@@ -103,6 +103,8 @@ impl Leader {
         let mut homes = self.latest();
         homes[class] = home;
         self.placements.push(homes);
+        self.world.decide(self.placements.len() as u32);
+        self.world.run(1);
         self.changed[class] = self.placements.len();
     }
 
