@@ -177,7 +177,7 @@ struct Slot<const W: usize> {
     l4_delta: u16,
 }
 
-/// NAT of known flows: parse, keyed hash, one probe of a table whose lines were asked for, rewrite.
+/// NAT of known flows: parse, keyed hash, a probe of a table whose lines were asked for, rewrite.
 pub struct Hit {
     key: HashKey,
     table: Table,
@@ -207,10 +207,11 @@ fn ports(key: &FlowKey) -> [u8; 4] {
     [a, b, c, d]
 }
 
-/// A place for each of `flows`, at most half of all in use: from its own place on, the first free one.
+/// A place for each of `flows`, at most a quarter of all in use: from its own place on, the first free one, which next to always
+/// is that or the one behind it.
 fn fill<const W: usize>(key: HashKey, flows: impl Iterator<Item = [u64; W]>, count: usize) -> Box<[Slot<W>]> {
     let empty = Slot { key: [0; W], snat: 0, snat_port: 0, server: 0, ip_delta: 0, l4_delta: 0 };
-    let places = (2 * count).next_power_of_two();
+    let places = (4 * count).next_power_of_two();
     let mut slots = large::filled(places, |_| empty);
     let mask = places - 1;
     for (i, words) in flows.enumerate() {

@@ -39,7 +39,7 @@ STAGES = [
 # Functions that are called, not inlined, so that nobody's name is around them.
 CALLED = [("wire/checksum.rs", "rewrite"), ("src/wire/", "rewrite"), ("src/view/", "rewrite"), ("table/route.rs", "egress")]
 TIMERS = re.compile(r"::(sweep|chores|expire_\w+|step)\b|\b(sweep|chores|expire_session|expire_steering)\b")
-ORDER = ["io", "parse", "backplane", "hash", "lookup", "track", "steer", "select", "rewrite", "egress", "counters", "timers",
+ORDER = ["io", "copies", "parse", "backplane", "hash", "lookup", "track", "steer", "select", "rewrite", "egress", "counters", "timers",
          "turn", "other stages", "other"]
 
 
@@ -53,7 +53,7 @@ def stage(frames):
                 if part in where:
                     return name
     if any("memcpy" in function or "memmove" in function for function, _ in frames):
-        return "io"  # frames are written by it
+        return "copies"
     return "other"
 
 
@@ -102,8 +102,9 @@ def instructions(lab, row, turns):
         weights, others = _callgrind(out.read_text(), lab)
     stages, places = _by_stage(lab, weights)
     for name, weight in others.items():
-        stages["io" if "mem" in name else "other"] += weight
-        places["io" if "mem" in name else "other", name] += weight
+        kind = "copies" if "mem" in name else "other"
+        stages[kind] += weight
+        places[kind, name] += weight
     return stages, places
 
 
@@ -163,7 +164,7 @@ def samples(lab, row):
         return None
     stages, places = _by_stage(lab, weights)
     for name, weight in others.items():
-        kind = "io" if "mem" in name else "other"
+        kind = "copies" if "mem" in name else "other"
         stages[kind] += weight
         places[kind, name] += weight
     return stages, places

@@ -40,6 +40,12 @@ pub enum Bug {
     SnapshotTorn,
     /// A write is acknowledged before it is committed (planted in the model of the log).
     AcknowledgedEarly,
+    /// A session's packets go to whom a new flow's would.
+    ServerChosenAnew,
+    /// A frame that a node sends in front leaves twice (planted in the simulator's wires, not in the path).
+    SentTwice,
+    /// The buffer of a packet that goes no further is not given back.
+    BufferForgotten,
     /// A worker panics once it has received a hundred frames in front (planted in the simulator's turn, not in the path).
     WorkerPanics,
 }
@@ -60,7 +66,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 19] = [
+        pub const ALL: [Self; 22] = [
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
             Self::WrongPortClass,
@@ -79,6 +85,9 @@ mod switch {
             Self::NothingRestored,
             Self::SnapshotTorn,
             Self::AcknowledgedEarly,
+            Self::ServerChosenAnew,
+            Self::SentTwice,
+            Self::BufferForgotten,
             Self::WorkerPanics,
         ];
 
@@ -103,6 +112,9 @@ mod switch {
                 Self::NothingRestored => "nothing-restored",
                 Self::SnapshotTorn => "snapshot-torn",
                 Self::AcknowledgedEarly => "acknowledged-early",
+                Self::ServerChosenAnew => "server-chosen-anew",
+                Self::SentTwice => "sent-twice",
+                Self::BufferForgotten => "buffer-forgotten",
                 Self::WorkerPanics => "worker-panics",
             }
         }

@@ -219,3 +219,33 @@ impl Crowd {
         .map(|s| s.node)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two nodes' and a third's view of a bucket: who has it in force, after whom, and whose it is going to be.
+    #[test]
+    fn what_is_given_away_is_so_at_once_and_what_is_gained_once_that_is_in_force() {
+        let [one, two, three] = [0, 1, 2].map(NodeId);
+        let place = |owner: NodeId, previous: Option<NodeId>| Place {
+            owner: Some(owner),
+            previous,
+            ..Place::default()
+        };
+        let (now, next) = (place(one, None), place(two, Some(one)));
+        let seen = |me, over| seen_by(me, over, &now, &next);
+        let nobody = NodeSet::EMPTY;
+        assert_eq!(seen(one, nobody), (Some(two), Some(one)));
+        assert_eq!(seen(two, nobody), (Some(one), None));
+        assert_eq!(seen(three, nobody), (Some(one), None));
+        // What a life had that is over is nobody's, whoever looks, its node's next life included.
+        for me in [one, two, three] {
+            assert_eq!(seen(me, NodeSet::of(one)), (None, None));
+            assert_eq!(seen_by(me, NodeSet::of(one), &now, &now), (None, None));
+        }
+        // The previous owner's life makes no difference to the owner.
+        let held = place(one, Some(two));
+        assert_eq!(seen_by(three, NodeSet::of(two), &held, &held), (Some(one), Some(two)));
+    }
+}

@@ -78,10 +78,10 @@ pub fn open(
     } else if session.state != State::HalfOpen {
         return Ok(Opened::Stateless(real)); // a lone RST or FIN: little will follow
     }
-    let opened = sessions.open(names_here, meta.key, session, |key, session| {
+    let names_of = |key: &FlowKey, session: &Session| names(view, key, session);
+    let opened = sessions.open(names_here, meta.key, session, names_of, |session| {
         counters.sessions_evicted.inc();
         gone(counters, session);
-        names(view, key, session)
     });
     match opened {
         Ok(entry) => {

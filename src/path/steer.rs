@@ -139,8 +139,9 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     }
     // Here it ends. Another node may have the flow's session unless there is none that could, or the sender has seen to that: who
     // knows of what this node goes by takes it for the one whose it is, or was until now and is asked before the owner takes a
-    // flow; who knows of more, for the one whose it is going to be.
+    // flow; who knows of more, for the one whose it is going to be. Where nothing is decided, files may differ for ever.
     let takes = match meta.sender_knows {
+        _ if view.in_force == 0 => mine || view.services.groups[group.index()].has(view.me),
         Ordering::Less => mine && previous.is_none(),
         Ordering::Equal => mine || was,
         Ordering::Greater => true,

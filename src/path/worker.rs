@@ -432,7 +432,13 @@ impl<P: Port> Core<P> {
             let egress = &mut self.egress;
             return match direction {
                 Direction::Forward => {
-                    rewrite::forward(view, egress, frame, meta, session.real, Some(&session), now);
+                    let real = if planted::is(Bug::ServerChosenAnew) {
+                        let server = view.services.real_servers[session.real.index()].virtual_server;
+                        select::real_server(view, server, meta).unwrap_or(session.real)
+                    } else {
+                        session.real
+                    };
+                    rewrite::forward(view, egress, frame, meta, real, Some(&session), now);
                 }
                 Direction::Reply => {
                     rewrite::reply(view, egress, frame, meta, &session, self.sessions.flows().key(id), now);

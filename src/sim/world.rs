@@ -441,6 +441,9 @@ impl World {
         }
         for frame in front {
             self.oracles.hop(&frame, Hop::FrontOut(node as u8), self.now);
+            if planted::is(Bug::SentTwice) {
+                self.send(node, frame.clone());
+            }
             self.send(node, frame);
         }
         Ok(())

@@ -92,11 +92,17 @@ impl<V: Copy + Default> FlowTable<V> {
     #[inline(always)]
     pub fn prefetch_entry(&self, hash: FlowHash) -> bool {
         let Some(entry) = self.index.candidate(hash.index()) else { return false };
-        let entry: *const Entry<V> = &raw const self.entries[entry as usize];
+        self.prefetch(EntryId(entry));
+        true
+    }
+
+    /// Starts fetching an entry.
+    #[inline(always)]
+    pub fn prefetch(&self, id: EntryId) {
+        let entry: *const Entry<V> = &raw const self.entries[id.0 as usize];
         index::prefetch(entry);
         // An entry of 56 bytes mostly lies in two lines.
         index::prefetch(entry.cast::<u8>().wrapping_add(size_of::<Entry<V>>() - 1));
-        true
     }
 
     /// The entry with exactly this key.

@@ -102,6 +102,9 @@ pub struct SessionTable {
     flows: FlowTable<Session>,
     half_open: Box<[Place]>,
     oldest: usize,
+    /// The one that goes for the next half-open one, if it hasn't proved itself by then, with the hashes under which it stands.
+    /// What they name is on its way: else each connection of a flood of new ones would wait for memory four times more.
+    next: Option<(EntryId, Names)>,
 }
 
 impl SessionTable {
@@ -111,6 +114,7 @@ impl SessionTable {
             flows: FlowTable::new(capacity, names),
             half_open: vec![Place::default(); (capacity / 4).max(1)].into_boxed_slice(),
             oldest: 0,
+            next: None,
         }
     }
 
@@ -151,22 +155,23 @@ impl SessionTable {
         Some((id, direction))
     }
 
-    /// Adds a session that the caller knows to be new. One that is half-open may make an older one go: `evict` is told of it
-    /// and gives the hashes under which it stands.
+    /// Adds a session that the caller knows to be new. One that is half-open may make an older one go, which `gone` is told of;
+    /// `names_of` gives the hashes under which a session stands.
     pub fn open(
         &mut self,
         names: Names,
         key: FlowKey,
         session: Session,
-        mut evict: impl FnMut(&FlowKey, &Session) -> Names,
+        names_of: impl Fn(&FlowKey, &Session) -> Names,
+        mut gone: impl FnMut(&Session),
     ) -> Result<EntryId, Full> {
         let queued = session.state == State::HalfOpen;
         if queued {
-            self.evict_oldest(&mut evict);
+            self.evict_oldest(&names_of, &mut gone);
         }
         // Room may be short before the queue is full: look among its next places for one that can go.
         for _ in 0..EVICTION_TRIES {
-            if self.flows.len() < self.flows.capacity() || self.evict_oldest(&mut evict) {
+            if self.flows.len() < self.flows.capacity() || self.evict_oldest(&names_of, &mut gone) {
                 break;
             }
             self.advance();
@@ -182,25 +187,55 @@ impl SessionTable {
             self.half_open[self.oldest] = Place::new(id.number());
             self.flows.get_mut(id).place = Place::new(self.oldest);
             self.advance();
+            self.look_ahead(&names_of);
         }
         Ok(id)
+    }
+
+    /// Starts fetching what the next evictions need.
+    #[inline(always)]
+    fn look_ahead(&mut self, names_of: &impl Fn(&FlowKey, &Session) -> Names) {
+        self.next = self.half_open[self.oldest].entry().filter(|id| self.may_go(*id)).map(|id| {
+            let names = names_of(self.flows.key(id), self.flows.get(id));
+            self.flows.prefetch_index(names.forward);
+            names.reply.iter().for_each(|reply| self.flows.prefetch_index(*reply));
+            (id, names)
+        });
+        if let Some(id) = self.half_open.get(self.oldest + 1).and_then(|place| place.entry()) {
+            self.flows.prefetch(id);
+        }
+    }
+
+    /// Whether the queue's oldest place is this entry's, and its session can go. (The entry may be another session's by now; that
+    /// one has another place, or none.)
+    #[inline(always)]
+    fn may_go(&self, id: EntryId) -> bool {
+        let session = self.flows.get(id);
+        let used = self.flows.key(id).protocol != 0;
+        used && session.state.unproven() && session.place == Place::new(self.oldest)
     }
 
     fn advance(&mut self) {
         self.oldest = if self.oldest + 1 == self.half_open.len() { 0 } else { self.oldest + 1 };
     }
 
-    /// Empties the queue's oldest place; if the session that took it is still there and unproven, that one goes. (The
-    /// entry may be another session's by now; that one has another place, or none.)
-    fn evict_oldest(&mut self, evict: &mut impl FnMut(&FlowKey, &Session) -> Names) -> bool {
+    /// Empties the queue's oldest place; if the session that took it is still there and unproven, that one goes.
+    fn evict_oldest(
+        &mut self,
+        names_of: &impl Fn(&FlowKey, &Session) -> Names,
+        gone: &mut impl FnMut(&Session),
+    ) -> bool {
+        let next = self.next.take();
         let Some(id) = std::mem::take(&mut self.half_open[self.oldest]).entry() else { return false };
-        let (key, session) = (*self.flows.key(id), *self.flows.get(id));
-        if key.protocol != 0 && session.state.unproven() && session.place == Place::new(self.oldest) {
-            let names = evict(&key, &session);
+        let goes = self.may_go(id);
+        if goes {
+            // That place is the same session's as when it was looked at: its place is its alone.
+            let known = next.filter(|(next, _)| *next == id).map(|(_, names)| names);
+            let names = known.unwrap_or_else(|| names_of(self.flows.key(id), self.flows.get(id)));
+            gone(self.flows.get(id));
             self.close(id, names);
-            return true;
         }
-        false
+        goes
     }
 
     /// Removes a session.
@@ -241,10 +276,7 @@ mod tests {
     /// Opens session `i`; also says how many had to go for it.
     fn open(table: &mut SessionTable, i: u32) -> Result<(EntryId, usize), Full> {
         let (session, mut evicted) = (Session::default(), 0);
-        let id = table.open(names(&key(i), &session), key(i), session, |k, s| {
-            evicted += 1;
-            names(k, s)
-        })?;
+        let id = table.open(names(&key(i), &session), key(i), session, names, |_| evicted += 1)?;
         Ok((id, evicted))
     }
 
@@ -302,7 +334,7 @@ mod tests {
         let reply = FlowKey::new(Addr::v4([10, 1, 1, 1]), Addr::v4([10, 0, 0, 9]), 8080, 0x1005, 6);
         let both = Names { forward: KEY.flow(&key(1)), reply: Some(KEY.flow(&reply)) };
         let session = Session { snat_port: 0x1005, ..Session::default() };
-        let id = table.open(both, key(1), session, names).unwrap();
+        let id = table.open(both, key(1), session, names, |_| ()).unwrap();
         assert_eq!(table.find(both.forward, &key(1), |_| false), Some((id, Direction::Forward)));
         assert_eq!(table.find(KEY.flow(&reply), &reply, |_| true), Some((id, Direction::Reply)));
         // Same port, other real server: not ours.

@@ -2,7 +2,9 @@
 
 use crate::packets::{Packet, SYN, ethernet, open, read, tcp};
 use crate::world::{Spec, World, addr, front_mac, host_mac, standard, virtual_server};
-use steerage::base::{Addr, Mac};
+use std::sync::Arc;
+use std::time::Duration;
+use steerage::base::{Addr, Mac, WorkerId};
 use steerage::wire::arp::{self, Arp, Operation};
 use steerage::wire::eth::{self, ethertype};
 use steerage::wire::icmp::{self, Neighbour};
@@ -101,6 +103,35 @@ fn one_node_answers_for_each_address() {
     // The backplane's address is not for the front.
     assert!(ask(&mut world, &arp_request("10.20.0.11")).is_empty());
     world.assert_no_leak();
+}
+
+/// Virtual and SNAT addresses are answered for under the lease alone, also when that ends while a turn stands still; the node's own
+/// are its own for ever. Control: with a clock that isn't read again, what that turn has answered leaves.
+#[test]
+fn answers_for_what_another_may_take_over_end_with_the_lease() {
+    let from = addr("fd10::1");
+    for read_again in [true, false] {
+        let mut world = World::new(Spec { cluster: standard(None), ..Spec::default() });
+        let vip = ask(&mut world, &solicitation("fd99::1", from))[0].0;
+        let shared = [solicitation("fd99::1", from), arp_request(&format!("10.10.0.10{vip}"))];
+        let own = [solicitation(&format!("fd10::1{vip}"), from), arp_request(&format!("10.10.0.1{vip}"))];
+        let until = world.now + Duration::from_millis(100);
+        let end = if read_again { until } else { world.now };
+        let node = &mut world.nodes[vip - 1].node;
+        node.worker(WorkerId(0)).read_clock_by(Arc::new(move || end));
+        node.manager().lease(until);
+        for question in &shared {
+            assert_eq!(ask(&mut world, question).is_empty(), read_again);
+        }
+        assert_eq!(world.drops(vip, "lease_over"), if read_again { shared.len() as u64 } else { 0 });
+        world.run(100);
+        for question in &shared {
+            assert!(ask(&mut world, question).is_empty(), "the lease is over");
+        }
+        for question in &own {
+            assert_eq!(ask(&mut world, question), [(vip, front_mac(vip))]);
+        }
+    }
 }
 
 fn echo(client: &str, target: &str, to: usize) -> Vec<u8> {

@@ -338,4 +338,14 @@ fn a_steered_packet_goes_no_further() {
     // Control: the same packet from the front, at the stage of its receiver, is steered.
     assert_eq!(world.exchange(1, &packet.frame_to(1)).len(), 1);
     assert_eq!(world.sum("steered_out"), steered + 1);
+    // Of its own group it takes every packet, whoever owns the bucket by its own file.
+    let hash_key = HashKey::derive(&(0..16).collect::<Vec<u8>>(), 1);
+    for n in 0..30 {
+        let packet = tcp("192.168.1.5", 2100 + n, "10.99.0.2", 80, SYN);
+        let flow = FlowKey::new(packet.src, packet.dst, packet.src_port, 80, 6);
+        let header = Header { hash: hash_key.flow(&flow), ..header };
+        assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
+        world.run(3);
+        assert_eq!(world.take().iter().map(|(node, _)| *node).collect::<Vec<_>>(), [1]);
+    }
 }

@@ -84,7 +84,7 @@ def test_testpmd_two_workers_and_bytes(result):
     names = {f"{kind}_{family}" for kind in ["dsr", "nat", "steering"] for family in ["ipv4", "ipv6"]}
     assert result[0]["bytes_per_flow"].keys() == names
     for name, value in result[0]["bytes_per_flow"].items():
-        assert 40 < value < 200, name
+        assert 40 < value <= (96 if name.startswith("nat") else 64), name
         assert value == pytest.approx(result[0]["bytes_per_flow_measured"][name], rel=0.03)
     assert {"cpu", "cores", "kernel", "memory_bytes", "load"} <= result[0]["machine"].keys()
 

@@ -14,13 +14,16 @@ fn clusters_decide_alike_and_come_to_rest() {
     }
 }
 
-/// Plants `bug`: some of the seeds must find it, by one of these rules, and be clean without it.
-fn found(bug: Bug, rules: &[&str]) {
+/// Plants `bug`: one of the seeds must find it by `rule`, and be clean without it; those that complain before that do so by one of
+/// `also`.
+fn found(bug: Bug, rule: &str, also: &[&str]) {
     for seed in 1..=12 {
         let Err(violation) = council::run(seed, 5, 30, Some(bug)) else { continue };
-        assert!(rules.contains(&violation.rule), "seed {seed}: {violation:?}");
-        assert_eq!(council::run(seed, 5, 30, None).err(), None, "seed {seed} without the fault");
-        return;
+        if violation.rule == rule {
+            assert_eq!(council::run(seed, 5, 30, None).err(), None, "seed {seed} without the fault");
+            return;
+        }
+        assert!(also.contains(&violation.rule), "seed {seed}: {violation:?}");
     }
     panic!("no seed finds it");
 }
@@ -42,23 +45,23 @@ fn a_state_that_went_wrong_is_given_anew() {
 }
 
 macro_rules! planted {
-    ($($name:ident: $bug:ident by $($rule:literal)|+;)*) => {
+    ($($name:ident: $bug:ident by $rule:literal $(, or $also:literal)*;)*) => {
         $(#[test]
         fn $name() {
-            found(Bug::$bug, &[$($rule),+]);
+            found(Bug::$bug, $rule, &[$($also),*]);
         })*
     };
 }
 
 planted! {
-    a_lease_that_nobody_asks_for: LeaseUnchecked by "one owner" | "convergence";
+    a_lease_that_nobody_asks_for: LeaseUnchecked by "one owner", or "convergence";
     a_lease_counted_from_its_answer: LeaseFromAnswer by "one owner";
     a_fence_that_voters_ignore: FenceIgnored by "one owner";
     a_successor_that_does_not_wait: NoQuarantine by "one owner";
     a_bucket_that_is_not_ceded: NothingCeded by "one owner";
-    a_view_in_force_before_all_have_it: InForceEarly by "one owner" | "promotion";
+    a_view_in_force_before_all_have_it: InForceEarly by "one owner", or "promotion";
     an_owner_that_still_learns: IncompleteOwns by "promotion";
-    an_entry_that_one_node_skips: EntrySkipped by "digest" | "convergence" | "one owner";
-    a_snapshot_of_which_half_is_taken: SnapshotTorn by "digest" | "convergence" | "one owner";
+    an_entry_that_one_node_skips: EntrySkipped by "digest", or "convergence", or "one owner";
+    a_snapshot_of_which_half_is_taken: SnapshotTorn by "digest", or "convergence", or "one owner";
     a_write_that_is_acknowledged_and_lost: AcknowledgedEarly by "acknowledged";
 }

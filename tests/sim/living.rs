@@ -73,30 +73,47 @@ fn five_nodes_live_fast() {
     assert!(rate > 25.0, "{rate:.0} simulated seconds a second");
 }
 
-/// Plants `bug`: some of the seeds must find it, by one of these oracles, and be clean without it.
-fn found(bug: Bug, oracles: &[Oracle]) {
-    for seed in 1..=40 {
+/// Plants `bug`: one of the seeds must find it by `oracle`, and be clean without it; those that complain before that do so by one of
+/// `also`.
+fn found(bug: Bug, oracle: Oracle, also: &[Oracle]) {
+    for seed in 1..=60 {
         let Some(violation) = living::run(seed, None, None, Some(bug)).violation else { continue };
-        assert!(oracles.contains(&violation.oracle), "seed {seed}: {violation}");
-        fine(seed);
-        return;
+        if violation.oracle == oracle {
+            fine(seed);
+            return;
+        }
+        assert!(also.contains(&violation.oracle), "seed {seed}: {violation}");
     }
     panic!("no seed finds it");
 }
 
 macro_rules! planted {
-    ($($name:ident: $bug:ident by $($oracle:ident)|+;)*) => {
+    ($($name:ident: $bug:ident by $oracle:ident $(, or $also:ident)*;)*) => {
         $(#[test]
         fn $name() {
-            found(Bug::$bug, &[$(Oracle::$oracle),+]);
+            found(Bug::$bug, Oracle::$oracle, &[$(Oracle::$also),*]);
         })*
     };
 }
 
 planted! {
-    a_lease_that_nobody_asks_for: LeaseUnchecked by Vip | Owner | Mapping;
-    a_successor_that_does_not_wait: NoQuarantine by Owner | Vip;
-    a_bucket_that_is_not_ceded: NothingCeded by Owner | Mapping;
-    a_previous_owner_that_is_not_asked: PreviousOwnerForgotten by Mapping | Server;
-    an_entry_that_one_node_skips: EntrySkipped by Digest | Owner;
+    a_lease_that_nobody_asks_for: LeaseUnchecked by Owner, or Vip, or Mapping;
+    two_that_answer_as_nobody_asks_for_a_lease: LeaseUnchecked by Vip, or Owner, or Mapping;
+    a_lease_counted_from_its_answer: LeaseFromAnswer by Owner, or Vip, or Mapping;
+    a_successor_that_does_not_wait: NoQuarantine by Owner, or Vip, or Mapping;
+    a_bucket_that_is_not_ceded: NothingCeded by Owner, or Mapping;
+    a_previous_owner_that_is_not_asked: PreviousOwnerForgotten by Mapping, or Server;
+    a_view_in_force_before_all_have_it: InForceEarly by Owner, or Promotion, or Mapping;
+    a_bucket_of_which_not_all_was_learnt: IncompleteOwns by Promotion;
+    a_fence_that_is_ignored: FenceIgnored by Owner, or Vip;
+    an_entry_that_one_node_skips: EntrySkipped by Digest, or Owner;
+    a_snapshot_of_two_halves: SnapshotTorn by Digest, or Owner, or Convergence;
+    a_write_that_is_acknowledged_early: AcknowledgedEarly by Acknowledged;
+    a_server_that_is_chosen_anew: ServerChosenAnew by Server;
+    a_session_that_expires_in_use: LiveSessionExpires by Mapping, or Server;
+    a_port_of_another_bucket: WrongPortClass by Mapping, or Progress;
+    a_checksum_that_is_not_mended: ChecksumStale by Checksum;
+    a_steered_packet_that_is_steered_again: StageIgnored by Loop;
+    a_packet_that_is_sent_twice: SentTwice by Duplicate;
+    a_buffer_that_is_not_given_back: BufferForgotten by Buffers;
 }

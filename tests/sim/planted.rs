@@ -64,3 +64,13 @@ fn a_panic_which_leaves_nothing_behind_in_its_thread() {
 fn a_checksum_that_is_not_mended() {
     found(Bug::ChecksumStale, Oracle::Checksum, &[]);
 }
+
+#[test]
+fn a_buffer_that_is_not_given_back() {
+    found(Bug::BufferForgotten, Oracle::Buffers, &[]);
+}
+
+#[test]
+fn a_packet_that_is_sent_twice() {
+    found(Bug::SentTwice, Oracle::Duplicate, &[]);
+}

@@ -102,3 +102,24 @@ fn a_drain_is_in_the_audit_trail() {
         state.namespace().history(&key).map(|r| (r.index, r.who.as_str(), r.summary.as_str())).collect();
     assert_eq!(told, [(3, "olga", "drained"), (5, "olga", "taken back from being drained")]);
 }
+
+#[test]
+fn what_a_life_had_is_over_until_a_version_without_it_is_in_force() {
+    let mut state = state();
+    let (first, second) = (NodeId(0), NodeId(1));
+    apply(&mut state, lives(0).into_iter().chain(lives(1)));
+    let version = state.version();
+    apply(&mut state, [Entry::InForce(version)]);
+    assert_eq!(state.over(), NodeSet::EMPTY);
+    apply(&mut state, [Entry::Offline(first, Incarnation(1), Why::Silent)]);
+    assert_eq!(state.over(), NodeSet::of(first));
+    // Its next life has nothing of it.
+    let next = Incarnation(2);
+    apply(&mut state, [Entry::Join(first, next), Entry::Activate(first, next)]);
+    assert_eq!(state.over(), NodeSet::of(first));
+    apply(&mut state, [Entry::Join(second, next)]);
+    assert_eq!(state.over(), [first, second].into_iter().collect());
+    let version = state.version();
+    apply(&mut state, [Entry::InForce(version)]);
+    assert_eq!(state.over(), NodeSet::EMPTY);
+}

@@ -172,12 +172,16 @@ impl Member {
         }
     }
 
-    /// Ends it. All buffers must be back then; if not, how many are free, of how many.
-    pub fn end(self) -> Result<(), (usize, usize)> {
+    /// Buffers that are free, of how many.
+    pub fn buffers(&self) -> (usize, usize) {
+        (self.pools.free(), self.buffers)
+    }
+
+    /// Ends it. Buffers that are free then, of how many.
+    pub fn end(self) -> (usize, usize) {
         let Self { node, front, back, pools, buffers, .. } = self;
         drop((node, front, back));
-        let free = pools.free();
-        if free == buffers { Ok(()) } else { Err((free, buffers)) }
+        (pools.free(), buffers)
     }
 }
 

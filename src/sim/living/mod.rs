@@ -21,6 +21,7 @@ use crate::base::Instant;
 use crate::base::planted::Bug;
 use crate::sim::load::Flow;
 use fault::Faults;
+use member::Member;
 use plan::Plan;
 use std::fmt;
 use std::time::Duration;
@@ -32,6 +33,8 @@ const START: Duration = Duration::from_secs(30);
 const CONVERGENCE: Duration = Duration::from_secs(15);
 /// By then each flow has got what it wanted.
 const END: Duration = Duration::from_secs(12);
+/// So long after that a packet may wait for a neighbour.
+const EMPTY: Duration = Duration::from_secs(4);
 
 /// How the cluster of a seed lived.
 #[derive(Clone, Debug)]
@@ -86,6 +89,7 @@ fn live(world: &mut World) -> Result<(), Violation> {
     faults.heal(world);
     rest(world, &mut faults)?;
     settle(world)?;
+    empty(world)?;
     world.oracles.all_stored(&world.model(), world.now)?;
     (0..world.plan.nodes).try_for_each(|node| world.kill(node))
 }
@@ -139,6 +143,23 @@ fn settle(world: &mut World) -> Result<(), Violation> {
                 world.flows[flow].plan.key
             );
             return Err(world.oracles.violation(Oracle::Progress, world.now, what));
+        }
+        world.step(true)?;
+    }
+    Ok(())
+}
+
+/// Until no node holds a packet.
+fn empty(world: &mut World) -> Result<(), Violation> {
+    let end = world.now + EMPTY;
+    let held = |world: &World| {
+        let mut all = world.members.iter().map(|member| member.as_ref().map_or((0, 0), Member::buffers));
+        all.position(|(free, all)| free != all)
+    };
+    while let Some(node) = held(world) {
+        if world.now >= end {
+            let what = format!("n{} holds buffers {EMPTY:?} after the last flow's end", node + 1);
+            return Err(world.oracles.violation(Oracle::Buffers, world.now, what));
         }
         world.step(true)?;
     }

@@ -9,6 +9,7 @@ use super::member::{Living, Member, founding};
 use super::oracle::{Oracle, Oracles, Violation};
 use super::plan::{Plan, SERVERS, name, vips};
 use crate::base::hash::mix;
+use crate::base::planted::{self, Bug};
 use crate::base::rng::Rng;
 use crate::base::{Incarnation, Instant};
 use crate::cluster::asks::{Answer, Ask};
@@ -137,10 +138,13 @@ impl World {
         self.model().kill(ReplicaId(node as u16));
         self.asked.retain(|(of, _), _| *of != node);
         self.tell(format!("n{} dies", node + 1));
-        member.end().map_err(|(free, all)| {
-            let what = format!("n{} ends, and {free} of its {all} buffers are back", node + 1);
-            self.oracles.violation(Oracle::Buffers, self.now, what)
-        })
+        match member.end() {
+            (free, all) if free == all => Ok(()),
+            (free, all) => {
+                let what = format!("n{} ends, and {free} of its {all} buffers are back", node + 1);
+                Err(self.oracles.violation(Oracle::Buffers, self.now, what))
+            }
+        }
     }
 
     /// Sets what wires do: in front, on the backplane, on the management network.
@@ -318,6 +322,9 @@ impl World {
                 && vips().contains(&address)
             {
                 answered.push((address, node));
+            }
+            if planted::is(Bug::SentTwice) {
+                self.send(node, frame.clone());
             }
             self.send(node, frame);
         }
