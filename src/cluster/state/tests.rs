@@ -102,3 +102,19 @@ fn a_drain_is_in_the_audit_trail() {
         state.namespace().history(&key).map(|r| (r.index, r.who.as_str(), r.summary.as_str())).collect();
     assert_eq!(told, [(3, "olga", "drained"), (5, "olga", "taken back from being drained")]);
 }
+
+#[test]
+fn a_snapshot_of_another_placement_is_refused() {
+    let whole = state().encode().unwrap();
+    assert!(State::decode(&whole).is_ok());
+    // An owner, an epoch, no replicas, no previous owner; 4096 times.
+    let place = [0, 0, 0, 0];
+    let count = [0x80, 0x20];
+    let start = whole.windows(6).position(|w| w[..2] == count && w[2..] == place).unwrap();
+    let fewer = [&whole[..start], &[0xff, 0x1f], &whole[start + 6..]].concat();
+    assert!(State::decode(&fewer).is_err(), "a bucket is missing");
+    for (node, there) in [(63, true), (64, false)] {
+        let owned = [&whole[..start + 2], &[1, node, 0, 0, 0], &whole[start + 6..]].concat();
+        assert_eq!(State::decode(&owned).is_ok(), there, "node {node}");
+    }
+}
