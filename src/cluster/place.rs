@@ -8,7 +8,8 @@ use crate::base::limits::{BUCKETS, MAX_NODES};
 use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, NodeId, NodeSet};
 use arrayvec::ArrayVec;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Copies of a bucket's state besides the owner's, at most: what stands by, and one that learns to take its place.
 pub const MAX_REPLICAS: usize = 3;
@@ -66,9 +67,26 @@ pub struct Share {
 /// The placement of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Map {
+    #[serde(deserialize_with = "of_all_buckets")]
     places: Vec<Place>,
     /// The latest epoch of any bucket.
     epoch: u64,
+}
+
+/// Places as a snapshot has them, which may be damaged or another version's: buckets and nodes are array indices from here on.
+fn of_all_buckets<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Place>, D::Error> {
+    let places = Vec::<Place>::deserialize(from)?;
+    if places.len() != BUCKETS {
+        return Err(D::Error::custom(format_args!("a placement of {} buckets, not {BUCKETS}", places.len())));
+    }
+    for place in &places {
+        let replicas = place.replicas.iter().map(|replica| replica.node);
+        let mut nodes = place.owner.into_iter().chain(place.previous).chain(replicas);
+        if let Some(node) = nodes.find(|node| node.index() >= MAX_NODES) {
+            return Err(D::Error::custom(format_args!("a placement at node {node}, beyond {MAX_NODES}")));
+        }
+    }
+    Ok(places)
 }
 
 impl Default for Map {

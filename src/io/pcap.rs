@@ -93,17 +93,22 @@ pub enum PcapError {
 
 /// A captured frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Record {
-    seconds: u32,
-    /// Micro- or nanoseconds, as the file has them.
-    fraction: u32,
-    bytes: Vec<u8>,
+pub struct Record {
+    /// When, in seconds since 1970.
+    pub seconds: u32,
+    /// Micro- or nanoseconds behind them, as the file has them.
+    pub fraction: u32,
+    /// The frame, as far as it was captured.
+    pub bytes: Vec<u8>,
 }
 
-#[derive(Debug)]
-struct Capture {
-    nanos: bool,
-    records: Vec<Record>,
+/// What a capture file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// Whether its time stamps are in nanoseconds.
+    pub nanos: bool,
+    /// The frames, in the file's order.
+    pub records: Vec<Record>,
 }
 
 /// Receives the frames of one capture file and writes those sent to another.
@@ -211,10 +216,7 @@ impl PcapPort {
         // There is no clock here: an answer has the time of the last frame received.
         let last = self.next.checked_sub(1).and_then(|i| self.records.get(i));
         let (seconds, fraction) = last.map_or((0, 0), |r| (r.seconds, r.fraction));
-        let length = frame.len() as u32;
-        for word in [seconds, fraction, length, length] {
-            self.out.write_all(&word.to_le_bytes())?;
-        }
+        self.out.write_all(&record_header(seconds, fraction, frame.len()))?;
         self.out.write_all(frame)
     }
 }
@@ -328,8 +330,11 @@ impl Port for PcapPort {
     }
 }
 
-/// Takes a capture file apart. `most`: bytes that a buffer holds.
-fn parse(path: &Path, data: &[u8], most: usize) -> Result<Capture, PcapError> {
+/// Takes a capture file apart: `data` is what it holds, `most` the bytes that a buffer holds.
+///
+/// # Errors
+/// [`PcapError`], with `path` in it: not a capture of Ethernet frames, cut off, or with a frame that fits no buffer.
+pub fn parse(path: &Path, data: &[u8], most: usize) -> Result<Capture, PcapError> {
     let path = || path.to_owned();
     let truncated = |record| PcapError::Truncated { path: path(), record };
     let first = data.first_chunk::<4>().ok_or_else(|| truncated(0))?;
@@ -369,7 +374,7 @@ fn parse(path: &Path, data: &[u8], most: usize) -> Result<Capture, PcapError> {
 }
 
 /// The header of a file in little-endian order: version 2.4, any length of frame, Ethernet.
-fn file_header(nanos: bool) -> [u8; FILE_HEADER] {
+pub fn file_header(nanos: bool) -> [u8; FILE_HEADER] {
     let mut header = [0; FILE_HEADER];
     let magic = if nanos { MAGIC_NANOS } else { MAGIC_MICROS };
     header[..4].copy_from_slice(&magic.to_le_bytes());
@@ -377,6 +382,15 @@ fn file_header(nanos: bool) -> [u8; FILE_HEADER] {
     header[6..8].copy_from_slice(&4u16.to_le_bytes());
     header[16..20].copy_from_slice(&262_144u32.to_le_bytes());
     header[20..24].copy_from_slice(&ETHERNET.to_le_bytes());
+    header
+}
+
+/// What stands before a frame of `bytes` in such a file, none of which was cut off: its time stamp and its length.
+pub fn record_header(seconds: u32, fraction: u32, bytes: usize) -> [u8; RECORD_HEADER] {
+    let mut header = [0; RECORD_HEADER];
+    for (field, word) in header.chunks_exact_mut(4).zip([seconds, fraction, bytes as u32, bytes as u32]) {
+        field.copy_from_slice(&word.to_le_bytes());
+    }
     header
 }
 

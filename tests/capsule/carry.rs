@@ -30,7 +30,7 @@ const MACS: [Mac; 2] = [Mac([2, 0x70, 0x63, 0x61, 0x70, 0]), Mac([2, 0x70, 0x63,
 const ANNOUNCEMENTS: usize = 64;
 
 /// Node n1 of two, with all ways to the real servers. `key` is the cluster's.
-fn configuration(key: &str) -> Config {
+pub(super) fn configuration(key: &str) -> Config {
     let node = "profile = \"lab\"\ncluster = \"cluster.toml\"\n[node]\nname = \"n1\"\nadmin_socket = \"/n.sock\"\n\
          [tables]\nsessions = 4096\nsteering_sessions = 4096\n\
          [[port]]\nname = \"front\"\nrole = \"front\"\ndevice = \"memory\"\nmtu = 1500\n\

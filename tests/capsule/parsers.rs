@@ -1,7 +1,9 @@
 //! Capsule's header parsers against ours: where they agree, and each fault for which ours are used (`docs/capsule.md`).
 
+use super::carry::configuration;
 use super::{child, prefix};
 use capsule::Mbuf;
+use capsule::packets::icmp::v4::{Icmpv4, Icmpv4Type};
 use capsule::packets::ip::v4::Ipv4;
 use capsule::packets::ip::v6::{Fragment, Ipv6, Ipv6Packet, SegmentRouting};
 use capsule::packets::ip::{IpPacket, ProtocolNumbers};
@@ -10,13 +12,14 @@ use etherparse::PacketBuilder;
 use std::net::Ipv6Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use steerage::base::rng::Rng;
-use steerage::base::{Addr, HashKey, InterfaceId};
+use steerage::base::{Addr, HashKey, Incarnation, InterfaceId, Mac, PortId};
 use steerage::io::memory::MemoryPools;
+use steerage::manage::compile;
 use steerage::path::meta::Meta;
-use steerage::path::parse::{self, Link};
-use steerage::path::port::{Frame, Pool};
+use steerage::path::parse::{self, Intake, Link};
+use steerage::path::port::{Frame, Pool, PortCaps};
 use steerage::path::verdict::Verdict;
-use steerage::wire::{checksum, eth};
+use steerage::wire::{checksum, eth, icmp, ipv4, udp as wire_udp};
 
 const SRC: [u8; 4] = [192, 168, 1, 5];
 const DST: [u8; 4] = [10, 99, 0, 1];
@@ -265,8 +268,23 @@ fn ipv6_headers() {
         let atomic = [6, 0, 0, 0, 0, 0, 0, 1];
         let mut length = tcp6();
         length[IP + 5] += 1;
+        let mut short = tcp6();
+        short[IP + 5] = 19;
         let mut version = tcp6();
         version[IP] = 0x50;
+        // Destination options of that many bytes each, all padding (RFC 8200 §4.2), before TCP.
+        let several = |count: usize, bytes: usize| {
+            let mut one = vec![0; bytes];
+            (one[0], one[1], one[2], one[3]) = (60, (bytes / 8 - 1) as u8, 1, (bytes - 4) as u8);
+            let mut headers = one.repeat(count);
+            headers[(count - 1) * bytes] = 6;
+            headers
+        };
+        let mut eighth = several(1, 40);
+        let mut long = several(7, 32);
+        long[6 * 32] = 60;
+        long.append(&mut eighth);
+        let long = extended(60, &long);
         // Deprecated since RFC 5095, laid out like a segment list, with a segment left.
         let type_0 = [&[6, 2, 0, 1, 0, 0, 0, 0][..], &v6("fd99::bad")].concat();
         // Segment routing (RFC 8754) at its end, but the list names another address than the packet.
@@ -278,6 +296,9 @@ fn ipv6_headers() {
             ("destination options", extended(60, &options), "refused", PLAIN6),
             ("both", extended(0, &both), "refused", PLAIN6),
             ("authentication", extended(51, &authentication), "refused", PLAIN6),
+            ("8 headers of 256 bytes together", extended(60, &several(8, 32)), "refused", PLAIN6),
+            ("9 headers", extended(60, &several(9, 8)), "refused", "refused: ExtensionHeaders"),
+            ("8 headers of 264 bytes together", long, "refused", "refused: ExtensionHeaders"),
             ("a whole datagram in a fragment header", extended(44, &atomic), PLAIN6, PLAIN6),
             ("a later fragment", extended(44, &in_later), PLAIN6, "refused: Fragment"),
             (
@@ -292,8 +313,26 @@ fn ipv6_headers() {
             ("a routing header of type 0", extended(43, &type_0), ELSEWHERE, "refused: ExtensionHeaders"),
             ("a segment list of its own mind", extended(43, &segments), ELSEWHERE, PLAIN6),
             ("longer than the frame", length, PLAIN6, "refused: IpMalformed"),
+            ("shorter than its TCP header", short, PLAIN6, "refused: TransportMalformed"),
             ("version 5", version, PLAIN6, "refused: IpMalformed"),
         ]);
+    });
+}
+
+#[test]
+fn fragmentation_needed_has_no_type() {
+    with_buffers("parsers::fragmentation_needed_has_no_type", || {
+        // RFC 1191 §4: type 3, code 4, and the next hop's MTU; what it quotes doesn't matter here.
+        let mut frame = changed(udp(), IP + 9, &[1]);
+        frame[L4..L4 + 8].copy_from_slice(&[3, 4, 0, 0, 0, 0, 5, 0xdc]);
+        let ip = Mbuf::from_bytes(&frame).unwrap().parse::<Ethernet>().unwrap().parse::<Ipv4>().unwrap();
+        let icmp = ip.parse::<Icmpv4>().unwrap();
+        assert_eq!((icmp.msg_type().to_string().as_str(), icmp.code()), ("3", 4), "a number, no name");
+        let named = (0..=255).map(Icmpv4Type).filter(|kind| kind.to_string() != kind.0.to_string());
+        let named: Vec<String> = named.map(|kind| kind.to_string()).collect();
+        assert_eq!(named, ["Echo Reply", "Redirect", "Echo Request", "Time Exceeded"]);
+        let ours = icmp::Icmp::new(&frame[L4..], false).unwrap();
+        assert_eq!((ours.kind(), ours.mtu()), (icmp::Kind::Error, Some(1500)));
     });
 }
 
@@ -320,8 +359,17 @@ fn an_outer_tag_alone_shifts_the_packet() {
         let ethernet = Mbuf::from_bytes(&frame).unwrap().parse::<Ethernet>().unwrap();
         assert_eq!((ethernet.header_len(), inner + 2), (22, 18), "four bytes too many");
         assert!(ethernet.ether_type() != EtherTypes::Ipv4);
-        // Ours hands a frame with any service tag to nobody: `UnknownVlan` in `path::parse::link`.
-        assert_eq!(eth::Eth::new(&frame[..]).unwrap().ethertype(), eth::ethertype::QINQ);
+        // Ours hands a frame with a service tag to nobody, even where the same number in an 802.1Q tag is an interface's.
+        let mac = Mac([4; 6]);
+        let mut config = configuration("000102030405060708090a0b0c0d0e0f");
+        config.interfaces[0].vlan = Some(7);
+        let caps = [1500, 1700].map(|mtu| PortCaps { mac, mtu });
+        let view = compile::compile(&config, Incarnation(1), &caps).unwrap();
+        let intake = Intake::new(&view, PortId(0), mac);
+        assert_eq!(parse::link(&frame, &view, &intake).map(|_| ()), Err(Verdict::UnknownVlan));
+        frame[12..14].copy_from_slice(&eth::ethertype::VLAN.to_be_bytes());
+        let link = parse::link(&frame, &view, &intake).unwrap();
+        assert_eq!((link.ethertype, link.payload), (eth::ethertype::IPV4, inner + 2));
     });
 }
 
@@ -347,14 +395,26 @@ fn padding_becomes_part_of_the_packet() {
 fn a_datagram_without_checksum_gets_a_wrong_one() {
     with_buffers("parsers::a_datagram_without_checksum_gets_a_wrong_one", || {
         // Zero says that there is none (RFC 768); a receiver drops what has one that is wrong.
-        let frame = changed(udp(), L4 + 6, &[0, 0]);
+        let with_one = udp();
+        let frame = changed(with_one.clone(), L4 + 6, &[0, 0]);
         let ip = Mbuf::from_bytes(&frame).unwrap().parse::<Ethernet>().unwrap().parse::<Ipv4>().unwrap();
         let mut udp = ip.parse::<Udp<Ipv4>>().unwrap();
         udp.set_dst_ip([10, 10, 0, 21].into()).unwrap();
         assert_ne!(udp.checksum(), 0);
         // Ours leaves it at zero.
-        let mut delta = checksum::Delta::default();
-        delta.addr(Addr::v4(DST), Addr::v4([10, 10, 0, 21]));
-        assert_eq!(delta.apply_udp(0), 0);
+        let rewritten = |mut frame: Vec<u8>| {
+            let (ip, rest) = frame[IP..].split_at_mut(L4 - IP);
+            let addresses = ipv4::translate(ip.try_into().unwrap(), Addr::v4(SRC), Addr::v4([10, 10, 0, 21]));
+            wire_udp::translate((&mut rest[..8]).try_into().unwrap(), addresses, 20_000, 8080);
+            frame
+        };
+        let none = rewritten(frame);
+        assert_eq!(we_read(&none), "udp 192.168.1.5 20000 > 10.10.0.21 8080");
+        assert_eq!(none[L4 + 6..L4 + 8], [0, 0]);
+        // What has one gets the one that an independent implementation computes.
+        let mut wanted = Vec::new();
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(SRC, [10, 10, 0, 21], 63);
+        builder.udp(20_000, 8080).write(&mut wanted, b"payload.").unwrap();
+        assert_eq!(rewritten(with_one)[L4..], wanted[L4..]);
     });
 }

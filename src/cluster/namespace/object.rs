@@ -2,7 +2,7 @@
 
 use super::health::HealthSpec;
 use super::key::{Key, Kind, Name};
-use super::text::{address, duration};
+use super::text::{address, duration, socket};
 use crate::base::Addr;
 use crate::base::limits::MAGLEV_SLOTS;
 use crate::view::{Forward, Ingress, Protocol};
@@ -64,7 +64,7 @@ pub struct NodeSpec {
     #[serde(default = "one")]
     pub weight: u32,
     /// Where the others reach its log and its heartbeats on the management network.
-    #[serde(default)]
+    #[serde(with = "socket", default)]
     #[schema(value_type = Option<String>)]
     pub management: Option<SocketAddr>,
 }

@@ -2,7 +2,7 @@
 
 use super::key::{Key, Kind};
 use super::write::{Requests, Trail};
-use super::{Entry, Namespace};
+use super::{Entry, Namespace, ids};
 use crate::base::HashKey;
 use crate::base::hash::siphash13_bytes;
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,10 @@ impl Namespace {
             postcard::from_bytes(bytes).map_err(|error| damaged(&error))?;
         let next: [u32; Kind::ALL.len()] =
             stored.next.try_into().map_err(|_| damaged(&"it has other kinds of object"))?;
+        // Ids are array indices from here on.
+        if let Some(kind) = Kind::ALL.into_iter().find(|kind| next[*kind as usize] as usize > ids(*kind)) {
+            return Err(damaged(&format_args!("it has more ids of a {} than there are", kind.word())));
+        }
         for (key, entry) in &stored.entries {
             if entry.object.kind() != key.kind() || entry.id >= next[key.kind() as usize] {
                 return Err(damaged(&format_args!("{key} has another kind or id than it can have")));

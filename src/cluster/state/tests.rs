@@ -123,3 +123,19 @@ fn what_a_life_had_is_over_until_a_version_without_it_is_in_force() {
     apply(&mut state, [Entry::InForce(version)]);
     assert_eq!(state.over(), NodeSet::EMPTY);
 }
+
+#[test]
+fn a_snapshot_of_another_placement_is_refused() {
+    let whole = state().encode().unwrap();
+    assert!(State::decode(&whole).is_ok());
+    // An owner, an epoch, no replicas, no previous owner; 4096 times.
+    let place = [0, 0, 0, 0];
+    let count = [0x80, 0x20];
+    let start = whole.windows(6).position(|w| w[..2] == count && w[2..] == place).unwrap();
+    let fewer = [&whole[..start], &[0xff, 0x1f], &whole[start + 6..]].concat();
+    assert!(State::decode(&fewer).is_err(), "a bucket is missing");
+    for (node, there) in [(63, true), (64, false)] {
+        let owned = [&whole[..start + 2], &[1, node, 0, 0, 0], &whole[start + 6..]].concat();
+        assert_eq!(State::decode(&owned).is_ok(), there, "node {node}");
+    }
+}

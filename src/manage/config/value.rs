@@ -3,7 +3,9 @@
 use super::error::Problem;
 use crate::base::Addr;
 use crate::cluster::namespace::prefix::{Prefix, host_len, network, not_a_host, not_on_link};
-use crate::cluster::namespace::text::{DURATION_HINT, check_name, nearest, parse_address, parse_duration};
+use crate::cluster::namespace::text::{
+    DURATION_HINT, check_name, nearest, parse_address, parse_duration, parse_socket,
+};
 use crate::cluster::namespace::{HealthSpec, Name};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -47,11 +49,7 @@ pub(super) fn object_name(value: &DeValue<'_>) -> Result<Name, Problem> {
 
 /// An address and a port.
 pub(super) fn socket(value: &DeValue<'_>) -> Result<SocketAddr, Problem> {
-    let text = text(value)?;
-    text.parse().map_err(|_| {
-        let hint = "write it as \"192.0.2.1:7000\" or \"[2001:db8::1]:7000\"";
-        Problem::new(format!("{text:?} is no address with a port")).hint(hint)
-    })
+    parse_socket(&text(value)?)
 }
 
 /// A health check: a table, whose keys its type knows.

@@ -53,6 +53,24 @@ pub struct Report {
     pub reason: String,
 }
 
+impl Report {
+    /// As a letter carries it.
+    ///
+    /// # Errors
+    /// None that this type is known for.
+    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(self)
+    }
+
+    /// The reverse.
+    ///
+    /// # Errors
+    /// If these bytes are no report.
+    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(bytes)
+    }
+}
+
 /// How often a report is repeated.
 fn repeat(spec: &HealthSpec) -> Duration {
     REPEAT.max(spec.interval)

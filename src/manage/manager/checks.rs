@@ -97,7 +97,7 @@ impl Manager {
                     checks.letters += 1;
                     let address =
                         leader.and_then(|node| self.config.cluster.nodes.get(node.index())?.management);
-                    let content: Vec<u8> = postcard::to_allocvec(&report).unwrap_or_default();
+                    let content = report.encode().unwrap_or_default();
                     if let (Some(address), Some(courier)) = (address, &mut self.courier) {
                         let letter = Letter {
                             sender: self.config.me,
@@ -124,7 +124,7 @@ impl Manager {
             return;
         }
         let judge = self.checks.as_mut().and_then(|checks| checks.judge.as_mut());
-        if let (Some(judge), Ok(report)) = (judge, postcard::from_bytes::<Report>(&letter.content)) {
+        if let (Some(judge), Ok(report)) = (judge, Report::decode(&letter.content)) {
             judge.hear(now, letter.sender, report);
         }
     }

@@ -1,9 +1,10 @@
 //! The cluster as a whole: how it does, draining nodes, moving virtual servers between groups.
 
 use super::asker::Asker;
+use super::body::whole;
 use super::objects::{missing, space};
 use super::refusal::{Refusal, Refused};
-use super::writes::{Made, body, decide, make_one};
+use super::writes::{Made, decide, make_one};
 use super::{Question, Questions, look};
 use crate::base::NodeId;
 use crate::cluster::asks::Answer;
@@ -150,7 +151,7 @@ pub async fn migrate(
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Made>, Refusal> {
     let group = name(&group)?;
-    let Migrant { virtual_server } = serde_json::from_slice(&body(bytes)?)
+    let Migrant { virtual_server } = serde_json::from_slice(&whole(bytes)?)
         .map_err(|why| Refusal::wrong(format!("the body names no virtual server: {why}")))?;
     let key = Key::VirtualServer(name(&virtual_server)?);
     let asked = key.clone();

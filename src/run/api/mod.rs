@@ -4,6 +4,7 @@
 //! [`PATIENCE`] or the client is told that it didn't.
 
 mod asker;
+pub mod body;
 mod cluster;
 mod document;
 mod objects;

@@ -1,11 +1,12 @@
 //! Changing what is decided (MECHANISMS §6).
 
 use super::asker::{Asked, Asker};
+use super::body::{Wanted, changes, object, whole};
 use super::objects::{key, missing, space};
 use super::refusal::Refusal;
-use super::{LARGEST_BODY, Question, Questions, WRITE_PATIENCE, ask, look, put_to};
+use super::{Question, Questions, WRITE_PATIENCE, ask, look, put_to};
 use crate::cluster::asks::Answer;
-use crate::cluster::namespace::{Change, Fault, Key, Object, Outcome, RequestId, Write};
+use crate::cluster::namespace::{Change, Fault, Key, Outcome, RequestId, Write};
 use crate::cluster::state::Entry;
 use crate::manage::preview::Forecast;
 use crate::manage::status::Snapshot;
@@ -18,7 +19,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use crossbeam_channel::Sender;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 /// A change that was made.
@@ -33,22 +33,6 @@ pub struct Made {
     /// The request's id. Asked again under it, the answer is the same, and nothing is made twice.
     #[schema(value_type = String)]
     pub request: RequestId,
-}
-
-/// One change of a write.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Wanted {
-    /// The object.
-    key: String,
-    /// The version that it must have now, 0 for none at all; unless set, any.
-    expected: Option<u64>,
-    /// What it says from then on: all of its fields.
-    #[schema(value_type = Option<super::document::Fields>)]
-    object: Option<Value>,
-    /// It is removed. One of `object` and `delete` has to be there.
-    #[serde(default)]
-    delete: bool,
 }
 
 /// How to write.
@@ -70,37 +54,6 @@ pub struct Removal {
     /// A node is removed even if that breaks connections.
     #[serde(default)]
     force: bool,
-}
-
-/// Bytes of a body, if they have all come.
-pub fn body(bytes: Result<Bytes, BytesRejection>) -> Result<Bytes, Refusal> {
-    bytes.map_err(|why| match why.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let error = format!("the body is larger than {} MiB: write in parts", LARGEST_BODY >> 20);
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error)
-        }
-        status => Refusal::new(status, why.body_text()),
-    })
-}
-
-fn object(key: &Key, value: Value) -> Result<Object, Refusal> {
-    // A list would do as well: its elements would be taken for the fields in their order.
-    if !value.is_object() {
-        return Err(Refusal::wrong(format!("{key}: fields stand in an object: {{\"NAME\": VALUE, …}}")));
-    }
-    Object::read(key.kind(), value).map_err(|why| Refusal::wrong(format!("{key}: {why}")))
-}
-
-impl Wanted {
-    fn change(self) -> Result<Change, Refusal> {
-        let key = key(&self.key)?;
-        let value = match (self.object, self.delete) {
-            (Some(fields), false) => Some(object(&key, fields)?),
-            (None, true) => None,
-            _ => return Err(Refusal::wrong(format!("{key}: needs either `object` or `delete: true`"))),
-        };
-        Ok(Change { key, expected: self.expected, value })
-    }
 }
 
 /// Has something decided, and waits for it.
@@ -231,9 +184,8 @@ pub async fn put(
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
     let key = key(&text)?;
-    let fields: Value = serde_json::from_slice(&body(bytes)?)
-        .map_err(|why| Refusal::wrong(format!("{key}: the body is no JSON: {why}")))?;
-    let change = Change { key: key.clone(), expected: asker.expected, value: Some(object(&key, fields)?) };
+    let value = object(&key, &whole(bytes)?)?;
+    let change = Change { key, expected: asker.expected, value: Some(value) };
     let (made, new) = make_one(&questions, asker, change).await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     let tag = made.version.map(|version| [(header::ETAG, format!("\"{version}\""))]);
@@ -290,12 +242,7 @@ pub async fn write(
     if asker.expected.is_some() {
         return Err(Refusal::wrong("a write of several objects has `expected` in each change, no if-match"));
     }
-    let wanted: Vec<Wanted> = serde_json::from_slice(&body(bytes)?)
-        .map_err(|why| Refusal::wrong(format!("the body is no list of changes: {why}")))?;
-    if wanted.is_empty() {
-        return Err(Refusal::wrong("there is no change to be made"));
-    }
-    let changes: Vec<Change> = wanted.into_iter().map(Wanted::change).collect::<Result<_, _>>()?;
+    let changes = changes(&whole(bytes)?)?;
     if !force {
         keep_needed(&questions, &changes).await?;
     }

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::net::UdpSocket;
 
 /// Bytes by which an answer is known: random, so that another's is not taken for it.
-const NONCE: usize = 16;
+pub const NONCE: usize = 16;
 
 /// Bytes of an answer that matter: the longest IPv4 header (RFC 791 §3.1), and the message.
 const MAX_REPLY: usize = 60 + HEADER_LEN + NONCE;
@@ -68,7 +68,7 @@ fn open(to: IpAddr) -> Result<(Socket, bool), Failure> {
 
 /// An echo request with `nonce` behind its header. The kernel puts in the identifier of a ping socket, and all checksums but
 /// that of an ICMPv4 message on a raw socket.
-fn request(v6: bool, nonce: [u8; NONCE]) -> [u8; HEADER_LEN + NONCE] {
+pub fn request(v6: bool, nonce: [u8; NONCE]) -> [u8; HEADER_LEN + NONCE] {
     let mut message = [0; HEADER_LEN + NONCE];
     message[0] = if v6 { 128 } else { 8 };
     message[4..6].copy_from_slice(&nonce[..2]);
@@ -79,7 +79,7 @@ fn request(v6: bool, nonce: [u8; NONCE]) -> [u8; HEADER_LEN + NONCE] {
 }
 
 /// Whether what a socket received is the reply with this nonce. Raw IPv4 sockets deliver the IP header, too.
-fn is_reply(bytes: &[u8], v6: bool, raw: bool, nonce: [u8; NONCE]) -> bool {
+pub fn is_reply(bytes: &[u8], v6: bool, raw: bool, nonce: [u8; NONCE]) -> bool {
     let header = if raw && !v6 { usize::from(bytes.first().map_or(0, |b| b & 0xf)) * 4 } else { 0 };
     let message = bytes.get(header..).unwrap_or_default();
     Icmp::new(message, v6).is_ok_and(|icmp| icmp.kind() == Kind::EchoReply) && message[HEADER_LEN..] == nonce

@@ -4,7 +4,7 @@
 
 mod failure;
 mod http;
-mod icmp;
+pub mod icmp;
 mod plain;
 mod tls;
 

@@ -254,11 +254,15 @@ fn rows(entries: &[Entry]) -> Result<Vec<(u64, Vec<u8>)>, DiskError> {
 }
 
 /// Encodes, with the checksum in front.
-fn seal<T: Serialize>(value: &T) -> Result<Vec<u8>, DiskError> {
+///
+/// # Errors
+/// None that the types of the log are known for.
+pub fn seal<T: Serialize>(value: &T) -> Result<Vec<u8>, DiskError> {
     Ok(sealed(&postcard::to_allocvec(value).map_err(because)?))
 }
 
-fn sealed(bytes: &[u8]) -> Vec<u8> {
+/// Bytes with their checksum in front.
+pub fn sealed(bytes: &[u8]) -> Vec<u8> {
     [&sum(bytes), bytes].concat()
 }
 
@@ -275,7 +279,11 @@ fn checked(bytes: &[u8]) -> Result<&[u8], DiskError> {
     Ok(rest)
 }
 
-fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DiskError> {
+/// The reverse of [`seal`].
+///
+/// # Errors
+/// A wrong checksum, or bytes that are no such value.
+pub fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DiskError> {
     postcard::from_bytes(checked(bytes)?).map_err(|error| DiskError(format!("damaged: {error}")))
 }
 

@@ -182,6 +182,10 @@ fn damaged_bytes_are_refused() {
     for end in 1..bytes.len() {
         assert!(matches!(Namespace::decode(&bytes[..end]), Err(DecodeError::Damaged(_))), "{end}");
     }
+    // Behind the layout, their count, and the cluster's own: how many ids nodes have had.
+    let with_nodes = |ids| [&bytes[..3], &[ids], &bytes[4..]].concat();
+    assert!(Namespace::decode(&with_nodes(64)).is_ok());
+    assert!(matches!(Namespace::decode(&with_nodes(65)), Err(DecodeError::Damaged(_))), "ids are indices");
     let mut stray = small();
     let digest = stray.digest();
     stray.apply(2, &write(2, vec![weight(9)]));

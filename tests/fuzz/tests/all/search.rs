@@ -74,6 +74,11 @@ fn config() {
     clean("config", env!("CARGO_BIN_EXE_config"), 100);
 }
 
+#[test]
+fn decode() {
+    clean("decode", env!("CARGO_BIN_EXE_decode"), 1000);
+}
+
 /// A control: a panic that stands behind eight bytes, which chance alone would not find in the age of the universe.
 #[test]
 fn a_planted_fault_is_found() {
