@@ -147,7 +147,7 @@ fn a_fresh_flow_is_followed_from_its_receiver_to_its_server() {
     assert_eq!(server["weight"], if server["name"] == "s1" { 3 } else { 1 });
     assert_eq!(mine["owner"]["core"], [4, 7][class as usize % 2]);
     let hash = cluster_config(CLUSTER).cluster.hash_key.flow(client_of("n1").tuple.key());
-    assert_eq!(server["slot"], (u128::from(hash.slot()) * 509 >> 64) as u64);
+    assert_eq!(server["slot"], ((u128::from(hash.slot()) * 509) >> 64) as u64);
 
     let theirs = told(&client_of("n2"));
     let class = theirs["bucket"]["number"].as_u64().unwrap();
