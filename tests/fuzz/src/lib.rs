@@ -2,6 +2,7 @@
 //! calls it with bytes that reach new code, the tests call it with the committed corpus.
 
 pub mod config;
+#[cfg(feature = "decode")]
 pub mod decode;
 pub mod draw;
 pub mod driver;

@@ -8,12 +8,11 @@ use std::path::PathBuf;
 type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 4] = [
     ("wire", steerage_fuzz::wire::one),
     ("parse", steerage_fuzz::parse::one),
     ("turn", steerage_fuzz::turn::one),
     ("config", steerage_fuzz::config::one),
-    ("decode", steerage_fuzz::decode::one),
 ];
 
 /// The files of a target's folder, in order.
@@ -69,20 +68,6 @@ fn config() {
         .filter(|path| steerage_fuzz::config::accepts(&std::fs::read(path).expect("an input")))
         .count();
     assert!(accepted > 3 && accepted < all.len() - 3, "{accepted} of {} are accepted", all.len());
-}
-
-#[test]
-fn decode() {
-    replay("decode");
-    // Some that each reader accepts, and some that it refuses, or the search would start far from what it has to reach.
-    let all: Vec<_> = inputs("corpus", "decode")
-        .iter()
-        .filter_map(|path| steerage_fuzz::decode::accepts(&std::fs::read(path).expect("an input")))
-        .collect();
-    for (number, (name, _)) in steerage_fuzz::decode::FORMATS.iter().enumerate() {
-        assert!(all.contains(&(number, true)), "no {name} that is accepted");
-        assert!(all.contains(&(number, false)), "no {name} that is refused");
-    }
 }
 
 /// Each file of `src/wire` has its place in the target of that name, and inputs of its own.

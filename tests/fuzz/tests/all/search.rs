@@ -74,6 +74,7 @@ fn config() {
     clean("config", env!("CARGO_BIN_EXE_config"), 100);
 }
 
+#[cfg(feature = "decode")]
 #[test]
 fn decode() {
     clean("decode", env!("CARGO_BIN_EXE_decode"), 1000);
