@@ -1,6 +1,8 @@
 //! What is read besides packets and the configuration, from the inputs that searches have found worth keeping (`scripts/fuzz
 //! decode`). The searches build it with a sanitizer; here it is built as all else is.
 
+#![allow(clippy::expect_used, clippy::panic)]
+
 #[path = "fuzz/src/decode.rs"]
 mod decode;
 
