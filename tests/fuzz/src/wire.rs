@@ -87,8 +87,8 @@ fn control(bytes: &[u8]) {
     let _ = Heartbeat::parse(bytes, key);
     // The same with a right code, which no search would find.
     let mut signed = bytes.to_vec();
-    let workers = bytes.get(40..42).map_or(0, |w| usize::from(u16::from_be_bytes([w[0], w[1]])));
-    let end = 42 + 4 * workers;
+    let workers = bytes.get(64..66).map_or(0, |w| usize::from(u16::from_be_bytes([w[0], w[1]])));
+    let end = 66 + 4 * workers;
     if signed.len() >= end + 8 {
         let code = steerage::base::hash::mac(key, &signed[..end]);
         signed[end..end + 8].copy_from_slice(&code.to_be_bytes());
