@@ -94,13 +94,14 @@ impl Driver {
         });
     }
 
-    /// All buffers must come back once nothing waits any more.
+    /// What was drawn to stand against the node ends; all buffers must come back once nothing waits any more.
     ///
     /// # Panics
     /// If some don't.
     pub fn finish(&mut self) {
         self.seized.clear();
         self.solo.lively = true;
+        self.solo.node.manager().lease(Instant(u64::MAX));
         let total = self.solo.pools.data.total() + self.solo.pools.control.total();
         for _ in 0..60 {
             self.step(Duration::from_millis(50));
