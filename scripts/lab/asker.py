@@ -1,5 +1,6 @@
 """New flows, all the time, and which of them nobody answered."""
 
+import itertools
 import socket
 import threading
 import time
@@ -16,6 +17,10 @@ class Asker(threading.Thread):
     # Longer than a busy machine pauses: what is lost stays lost.
     PATIENCE = 0.6
 
+    # No flow is one of before, whose session may still stand with a dead server: the kernel, left to choose, repeats ports.
+    # Below those that it gives out; a round takes minutes.
+    _ports = itertools.cycle(range(10_000, 32_000))
+
     def __init__(self, client: Namespace, vip: plan.Vip, family: int = 4, every: float = 0.01):
         super().__init__(daemon=True)
         self._client, self._to, self._family, self._every = client, (vip.address(family), plan.UDP_PORT), family, every
@@ -30,6 +35,7 @@ class Asker(threading.Thread):
                 now = time.monotonic()
                 if not self._end.is_set():
                     flow = socket.socket(SOCKETS[self._family], socket.SOCK_DGRAM)
+                    flow.bind(("", next(self._ports)))
                     flow.connect(self._to)
                     flow.setblocking(False)
                     flow.send(b"x")

@@ -164,7 +164,7 @@ def test_without_a_majority_what_needs_no_state_is_served(cluster):
 def test_a_real_server_that_dies_gets_no_new_flows_until_it_is_back(cluster):
     lab, _ = cluster
     # Checks every second, of which two must agree, and a moment for each to come.
-    found_within = 5
+    found_within = 4
     time.sleep(found_within)
     askers = [Asker(lab.client, plan.VIPS[name]) for name in ("dsr", "nat")]
     for asker in askers:
