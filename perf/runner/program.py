@@ -25,9 +25,10 @@ def prepare(packages=()):
 
 
 def build(packages=(), bench="lab", features=()):
-    """Path of a measuring program, as fresh as the sources."""
+    """Path of a measuring program, as fresh as the sources: for release, or by the profile that STEERAGE_PROFILE names."""
     path = prepare(packages)
-    command = ["cargo", "build", "--release", "--locked", "--bench", bench, "--message-format=json-render-diagnostics"]
+    command = ["cargo", "build", "--profile", os.environ.get("STEERAGE_PROFILE", "release"), "--locked", "--bench", bench]
+    command += ["--message-format=json-render-diagnostics"]
     command += [f"--features={feature}" for feature in features]
     done = subprocess.run(["env", f"PATH={path}", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

@@ -1,6 +1,7 @@
 """Builds the binaries."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from .errors import LabError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def release() -> Path:
-    """Builds `steerage` for release, unless it is up to date, and returns the binary; cargo's progress is shown."""
-    return _build("--release")
+def product() -> Path:
+    """Builds `steerage` for release, or by the profile that STEERAGE_PROFILE names, unless it is up to date, and returns the
+    binary; cargo's progress is shown."""
+    return _build("--profile", os.environ.get("STEERAGE_PROFILE", "release"))
 
 
 def breakable() -> Path:

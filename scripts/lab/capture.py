@@ -51,6 +51,7 @@ class Capture(threading.Thread):
             self._wire.bind((device, ETH_P_ALL))
         self._wire.settimeout(0.05)
         self._end = threading.Event()
+        self._failed: OSError | None = None
         self.frames: list[Frame] = []
         self.start()
 
@@ -62,6 +63,9 @@ class Capture(threading.Thread):
                 if self._end.is_set():
                     return
                 continue
+            except OSError as error:
+                self._failed = error
+                return
             stamps = [data for _, kind, data in notes if kind == SO_TIMESTAMPNS]
             seconds, nanoseconds = struct.unpack("qq", stamps[0])
             at = seconds + nanoseconds / 1e9
@@ -70,10 +74,12 @@ class Capture(threading.Thread):
             self.frames.append(Frame(at, source[2] == socket.PACKET_OUTGOING, head))
 
     def stop(self) -> list[Frame]:
-        """All that came until now, in order; LabError if the kernel had no room for some."""
+        """All that came until now, in order; LabError if the kernel had no room for some, or the device went down."""
         self._ended = time.time()
         self._end.set()
         self.join()
+        if self._failed:
+            raise LabError(f"{self._device} could be captured no longer: {self._failed}")
         _, lost = struct.unpack("II", self._wire.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         self._wire.close()
         if lost:

@@ -191,7 +191,7 @@ def observe(lab: Lab, nodes: cluster.Cluster, seconds: float) -> Report:
 
 def show(options: argparse.Namespace) -> Report:
     """Builds, runs everything, and takes it down again."""
-    binary = build.release()
+    binary = build.product()
     with Lab(nodes=4) as lab, hugepages.reserved(4 * hugepages.NODE) as pages:
         print("starting 3 nodes" + ("" if pages else ", without hugepages"), flush=True)
         with cluster.Cluster(lab, binary, pages, log=True, begin=3) as nodes:

@@ -42,7 +42,7 @@ def kill(nodes: Cluster, askers: dict[str, Asker]) -> dict[str, float]:
 
 def main(count: int) -> int:
     """Runs all kills and prints what came of them; returns the exit code."""
-    binary = build.release()
+    binary = build.product()
     found: dict[str, list[float]] = {"dsr": [], "nat": []}
     with Lab() as lab, hugepages.reserved() as pages, Cluster(lab, binary, pages, log=True) as nodes:
         askers = {name: Asker(lab.client, plan.VIPS[name]) for name in found}

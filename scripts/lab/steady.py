@@ -184,7 +184,7 @@ def _is_control(head: bytes) -> bool:
 
 def main(packets: int) -> int:
     """Counts once and prints what came of it; returns the exit code."""
-    binary = build.release()
+    binary = build.product()
     with Lab() as lab, hugepages.reserved() as pages, Cluster(lab, binary, pages, log=True) as nodes:
         steady = Steady(lab, nodes)
         found = steady.count(packets)

@@ -178,7 +178,7 @@ def test_an_interrupted_demonstration_cleans_up(number):
         sys.path.insert(0, {str(HERE.parents[1] / "scripts")!r})
         from pathlib import Path
         from lab import Interrupted, build, demo
-        build.release = lambda: Path({str(STANDIN)!r})
+        build.product = lambda: Path({str(STANDIN)!r})
         try:
             demo.main([])
         except Interrupted as interrupted:

@@ -22,7 +22,7 @@ def served():
     with (
         Lab() as lab,
         hugepages.reserved() as pages,
-        Cluster(lab, build.release(), pages, log=True, small_disk=3) as nodes,
+        Cluster(lab, build.product(), pages, log=True, small_disk=3) as nodes,
     ):
         askers = [Asker(lab.client, plan.VIPS[name]) for name in ("dsr", "nat")]
         for name in ("dsr", "nat"):

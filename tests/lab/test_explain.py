@@ -6,7 +6,7 @@ from lab import Cluster, Lab, build, hugepages, plan
 
 @pytest.fixture(scope="module")
 def running():
-    with Lab() as lab, hugepages.reserved() as pages, Cluster(lab, build.release(), pages) as nodes:
+    with Lab() as lab, hugepages.reserved() as pages, Cluster(lab, build.product(), pages) as nodes:
         yield lab, nodes
 
 

@@ -35,7 +35,7 @@ class Receivers:
 
 @pytest.mark.parametrize("plant", [None, "previous-owner-forgotten"], ids=["", "control: handover off"])
 def test_downloads_survive_a_node_that_joins_and_a_router_that_deals_anew(plant):
-    binary = build.breakable() if plant else build.release()
+    binary = build.breakable() if plant else build.product()
     with (
         Lab(nodes=4) as lab,
         hugepages.reserved(4 * hugepages.NODE) as pages,

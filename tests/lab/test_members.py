@@ -18,7 +18,7 @@ def plant():
 
 @pytest.fixture
 def cluster(plant):
-    binary = build.breakable() if plant else build.release()
+    binary = build.breakable() if plant else build.product()
     with Lab() as lab, hugepages.reserved() as pages, Cluster(lab, binary, pages, log=True, plant=plant) as nodes:
         yield lab, nodes
 
@@ -189,7 +189,7 @@ def test_a_real_server_that_dies_gets_no_new_flows_until_it_is_back(cluster):
 
 
 def test_of_two_nodes_and_a_witness_one_may_die():
-    binary = build.release()
+    binary = build.product()
     with (
         Lab() as lab,
         hugepages.reserved() as pages,

@@ -29,7 +29,7 @@ def lab(decapsulator):
 @pytest.fixture(scope="module")
 def running(lab):
     """A function that gives the running nodes with the settings asked for, and restarts them only if they differ."""
-    binary = build.release()
+    binary = build.product()
     current: dict = {}
     # Nodes that can't start would otherwise cost every test the whole wait.
     broken: dict[bool, str] = {}

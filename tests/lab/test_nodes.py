@@ -9,7 +9,7 @@ from lab import Cluster, Lab, build, demo, hugepages, load, plan
 
 @pytest.mark.parametrize("keepalive", [True, False])
 def test_a_frozen_node_fails_the_demonstration(monkeypatch, keepalive):
-    binary = build.release()
+    binary = build.product()
     monkeypatch.setattr(demo, "PHASES", (("nat", keepalive),))
     with Lab() as lab, hugepages.reserved() as pages, Cluster(lab, binary, pages) as nodes:
         assert demo.observe(lab, nodes, 2).fault() is None
@@ -27,5 +27,5 @@ def test_a_frozen_node_fails_the_demonstration(monkeypatch, keepalive):
 
 
 def test_the_nodes_run_without_hugepages():
-    with Lab(servers=1) as lab, Cluster(lab, build.release(), hugepages=False):
+    with Lab(servers=1) as lab, Cluster(lab, build.product(), hugepages=False):
         assert load.fetch(lab.client, plan.VIPS["nat"].url(4)) == "s1\n"

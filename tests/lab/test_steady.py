@@ -11,7 +11,7 @@ from scapy.layers.l2 import Ether
 
 @pytest.fixture(scope="module")
 def steady():
-    with Lab() as lab, hugepages.reserved() as pages, Cluster(lab, build.release(), pages, log=True) as nodes:
+    with Lab() as lab, hugepages.reserved() as pages, Cluster(lab, build.product(), pages, log=True) as nodes:
         made = Steady(lab, nodes)
         yield lab, made
         made.close()

@@ -59,20 +59,20 @@ def test_every_row_is_there_and_makes_sense(result):
                 r = row(result, name, family, io)
                 assert r["flows"] == FLOWS
                 assert 1 < r["ns_per_packet"] < 20_000, r
-                assert 0 <= r["spread"] < r["ns_per_packet"], r
+                assert r["spread"] >= 0, r
                 assert r["mpps"] == pytest.approx(1e3 / r["ns_per_packet"], rel=0.01)
-                # A turn has 32 packets.
-                assert 32 < r["p50_turn_ns"] <= r["p99_turn_ns"] <= r["max_turn_ns"], r
-                assert r["p50_turn_ns"] == pytest.approx(32 * r["ns_per_packet"], rel=0.8), r
+                # A turn has 32 packets; and others may have the machine for a while, in one of the two but not the other.
+                assert r["p50_turn_ns"] <= r["p99_turn_ns"] <= r["max_turn_ns"], r
+                assert 32 * r["least"] / 3 < r["p50_turn_ns"] < 32 * r["ns_per_packet"] * 3, r
                 assert name in result[1]
             for name, limit in [("dsr_ipip", "limit_stateless"), ("nat_hit", "limit_hit"), ("steered_in", "limit_hit")]:
                 mine, bare = row(result, name, family, io), row(result, limit, family, io)
                 ratio = mine["ns_per_packet"] / bare["ns_per_packet"]
-                assert mine["ratio_to_limit"] == pytest.approx(ratio, rel=0.5), (mine, bare)
+                assert ratio / 3 < mine["ratio_to_limit"] < ratio * 3, (mine, bare)
                 assert bare["ratio_to_limit"] is None
             assert row(result, "nat_new", family, io)["ratio_to_limit"] is None
-            cheapest = row(result, "io_only", family, io)["ns_per_packet"]
-            assert all(row(result, n, family, io)["ns_per_packet"] > cheapest for n in PRODUCT + LIMITS[1:])
+            cheapest = row(result, "io_only", family, io)["least"]
+            assert all(row(result, n, family, io)["least"] > cheapest for n in PRODUCT + LIMITS[1:])
 
 
 def test_testpmd_two_workers_and_bytes(result):
@@ -104,7 +104,7 @@ def test_capsules_rows_when_asked_for(result, tmp_path):
         assert 1 < r["least"] <= r["ns_per_packet"] < 1000 and r["runs"] > 1, r
         assert r["ratio_to_limit"] is None and r["p50_turn_ns"] is None
     if rows["capsule_io"]["ns_per_packet"]:
-        assert rows["capsule_io"]["ns_per_packet"] < rows["capsule_dsr_ipip"]["ns_per_packet"]
+        assert rows["capsule_io"]["least"] < rows["capsule_dsr_ipip"]["least"]
         assert rows["capsule_dsr_ipip"]["family"] == "ipv4" and rows["capsule_io"]["family"] is None
 
 
