@@ -86,6 +86,25 @@ fn every_link_between_files_leads_somewhere() {
 }
 
 #[test]
+fn the_summary_that_is_shown_has_the_parts_that_the_tests_have() {
+    let script = fs::read_to_string(root().join("scripts/test")).unwrap();
+    let called = |line: &str| {
+        let rest =
+            ["check", "tests"].iter().find_map(|kind| line.trim().strip_prefix(kind)?.strip_prefix(" \""))?;
+        rest.split_once('"').map(|(name, _)| name.to_owned())
+    };
+    let mut parts: Vec<String> = script.lines().filter_map(called).collect();
+    let readme = &documents()[&root().join("README.md")];
+    let rows = readme.lines().filter_map(|line| line.split_once(" passed "));
+    let mut shown: Vec<String> = rows
+        .map(|(row, _)| row.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end().to_owned())
+        .collect();
+    parts.sort();
+    shown.sort();
+    assert!(parts.len() > 10 && parts == shown, "scripts/test has {parts:?}, README.md shows {shown:?}");
+}
+
+#[test]
 fn the_files_of_the_quick_start_are_right() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let folder = std::env::temp_dir().join(format!("steerage-docs-{}", std::process::id()));

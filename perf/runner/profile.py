@@ -34,6 +34,7 @@ STAGES = [
     ("perf/lab/", "io"),
     ("arrayqueue", "io"),
     ("path/worker.rs", "turn"),
+    ("path/stages.rs", "turn"),
     ("src/path/", "other stages"),
 ]
 # Functions that are called, not inlined, so that nobody's name is around them.

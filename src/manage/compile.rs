@@ -147,7 +147,9 @@ fn build(
     let groups = groups(config);
     let nodes = nodes(config, incarnation, backplane, &mut hops);
     let machine = servers::Machine { interfaces: &interfaces, routes: &routes };
-    let real_servers = servers::real_servers(config, &machine, &nodes, &mut hops, here)?;
+    let known = before.map(|b| &b.view.services);
+    let real_servers =
+        servers::real_servers(config, &machine, &nodes, &mut hops, here, known.map(|s| &s.real_servers))?;
     let virtual_servers = servers::virtual_servers(config, before);
     for hop in hops.all.iter().filter(|hop| !hop.is_vacant()) {
         let interface = &interfaces[hop.interface.index()];
@@ -178,7 +180,11 @@ fn build(
         real_servers,
         snats: config.snats.filled(
             |_, s| Snat { address: s.address, group: s.group, node: s.node },
-            |_| Snat { address: Addr::UNSPECIFIED, group: GroupId(0), node: NodeId(0) },
+            |id| match known.and_then(|known| known.snats.get(id)) {
+                // The hashes of sessions that name it follow from its address.
+                Some(was) => *was,
+                None => Snat { address: Addr::UNSPECIFIED, group: GroupId(0), node: NodeId(0) },
+            },
         ),
         groups,
         interfaces,

@@ -26,8 +26,9 @@ pub const QUESTIONS_A_SECOND: u32 = 500;
 
 /// What one worker hands to another of its node.
 pub enum Handoff<F> {
-    /// A packet of a flow that the other owns; the frame starts at its IP header.
-    Packet(F, Meta),
+    /// A packet of a flow that the other owns; the frame starts at its IP header. The version is the one in force where its meta
+    /// was made.
+    Packet(F, Meta, u32),
     /// A finished Ethernet frame for a port on which the sender has no queue; and whether it may hold a promise.
     Transmit(F, PortId, bool),
 }

@@ -16,6 +16,7 @@ pub mod port;
 pub mod promise;
 pub mod rewrite;
 pub mod select;
+pub mod stages;
 pub mod steer;
 pub mod track;
 pub mod verdict;

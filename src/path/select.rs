@@ -130,7 +130,11 @@ fn snat(
     let (own, others) = group.snats.split_at(group.own_snats);
     let placement = &view.buckets[group_id.index()].placement;
     let left_to = match placement.previous(meta.hash.bucket()) {
-        None => None,
+        // A bucket that is going to be this node's, by what it doesn't go by yet, moves as well.
+        None => placement
+            .owner(meta.hash.bucket())
+            .filter(|owner| *owner != view.me)
+            .and_then(|owner| left_to(view, group, server.address, owner)),
         Some(previous) if previous == view.me => {
             placement.owner(meta.hash.bucket()).and_then(|owner| left_to(view, group, server.address, owner))
         }

@@ -102,14 +102,19 @@ pub fn send(socket: &Path, request: &Request<'_>) -> Result<Answer, ClientError>
         "{method} {target} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\
          {headers}\r\n{body}"
     );
-    // A node that refuses a body while it comes has its answer there nevertheless.
+    // A node that refuses a body while it comes has its answer there nevertheless; and where an answer's end should be, the
+    // system says that not all was read of what was sent.
     if let Err(error) = sent
-        && error.kind() != io::ErrorKind::BrokenPipe
+        && !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
     {
         return Err(failed(error));
     }
     let mut bytes = Vec::new();
-    stream.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
+    if let Err(error) = stream.take(LARGEST).read_to_end(&mut bytes)
+        && (bytes.is_empty() || error.kind() != io::ErrorKind::ConnectionReset)
+    {
+        return Err(failed(error));
+    }
     parse(&bytes).map_err(|why| ClientError::Malformed { path: path(), why })
 }
 
@@ -180,6 +185,30 @@ mod tests {
         let nobody = get(&stale, "/v1/stats").unwrap_err();
         std::fs::remove_file(&stale).unwrap();
         assert!(matches!(nobody, ClientError::NobodyListens(_)), "{nobody}");
+    }
+
+    /// The server reads a bit of the request, or waits until all is under way that the socket holds, answers, and closes.
+    #[test]
+    fn an_answer_to_what_was_not_read_whole_is_taken() {
+        let path = std::env::temp_dir().join(format!("steerage-early-{}.sock", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let body = "x".repeat(8 << 20);
+        let bodies = [&body[..], "little"].into_iter().cycle().take(20);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for turn in 0..20 {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    stream.read_exact(&mut [0; 16]).unwrap();
+                    std::thread::sleep(Duration::from_millis(turn % 4));
+                    stream.write_all(b"HTTP/1.0 413 Too Large\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+                }
+            });
+            for body in bodies {
+                let request = Request { method: "POST", target: "/", body, ..Request::default() };
+                assert_eq!(send(&path, &request).unwrap().status, 413);
+            }
+        });
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

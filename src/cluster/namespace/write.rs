@@ -252,7 +252,9 @@ impl Namespace {
                 continue;
             }
             let next = self.next[change.key.kind() as usize];
-            let id = old.map_or(next, |entry| entry.id);
+            let stays =
+                |entry: &&Entry| change.value.as_ref().is_none_or(|object| !moves(&entry.object, object));
+            let id = old.filter(stays).map_or(next, |entry| entry.id);
             let entry = change.value.map(|object| Entry { object, version: index, revision: index, id });
             if entry.is_some() {
                 self.next[change.key.kind() as usize] = next.max(id.saturating_add(1));
@@ -260,6 +262,7 @@ impl Namespace {
             let before = self.put(&change.key, entry);
             undo.push((change.key, before));
         }
+        self.renumber(undo);
         for kind in Kind::ALL {
             if let Some(fault) = self.too_many(kind, next[kind as usize], undo) {
                 findings.push(fault);
@@ -303,8 +306,8 @@ impl Namespace {
     /// Whether there are more objects of a kind than there may be; `first` was the first new id.
     fn too_many(&self, kind: Kind, first: u32, undo: &Undo) -> Option<Finding> {
         let key = || {
-            let new = undo.iter().filter(|(_, before)| before.is_none()).map(|(key, _)| key);
-            new.filter(|key| key.kind() == kind).max_by_key(|key| self.get(key).map(|entry| entry.id))
+            let touched = undo.iter().map(|(key, _)| key).filter(|key| key.kind() == kind);
+            touched.max_by_key(|key| self.get(key).map(|entry| entry.id))
         };
         let (used, most) = (self.ids(kind), most(kind));
         if used > ids(kind) && used > first as usize {
@@ -333,9 +336,39 @@ impl Namespace {
         before
     }
 
+    /// Gives another id to each real server whose virtual server has another port or protocol than before, as if the real server
+    /// itself were elsewhere.
+    fn renumber(&mut self, undo: &mut Undo) {
+        let moved: Vec<_> = undo
+            .iter()
+            .filter_map(|(key, before)| Some((key, &before.as_ref()?.object, &self.get(key)?.object)))
+            .filter_map(|(key, before, now)| match (key, before, now) {
+                (Key::VirtualServer(name), Object::VirtualServer(old), Object::VirtualServer(new))
+                    if (old.port, old.protocol) != (new.port, new.protocol) =>
+                {
+                    Some((name.clone(), old.protocol != new.protocol))
+                }
+                _ => None,
+            })
+            .collect();
+        for (server, protocol) in moved {
+            let each = self.real_servers(&server).filter(|(_, _, real)| protocol || real.port.is_none());
+            let each: Vec<_> =
+                each.map(|(_, name, _)| Key::RealServer(server.clone(), name.clone())).collect();
+            for key in each {
+                let Some(entry) = self.get(&key).cloned() else { continue };
+                let next = &mut self.next[Kind::RealServer as usize];
+                let id = std::mem::replace(next, next.saturating_add(1));
+                let before = self.put(&key, Some(Entry { id, ..entry }));
+                undo.push((key, before));
+            }
+        }
+    }
+
     /// Makes the namespace what it was; `next` are the ids that were next.
     fn take_back(&mut self, undo: Undo, next: [u32; Kind::ALL.len()]) {
-        for (key, before) in undo {
+        // An object may have been changed twice.
+        for (key, before) in undo.into_iter().rev() {
             self.put(&key, before);
         }
         self.next = next;
@@ -370,6 +403,10 @@ impl Namespace {
     fn record(&mut self, index: u64, write: &Write, undo: &Undo) {
         // Of a write that fills the trail alone, the rest would be pushed out at once.
         for (key, before) in &undo[undo.len().saturating_sub(RECORDS)..] {
+            let renumbered = |entry: &Entry| self.get(key).is_some_and(|now| now.object == entry.object);
+            if before.as_ref().is_some_and(renumbered) {
+                continue;
+            }
             let old = before.as_ref().map(|entry| &entry.object);
             let difference = Difference::between(key, old, self.get(key).map(|entry| &entry.object));
             let mut summary = difference.to_string();
@@ -395,6 +432,12 @@ impl Namespace {
         let (at, who, request, summary) = (by.at, by.who.clone(), by.request, summary.to_owned());
         self.trail.push(Record { index, at, who, request, key, before, summary });
     }
+}
+
+/// Whether what was the one object is elsewhere as the other: sessions know it by its id, and what they promised holds there only.
+fn moves(old: &Object, new: &Object) -> bool {
+    matches!((old, new), (Object::RealServer(old), Object::RealServer(new))
+        if (old.address, old.port) != (new.address, new.port))
 }
 
 fn faults(findings: Vec<Finding>) -> Faults {

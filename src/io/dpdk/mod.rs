@@ -16,6 +16,7 @@ mod name;
 mod pool;
 mod port;
 mod rights;
+mod settings;
 
 pub use eal::{EalConfig, RegisteredThread, register_thread};
 pub use error::DpdkError;
@@ -23,10 +24,11 @@ pub use frame::Mbuf;
 pub use port::DpdkPort;
 
 use super::{DeviceConfig, OpenDevice};
-use device::{Device, may_chain, probe};
+use device::{Device, probe};
 use eal::Eal;
 use name::DeviceName;
 use port::DpdkMonitor;
+use settings::may_chain;
 use std::sync::Arc;
 
 /// The buffers of each port.

@@ -30,8 +30,14 @@ impl Machine<'_> {
     }
 }
 
-/// A real server's place when it was removed: there is no way to it, so packets of sessions that still name it are dropped.
-fn gone() -> RealServer {
+/// A real server's place when it was removed: there is no way to it, so packets of sessions that still name it are dropped. All
+/// else stays: their hashes, how long they live and whose they are follow from it.
+fn gone(was: &RealServer) -> RealServer {
+    RealServer { name: String::new(), hop: None, tunnel_source: Addr::UNSPECIFIED, ..was.clone() }
+}
+
+/// The place of one that this node has never had.
+fn never() -> RealServer {
     RealServer {
         virtual_server: VirtualServerId(0),
         name: String::new(),
@@ -69,18 +75,25 @@ fn differing<'a>(
     })
 }
 
-/// The real servers by id. `nodes` have their next hops already.
+/// The real servers by id. `nodes` have their next hops already; `before` is there if ways are what they were, `known` has the
+/// ids' real servers so far in any case.
 pub(super) fn real_servers(
     config: &Config,
     machine: &Machine<'_>,
     nodes: &[Node],
     hops: &mut Hops,
     before: Option<Before<'_>>,
+    known: Option<&Chunks<RealServer>>,
 ) -> Result<Chunks<RealServer>, CompileError> {
-    let gone = gone();
     let none = Chunks::default();
     let list = before.map_or(&none, |b| &b.view.services.real_servers);
-    let mut all = list.edit(config.real_server_ids, &gone);
+    let mut all = list.edit(config.real_server_ids, &never());
+    if before.is_none() {
+        for (id, was) in known.iter().flat_map(|known| known.iter()).enumerate().take(config.real_server_ids)
+        {
+            all.set(id, gone(was));
+        }
+    }
     let old_config = before.map(|b| b.config);
     // Next hops that may not be needed any more.
     let mut idle: BTreeSet<HopId> =
@@ -91,7 +104,7 @@ pub(super) fn real_servers(
             idle.extend(list[id].hop);
             let stays = now.is_some_and(|now| member(&now.real_servers, id).is_some());
             if !stays && id < config.real_server_ids {
-                all.set(id, gone.clone());
+                all.set(id, gone(&list[id]));
             }
         }
     }
@@ -155,6 +168,7 @@ fn vacate(
 /// The virtual servers by id.
 pub(super) fn virtual_servers(config: &Config, before: Option<Before<'_>>) -> Vec<VirtualServer> {
     let (key, slots) = (config.cluster.hash_key, config.cluster.maglev_slots);
+    let known = before.map(|b| &b.view.services.virtual_servers);
     let before = before.filter(|b| {
         let cluster = &b.config.cluster;
         (cluster.hash_key, cluster.maglev_slots) == (key, slots)
@@ -193,16 +207,23 @@ pub(super) fn virtual_servers(config: &Config, before: Option<Before<'_>>) -> Ve
                 maglev: same.map_or_else(|| maglev(server), |(_, old)| old.maglev.clone()),
             }
         },
-        |_| VirtualServer {
-            name: String::new(),
-            address: Addr::UNSPECIFIED,
-            port: 0,
-            protocol: Protocol::Tcp,
-            group: GroupId(0),
-            forward: Forward::DsrL2,
-            ingress: Ingress::Local,
-            idle_ticks: 1,
-            maglev: Maglev::build(key, &[], slots),
+        |id| {
+            let maglev = Maglev::build(key, &[], slots);
+            match known.and_then(|known| known.get(id)) {
+                // As with real servers: its sessions are to end in their time.
+                Some(was) => VirtualServer { name: String::new(), maglev, ..was.clone() },
+                None => VirtualServer {
+                    name: String::new(),
+                    address: Addr::UNSPECIFIED,
+                    port: 0,
+                    protocol: Protocol::Tcp,
+                    group: GroupId(0),
+                    forward: Forward::DsrL2,
+                    ingress: Ingress::Local,
+                    idle_ticks: 1,
+                    maglev,
+                },
+            }
         },
     )
 }

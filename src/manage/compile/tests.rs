@@ -3,11 +3,14 @@
 mod large;
 
 use super::*;
-use crate::base::{Mac, RealServerId};
+use crate::base::{FlowKey, Mac, RealServerId, SnatId};
 use crate::cluster::namespace::{Change, Key, Namespace, Object, Outcome, RequestId, Write};
 use crate::manage::config::{load_from, objects_from};
+use crate::path::select;
+use crate::table::session::Session;
 use crate::view::RealServer;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 const NODE: &str = "profile = \"throughput\"\ncluster = \"c\"\n[node]\nname = \"n1\"\n[workers]\ncount = 1\n\
@@ -71,6 +74,8 @@ enum Op {
         forward: u8,
         group: bool,
         idle: u8,
+        /// Its port and protocol.
+        at: u8,
     },
     NoServer {
         v: u8,
@@ -92,6 +97,9 @@ enum Op {
     Node {
         there: bool,
     },
+    Snat {
+        there: bool,
+    },
     Mtu {
         large: bool,
     },
@@ -107,12 +115,13 @@ fn op() -> impl Strategy<Value = Op> {
     // A chunk is longer than all that a test makes, unless some ids lie apart.
     let r = prop_oneof![4 => 0..4u16, 1 => 4..40u16];
     prop_oneof![
-        2 => (v.clone(), 0..4u8, any::<bool>(), 0..2u8).prop_map(|(v, forward, group, idle)| Op::Server { v, forward, group, idle }),
+        2 => (v.clone(), 0..4u8, any::<bool>(), 0..2u8, 0..6u8).prop_map(|(v, forward, group, idle, at)| Op::Server { v, forward, group, idle, at: at.saturating_sub(3) }),
         1 => v.clone().prop_map(|v| Op::NoServer { v }),
         6 => (v.clone(), r.clone(), 0..16u16, 0..3u8, any::<bool>()).prop_map(|(v, r, host, weight, port)| Op::Real { v, r, host, weight, port }),
         3 => (v, r).prop_map(|(v, r)| Op::NoReal { v, r }),
         1 => any::<bool>().prop_map(|both| Op::Group { both }),
         1 => any::<bool>().prop_map(|there| Op::Node { there }),
+        1 => any::<bool>().prop_map(|there| Op::Snat { there }),
         1 => any::<bool>().prop_map(|large| Op::Mtu { large }),
         1 => Just(Op::Life),
         1 => any::<u8>().prop_map(|hosts| Op::Moved { hosts }),
@@ -122,11 +131,14 @@ fn op() -> impl Strategy<Value = Op> {
 impl Op {
     fn changes(&self, space: &Namespace) -> Vec<Change> {
         match self {
-            Self::Server { v, forward, group, idle } => {
+            Self::Server { v, forward, group, idle, at } => {
                 let forward = ["nat", "dsr-l2", "ipip", "gue"][usize::from(*forward)];
                 let group = if *group { "g" } else { "all" };
                 let fields = format!(
-                    r#"{{"address": "10.99.0.{v}", "port": 80, "forward": "{forward}", "group": "{group}", "idle": "{}s"}}"#,
+                    r#"{{"address": "10.99.0.{v}", "port": {}, "protocol": "{}", "forward": "{forward}",
+                    "group": "{group}", "idle": "{}s"}}"#,
+                    80 + at % 2,
+                    if *at < 2 { "tcp" } else { "udp" },
                     idle + 5
                 );
                 // What is there stays.
@@ -161,6 +173,10 @@ impl Op {
                 let fields = there.then(|| r#"{"backplane": "10.20.0.13", "workers": 2}"#.to_owned());
                 vec![change("node/n3".to_owned(), fields)]
             }
+            Self::Snat { there } => {
+                let fields = there.then(|| r#"{"node": "n1"}"#.to_owned());
+                vec![change("snat/10.10.0.103".to_owned(), fields)]
+            }
             Self::Mtu { .. } | Self::Life | Self::Moved { .. } => Vec::new(),
         }
     }
@@ -176,19 +192,26 @@ fn resolve(view: &mut View, epochs: &[u8; 256], before: Option<&View>) {
     view.link(before);
 }
 
-/// All that a View says, without the numbers of next hops.
+/// All that a View says of what there is, without the numbers of next hops.
 fn said(view: &View) -> Vec<String> {
     let place = |hop: Option<HopId>| hop.map(|hop| view.hops[hop.0 as usize]);
     let View { services, adjacencies, .. } = view;
     let mut said = vec![
-        format!("{:?}", services.virtual_servers),
+        format!("{:?}", services.virtual_servers.iter().filter(|v| !v.name.is_empty()).collect::<Vec<_>>()),
         format!("{:?} {:?} {:?}", services.by_service, services.owned, services.local),
-        format!("{:?} {:?} {:?}", services.snats, services.groups, services.interfaces),
+        format!("{:?} {:?}", services.groups, services.interfaces),
         format!("{:?} {:?}", services.interface_of, view.advertised),
         format!("{:?} {:?} {:?}", view.me, view.timeouts, view.buckets.len()),
     ];
+    said.extend(
+        services.groups.iter().flat_map(|g| &g.snats).map(|id| format!("{:?}", services.snats[id.index()])),
+    );
     assert_eq!(adjacencies.servers.len(), services.real_servers.len());
     for (i, real) in services.real_servers.iter().enumerate() {
+        if real.name.is_empty() {
+            assert_eq!(adjacencies.servers[i].adjacency.reach, crate::view::Reach::No);
+            continue;
+        }
         let mut way = adjacencies.servers[i].clone();
         way.adjacency.hop = HopId(0);
         said.push(format!("{:?} {:?} {way:?}", RealServer { hop: None, ..real.clone() }, place(real.hop)));
@@ -225,6 +248,15 @@ fn said(view: &View) -> Vec<String> {
     said
 }
 
+/// What sessions count on for ever, by the ids that they name: where real servers and SNAT addresses are.
+fn promised(view: &View) -> impl Iterator<Item = ((bool, usize), (Addr, u16, u8))> {
+    let services = &view.services;
+    let reals = services.real_servers.iter().map(|real| (real.address, real.port, real.protocol)).enumerate();
+    let snats = services.snats.iter().map(|snat| (snat.address, 0, 0)).enumerate();
+    let all = reals.map(|(i, place)| ((true, i), place)).chain(snats.map(|(i, place)| ((false, i), place)));
+    all.filter(|(_, (address, ..))| *address != Addr::UNSPECIFIED)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 200 } else { 2000 }))]
 
@@ -234,6 +266,7 @@ proptest! {
         let (mut mtu, mut life, mut epochs) = (1500, Incarnation(1), [0; 256]);
         let mut view = compile(&config, life, &caps(mtu)).unwrap();
         resolve(&mut view, &epochs, None);
+        let mut places = BTreeMap::new();
         for (index, op) in (11..).zip(&ops) {
             match op {
                 Op::Mtu { large } => mtu = if *large { 1600 } else { 1500 },
@@ -254,6 +287,9 @@ proptest! {
                 prop_assert_eq!(changed, all, "after {:?}", op);
             }
             prop_assert_eq!(said(&changed).len(), said(&all).len());
+            for (id, place) in promised(&changed) {
+                prop_assert_eq!(places.entry(id).or_insert(place), &place, "{:?} after {:?}", id, op);
+            }
             (config, view) = (next, changed);
         }
     }
@@ -265,7 +301,7 @@ fn large(each: usize) -> (Config, Namespace) {
     let slots = change("cluster".to_owned(), Some(r#"{"maglev_slots": 1301}"#.to_owned()));
     assert!(apply(&mut space, 11, vec![slots]));
     for v in 0..4u8 {
-        let server = Op::Server { v, forward: 2, group: false, idle: 0 };
+        let server = Op::Server { v, forward: 2, group: false, idle: 0, at: 0 };
         let changes = server.changes(&space);
         assert!(apply(&mut space, 12 + 2 * u64::from(v), changes));
         let reals = (1..each as u16)
@@ -298,10 +334,12 @@ fn what_a_change_leaves_alone_is_shared() {
     };
     let weight = Op::Real { v: 2, r: 7, host: 8 + 7, weight: 2, port: false };
     assert_eq!(step(&mut space, 50, weight), (vec![3], 0, 0), "shares alone");
+    let heavy = Op::Real { v: 2, r: 7, host: 8 + 7, weight: 1, port: false };
+    assert_eq!(step(&mut space, 51, heavy), (vec![], 0, 0), "as it was");
+    let idle = Op::Server { v: 2, forward: 2, group: false, idle: 1, at: 0 };
+    assert_eq!(step(&mut space, 52, idle), (vec![], 0, 0), "neither shares nor ways");
     let address = Op::Real { v: 2, r: 7, host: 900, weight: 1, port: false };
-    assert_eq!(step(&mut space, 51, address), (vec![], 1, 1), "one real server");
-    let idle = Op::Server { v: 2, forward: 2, group: false, idle: 1 };
-    assert_eq!(step(&mut space, 52, idle), (vec![], 1, 1), "neither shares nor ways");
+    assert_eq!(step(&mut space, 53, address), (vec![3], 2, 2), "one is gone, another is there");
 }
 
 #[test]
@@ -319,7 +357,7 @@ fn a_next_hop_that_nothing_needs_leaves_its_number_to_another() {
         view.clone()
     };
     let real = |r: u16, host: u16| Op::Real { v: 1, r, host, weight: 1, port: r == 2 };
-    let first = step(Op::Server { v: 1, forward: 0, group: false, idle: 0 });
+    let first = step(Op::Server { v: 1, forward: 0, group: false, idle: 0, at: 0 });
     let two = step(real(1, 5));
     assert_eq!(two.hops.len(), first.hops.len() + 1);
     let id = two.hops.len() - 1;
@@ -333,6 +371,75 @@ fn a_next_hop_that_nothing_needs_leaves_its_number_to_another() {
     let again = step(real(3, 6));
     assert_eq!(again.hops[id].address, Addr::v4([10, 10, 1, 6]));
     assert_eq!(again.hops.len(), two.hops.len());
+}
+
+/// A session's entry is found by hashes again, when it ends, that were made when it began.
+#[test]
+fn sessions_stand_under_the_same_hashes_whatever_becomes_of_their_real_server_and_address() {
+    let (mut config, mut space) = (config(), space());
+    let mut view = compile(&config, Incarnation(1), &caps(1500)).unwrap();
+    let mut index = 20;
+    let mut step = |mtu: u16, changes: Vec<Change>| {
+        index += 1;
+        assert!(changes.is_empty() || apply(&mut space, index, changes), "{index}");
+        let next = config.with(&space).unwrap();
+        view = recompile(&next, Incarnation(1), &caps(mtu), (&config, &view)).unwrap();
+        config = next;
+        view.clone()
+    };
+    let none = Namespace::default();
+    let at = |at: u8| Op::Server { v: 1, forward: 0, group: false, idle: 0, at }.changes(&none);
+    let real = |host: u16| Op::Real { v: 1, r: 1, host, weight: 1, port: false }.changes(&none);
+    let snat = |there: bool| Op::Snat { there }.changes(&none);
+    let without = |key: &str| change(key.to_owned(), None);
+    step(1500, [at(0), snat(true)].concat());
+    let first = step(1500, real(5));
+    let named = |name: &str| first.services.real_servers.iter().position(|real| real.name == name).unwrap();
+    let snat_id = first.services.snats.iter().position(|s| s.address == Addr::v4([10, 10, 0, 103])).unwrap();
+    let key = FlowKey::new(Addr::v4([192, 0, 2, 1]), Addr::v4([10, 99, 0, 1]), 999, 80, 6);
+    // One with the real server that moves, one with that whose virtual server does.
+    let sessions = ["r1", "r0"].map(|name| {
+        let mut session = Session::default();
+        session.real = RealServerId(named(name) as u32);
+        (session.snat, session.snat_port) = (SnatId(snat_id as u16), 0x1005);
+        session
+    });
+    let names = |view: &View| {
+        sessions.map(|session| {
+            let names = select::names(view, &key, &session);
+            (names.forward, names.reply.unwrap())
+        })
+    };
+    let before = names(&first);
+    let mut stay = vec![true, true];
+    for (what, mtu, changes, going) in [
+        ("real server moved", 1500, real(6), Some(0)),
+        ("real server gone", 1500, vec![without("virtual_server/v1/real_server/r1")], None),
+        ("SNAT address gone", 1500, snat(false), None),
+        (
+            "nothing but its idle time",
+            1500,
+            Op::Server { v: 1, forward: 0, group: false, idle: 1, at: 0 }.changes(&none),
+            None,
+        ),
+        ("another port", 1500, at(1), Some(1)),
+        ("another protocol", 1500, at(2), None),
+        ("another MTU", 1600, Vec::new(), None),
+        (
+            "all gone",
+            1600,
+            ["virtual_server/v1/real_server/r0", "virtual_server/v1"].map(without).to_vec(),
+            None,
+        ),
+    ] {
+        let view = step(mtu, changes);
+        assert_eq!(names(&view), before, "{what}");
+        going.iter().for_each(|gone| stay[*gone] = false);
+        let ways = sessions.map(|session| view.services.real_servers[session.real.index()].hop.is_some());
+        assert_eq!(ways.to_vec(), stay, "{what}");
+    }
+    // A control: without what was known before, they would not.
+    assert_ne!(names(&compile(&config, Incarnation(1), &caps(1600)).unwrap()), before);
 }
 
 /// Of the nodes that serve, one that is being drained answers for a VIP only if there is no other.

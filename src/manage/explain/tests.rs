@@ -1,8 +1,10 @@
 use super::inquiry::{Inquiries, WORKER_PATIENCE};
 use super::*;
+use crate::base::RealServerId;
 use crate::manage::config;
 use crate::path::message::Command;
 use crate::table::session::State;
+use crate::table::session::{Direction, Session};
 use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 use std::io;

@@ -187,7 +187,8 @@ impl Oracles {
             return Err(self.violation(Oracle::Mapping, now, what));
         }
         self.figures.lost_with_node += u64::from(watch.source != source);
-        self.watches.insert(packet.words.flow, fresh);
+        // What excused this change excuses no other.
+        self.watches.insert(packet.words.flow, Watch { since: watch.last.max(began), ..fresh });
         Ok(())
     }
 

@@ -112,6 +112,36 @@ fn what_was_given_back_is_taken_where_nobody_else_can_have_its_session() {
     }
 }
 
+/// The worker that a frame comes to goes by one version, the one that it is handed to by the next: what the first made of the
+/// sender's knowledge says nothing there. Whether the second takes the packet, and its bucket that has come back.
+fn handed_over_between_versions(next: u32) -> bool {
+    let mut world = World::new(Spec { workers: 2, cluster: standard(None), ..Spec::default() });
+    world.place_as(1, 7, &all_at(2, Some(1)));
+    world.run(2);
+    let keys = [1, 2].map(|which| HashKey::derive(&(0..16).collect::<Vec<u8>>(), which));
+    let hash_of =
+        |port| keys[0].flow(&FlowKey::new(Addr::v4([192, 168, 1, 5]), Addr::v4([10, 99, 0, 2]), port, 80, 6));
+    let port = (3000..).find(|port| hash_of(*port).bucket().0 % 2 == 1).unwrap();
+    let (sender, incarnation, hash) = (NodeId(1), Incarnation(1), hash_of(port));
+    let cookie = backplane::cookie(keys[1], sender, incarnation);
+    let header = Header { stage: Stage::PreviousOwner, sender, incarnation, decided: 7, hash, cookie };
+    let packet = tcp("192.168.1.5", port, "10.99.0.2", 80, SYN);
+    assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
+    let now = world.now;
+    world.nodes[0].node.worker(WorkerId(0)).turn(now);
+    assert_eq!(world.count(1, "ring_out"), 1);
+    world.place_as(1, next, &all_at(1, Some(2)));
+    world.run(1);
+    assert_eq!(world.count(1, "ring_in"), 1);
+    world.take().iter().any(|(node, _)| *node == 1)
+}
+
+#[test]
+fn what_one_worker_compared_another_does_not_believe() {
+    assert!(!handed_over_between_versions(8), "the sender knew nothing of that");
+    assert!(handed_over_between_versions(7), "a control: without another version it does");
+}
+
 /// Between several workers each: the session is at the bucket's worker, whichever queue a packet comes in on.
 #[test]
 fn the_previous_owners_worker_is_found() {

@@ -1,0 +1,261 @@
+//! What is done with the packets of a burst, one stage after the other, and with the sessions that they made.
+
+use super::backplane;
+use super::egress::{Egress, Handoff};
+use super::local;
+use super::meta::{Batch, Meta};
+use super::parse::{self, Intake, Link};
+use super::port::{Frame, Port};
+use super::rewrite;
+use super::select::{self, Opened};
+use super::steer::{self, Decision};
+use super::track;
+use super::verdict::Verdict;
+use crate::base::planted::{self, Bug};
+use crate::base::{Instant, VirtualServerId, WorkerId};
+use crate::table::flow::EntryId;
+use crate::table::session::{Direction, Session, SessionTable, State};
+use crate::table::steering::SteeringTable;
+use crate::view::View;
+use crate::wire::backplane::Stage;
+use crate::wire::eth::ethertype;
+
+/// What a frame is that carries no IP packet.
+pub enum NoIp {
+    /// An ARP message.
+    Arp(Link),
+    /// Nothing that a node reads, and why.
+    Refused(Verdict),
+}
+
+/// The mutable state that stages work on.
+pub struct Core<P: Port> {
+    /// Which worker of its node.
+    pub id: WorkerId,
+    /// Sessions of the flows that it owns.
+    pub sessions: SessionTable,
+    /// Where flows go that it received and doesn't own.
+    pub steering: SteeringTable,
+    /// Its queues and rings out.
+    pub egress: Egress<P>,
+}
+
+impl<P: Port> Core<P> {
+    /// Reads a frame's Ethernet header.
+    #[inline(always)]
+    pub fn link(&self, frame: &P::Frame, view: &View, intake: &Intake) -> Result<Link, NoIp> {
+        let link = parse::link(frame.head(), view, intake).map_err(NoIp::Refused)?;
+        match link.ethertype {
+            ethertype::IPV4 | ethertype::IPV6 => Ok(link),
+            ethertype::ARP => Err(NoIp::Arp(link)),
+            _ => Err(NoIp::Refused(Verdict::UnknownEthertype)),
+        }
+    }
+
+    /// Answers an ARP message; drops what is nothing to a node.
+    #[cold]
+    pub fn no_ip(&mut self, view: &View, frame: P::Frame, why: NoIp, now: Instant) {
+        match why {
+            NoIp::Arp(link) => local::arp(view, &mut self.egress, frame, &link, now),
+            NoIp::Refused(verdict) => self.egress.drop(frame, verdict),
+        }
+    }
+
+    /// The stages behind parsing, for a burst whose index lines are on their way.
+    #[inline]
+    pub fn process(&mut self, view: &View, batch: &mut Batch<P::Frame>, now: Instant) {
+        // Whose index line names no session will most likely want the steering table.
+        let mut strangers: u32 = 0;
+        for (i, meta) in batch.meta().iter().enumerate() {
+            if meta.local.is_none()
+                && !self.sessions.flows().prefetch_entry(meta.hash)
+                && meta.stage == Stage::Receive
+                && view.steering_cache
+            {
+                self.steering.prefetch_index(meta.hash);
+                strangers |= 1 << i;
+            }
+        }
+        for (i, meta) in batch.meta().iter().enumerate() {
+            if strangers >> i & 1 == 1 {
+                self.steering.prefetch_entry(meta.hash);
+            }
+        }
+        // One after the other from here: two packets of a new flow may be in one burst, and the second must find what the
+        // first one made.
+        for (frame, meta) in batch.drain() {
+            self.packet(view, frame, meta, now);
+        }
+    }
+
+    #[inline(always)]
+    fn packet(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
+        if let Some(server) = meta.local {
+            return self.stateless(view, frame, meta, server.id(), now);
+        }
+        if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta)
+            && let Some(session) = self.take(view, id, direction, meta, now)
+        {
+            self.egress.counters.session_hits.inc();
+            let egress = &mut self.egress;
+            return match direction {
+                Direction::Forward => {
+                    let real = if planted::is(Bug::ServerChosenAnew) {
+                        let server = view.services.real_servers[session.real.index()].virtual_server;
+                        select::real_server(view, server, meta).unwrap_or(session.real)
+                    } else {
+                        session.real
+                    };
+                    rewrite::forward(view, egress, frame, meta, real, Some(&session), now);
+                }
+                Direction::Reply => {
+                    rewrite::reply(view, egress, frame, meta, &session, self.sessions.flows().key(id), now);
+                }
+            };
+        }
+        self.stranger(view, frame, meta, now);
+    }
+
+    /// Moves the session on by a packet. None: the packet opens another connection, and that one has ended; or it has yet to be
+    /// opened, and may not be.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        view: &View,
+        id: EntryId,
+        direction: Direction,
+        meta: &Meta,
+        now: Instant,
+    ) -> Option<Session> {
+        let session = self.sessions.get_mut(id);
+        if !track::steady(session, meta.key.protocol, meta.tcp_flags) {
+            let next_connection = track::over(session)
+                && direction == Direction::Forward
+                && track::opens(meta.key.protocol, meta.tcp_flags);
+            // What no server has answered was promised, but may never have left.
+            let unproven =
+                session.snat_port != 0 && session.state == State::HalfOpen && direction == Direction::Forward;
+            if unproven && !self.egress.promises.may(now) {
+                self.close(view, id);
+                return None;
+            }
+            if !next_connection {
+                track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
+            } else if session.snat_port != 0 && self.egress.promises.may(now) {
+                track::reopen(session);
+                select::connected(&self.egress.counters, session.real);
+            } else {
+                // Without NAT there is nothing to keep: the next connection is balanced anew.
+                self.close(view, id);
+                return None;
+            }
+        }
+        // Not written if nothing changes: a line that stays clean need not go back to memory.
+        if session.last_seen != now.tick() {
+            session.last_seen = now.tick();
+        }
+        Some(*session)
+    }
+
+    /// Balances a packet without state.
+    #[inline(always)]
+    fn stateless(
+        &mut self,
+        view: &View,
+        frame: P::Frame,
+        meta: &Meta,
+        server: VirtualServerId,
+        now: Instant,
+    ) {
+        match select::real_server(view, server, meta) {
+            Ok(real) => rewrite::forward(view, &mut self.egress, frame, meta, real, None, now),
+            Err(verdict) => self.egress.drop(frame, verdict),
+        }
+    }
+
+    /// A packet without a session here. Not in line: it is long, and most packets have one.
+    #[inline(never)]
+    fn stranger(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
+        match steer::decide(view, &mut self.steering, &self.egress.counters, self.id, meta, now) {
+            Ok(Decision::Open(server)) => {
+                let promises = (&*self.egress.counters, &mut self.egress.promises);
+                match select::open(view, &mut self.sessions, promises, server, meta, now) {
+                    Ok(Opened::Session(id)) => {
+                        let session = *self.sessions.flows().get(id);
+                        rewrite::forward(
+                            view,
+                            &mut self.egress,
+                            frame,
+                            meta,
+                            session.real,
+                            Some(&session),
+                            now,
+                        );
+                    }
+                    Ok(Opened::Stateless(real)) => {
+                        rewrite::forward(view, &mut self.egress, frame, meta, real, None, now);
+                    }
+                    Err(verdict) => self.egress.drop(frame, verdict),
+                }
+            }
+            Ok(Decision::Stateless(server)) => self.stateless(view, frame, meta, server, now),
+            Ok(Decision::Worker(worker)) => {
+                let meta = Meta { stage: meta.stage.max(Stage::Owner), ..*meta };
+                self.egress.hand(worker, Handoff::Packet(frame, meta, view.in_force));
+            }
+            Ok(Decision::Node(owner)) => backplane::steer(view, &mut self.egress, frame, meta, owner, now),
+            Ok(Decision::Previous(previous)) => {
+                backplane::ask_previous(view, &mut self.egress, frame, meta, previous, now);
+            }
+            Ok(Decision::Return(owner)) => {
+                backplane::give_back(view, &mut self.egress, frame, meta, owner, now);
+            }
+            Err(verdict) => self.egress.drop(frame, verdict),
+        }
+    }
+
+    fn close(&mut self, view: &View, id: EntryId) {
+        let (key, session) = (*self.sessions.flows().key(id), *self.sessions.flows().get(id));
+        self.sessions.close(id, select::names(view, &key, &session));
+        select::gone(&self.egress.counters, &session);
+        self.egress.counters.sessions_closed.inc();
+    }
+
+    /// Begins another life of the node: what was promised in the last one is void, since others have taken it over (MECHANISMS
+    /// §0). The one place where a turn takes as long as the table is large: the node doesn't serve yet.
+    #[cold]
+    pub fn begin(&mut self, view: &View) {
+        for _ in 0..self.sessions.flows().capacity() {
+            if let Some(id) = self.sessions.step() {
+                self.close(view, id);
+            }
+        }
+    }
+
+    /// Visits the next entry; gives the session there, if one stays.
+    #[inline]
+    pub fn expire_session(&mut self, view: &View, now: Instant) -> Option<EntryId> {
+        let id = self.sessions.step()?;
+        let session = self.sessions.flows().get(id);
+        let server = view.services.real_servers[session.real.index()].virtual_server;
+        let server = &view.services.virtual_servers[server.index()];
+        let idle = now.tick().since(session.last_seen) > track::lifetime(session, &view.timeouts, server);
+        let over = idle || planted::is(Bug::LiveSessionExpires);
+        if over {
+            self.close(view, id);
+        }
+        (!over).then_some(id)
+    }
+
+    /// Visits the next entry there.
+    #[inline]
+    pub fn expire_steering(&mut self, view: &View, now: Instant) {
+        let Some(id) = self.steering.step() else { return };
+        let session = self.steering.get(id);
+        let dead = !steer::lives(view, session) && !planted::is(Bug::SteeringOutlivesPeer);
+        if dead || now.tick().since(session.last_seen) > view.timeouts.steering {
+            let hash = view.hash_key.flow(self.steering.key(id));
+            self.steering.remove(hash, id);
+        }
+    }
+}
