@@ -7,9 +7,7 @@ use super::name::DeviceName;
 use super::pool::{PAGE_BUFFER_BYTES, PacketPool, Recipe, buffer_bytes, least_buffers};
 use super::port::ETHERNET_BYTES;
 use super::rights::{Rights, denied};
-use super::settings::{
-    ENOTSUP, Offloads, ask_mtu, check_mtu, configure, error_number, set_mtu, wants_scatter,
-};
+use super::settings::{ENOTSUP, Offloads, check_mtu, configure, error_number, set_mtu, wants_scatter};
 use super::{BufferConfig, EalConfig};
 use crate::base::Mac;
 use crate::io::DeviceConfig;
@@ -308,7 +306,7 @@ impl Device {
         let recipe = Recipe { port: &config.name, id, buffers: 0, bytes, socket, memory_mb };
         let control = Arc::new(PacketPool::control(eal, &recipe)?);
         // What DPDK notes as the MTU of a device without the function, it takes from a configuration that isn't ours.
-        ask_mtu(&steps, &info, id)?;
+        super::settings::ask_mtu(&steps, &info, id)?;
         let multicast = all_multicast(&steps, id)?;
         Ok(Arc::new(Self {
             id,
