@@ -234,11 +234,15 @@ impl State {
                 changes.iter().fold(false, |any, change| self.standings.apply(change) | any)
             }
             Entry::Write(write) => {
-                let gone = self.real_servers_gone(write);
+                let touched = self.real_servers_touched(write);
                 match self.namespace.apply(index, write) {
                     // A request that comes again has the index of its first time.
                     namespace::Outcome::Applied { index: at } if at == index => {
-                        gone.iter().for_each(|server| _ = self.standings.forget(*server));
+                        for (key, server) in touched {
+                            if self.namespace.get(&key).is_none_or(|entry| RealServerId(entry.id) != server) {
+                                self.standings.forget(server);
+                            }
+                        }
                         let topology = topology(&self.namespace);
                         if topology != *self.fleet.topology() {
                             self.fleet.set_topology(topology);
@@ -256,11 +260,25 @@ impl State {
         Applied { changed, taken_over: taken_over.unwrap_or_default() }
     }
 
-    /// The real servers that a write removes, if it is made.
-    fn real_servers_gone(&self, write: &Write) -> Vec<RealServerId> {
-        let removed = write.changes.iter().filter(|change| change.value.is_none());
-        let removed = removed.filter(|change| matches!(change.key, Key::RealServer(..)));
-        removed.filter_map(|change| Some(RealServerId(self.namespace.get(&change.key)?.id))).collect()
+    /// The real servers that a write may remove or move.
+    fn real_servers_touched(&self, write: &Write) -> Vec<(Key, RealServerId)> {
+        let mut touched = Vec::new();
+        for change in &write.changes {
+            match &change.key {
+                key @ Key::RealServer(..) => {
+                    touched
+                        .extend(self.namespace.get(key).map(|entry| (key.clone(), RealServerId(entry.id))));
+                }
+                Key::VirtualServer(server) => {
+                    let below = self.namespace.real_servers(server);
+                    touched.extend(
+                        below.map(|(id, name, _)| (Key::RealServer(server.clone(), name.clone()), id)),
+                    );
+                }
+                _ => {}
+            }
+        }
+        touched
     }
 
     /// For a snapshot.

@@ -237,10 +237,10 @@ impl<P: Port> Core<P> {
     pub fn expire_session(&mut self, view: &View, now: Instant) -> Option<EntryId> {
         let id = self.sessions.step()?;
         let session = self.sessions.flows().get(id);
-        let server = view.services.real_servers[session.real.index()].virtual_server;
-        let server = &view.services.virtual_servers[server.index()];
+        let real = &view.services.real_servers[session.real.index()];
+        let server = &view.services.virtual_servers[real.virtual_server.index()];
         let idle = now.tick().since(session.last_seen) > track::lifetime(session, &view.timeouts, server);
-        let over = idle || planted::is(Bug::LiveSessionExpires);
+        let over = idle || real.is_gone() || planted::is(Bug::LiveSessionExpires);
         if over {
             self.close(view, id);
         }

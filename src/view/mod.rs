@@ -151,6 +151,13 @@ pub struct RealServer {
     pub tunnel_source: Addr,
 }
 
+impl RealServer {
+    /// Whether it was removed, and this is its place.
+    pub fn is_gone(&self) -> bool {
+        self.name.is_empty()
+    }
+}
+
 /// A SNAT address.
 #[derive(Clone, Copy, Debug)]
 pub struct Snat {

@@ -1,5 +1,5 @@
-//! One capture through a node on memory ports, on which the simulator runs its nodes, too, and through the same node on DPDK's
-//! `net_pcap`: the same frames go out, byte for byte and in the same order.
+//! One capture through a node as the simulator has it (memory ports behind its wires, virtual time), and through the same node on
+//! DPDK's `net_pcap`: the same frames go out, byte for byte and in the same order.
 
 use super::*;
 use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use steerage::base::rng::Rng;
 use steerage::base::{Addr, FlowKey, Incarnation, Mac, NodeId};
+use steerage::io::fault::Wire;
 use steerage::io::memory::{self, MemoryPools};
 use steerage::manage::config::{self, Config};
 use steerage::node::Node;
@@ -275,7 +276,14 @@ fn live<P: Port>(config: &Config, devices: Vec<OpenDevice<P>>, frames: usize) ->
 
 type Run = ([Vec<Vec<u8>>; 2], BTreeMap<&'static str, u64>);
 
-fn on_memory(config: &Config, inputs: &[Vec<Vec<u8>>; 2]) -> Run {
+/// What comes out of a wire of the simulator's that loses, doubles, delays and damages nothing.
+fn carried(frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let (mut wire, now) = (Wire::new(1), steerage::base::Instant::ZERO);
+    frames.into_iter().for_each(|frame| assert_eq!(wire.send(frame, now).copies, 1));
+    std::iter::from_fn(|| wire.receive(now)).collect()
+}
+
+fn simulated(config: &Config, inputs: &[Vec<Vec<u8>>; 2]) -> Run {
     let pools = MemoryPools::new(4096, 2048);
     let opened: Vec<_> = config
         .ports
@@ -285,10 +293,10 @@ fn on_memory(config: &Config, inputs: &[Vec<Vec<u8>>; 2]) -> Run {
         .collect();
     let (devices, links): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
     for (frames, links) in inputs.iter().zip(&links) {
-        assert!(frames.iter().all(|frame| links[0].inject(frame)));
+        assert!(carried(frames.clone()).iter().all(|frame| links[0].inject(frame)));
     }
     let drops = live(config, devices, inputs.iter().map(Vec::len).max().unwrap());
-    ([0, 1].map(|port| links[port][0].collect_all()), drops)
+    ([0, 1].map(|port| carried(links[port][0].collect_all())), drops)
 }
 
 fn on_net_pcap(config: &Config, inputs: &[Vec<Vec<u8>>; 2]) -> Run {
@@ -317,16 +325,16 @@ fn on_net_pcap(config: &Config, inputs: &[Vec<Vec<u8>>; 2]) -> Run {
 }
 
 #[test]
-fn a_node_on_net_pcap_sends_what_it_sends_on_memory_ports() {
-    child("captures::a_node_on_net_pcap_sends_what_it_sends_on_memory_ports", true, || {
+fn a_node_on_net_pcap_sends_what_it_sends_in_the_simulator() {
+    child("captures::a_node_on_net_pcap_sends_what_it_sends_in_the_simulator", true, || {
         let config = configuration();
         let mut inputs = inputs(&config);
         // What comes before the servers' answers is the same in both runs, so these fit the second one, too.
-        let (openers, _) = on_memory(&config, &inputs);
+        let (openers, _) = simulated(&config, &inputs);
         let replies: Vec<_> = openers[0].iter().filter_map(|frame| reply(frame)).collect();
         assert!(replies.len() > 10, "{} NATed packets", replies.len());
         inputs[0].extend(replies);
-        let (memory, dropped) = on_memory(&config, &inputs);
+        let (memory, dropped) = simulated(&config, &inputs);
         let (pcap, also) = on_net_pcap(&config, &inputs);
         for (port, (memory, pcap)) in memory.iter().zip(&pcap).enumerate() {
             let differ = memory.iter().zip(pcap).position(|(a, b)| a != b);
@@ -337,7 +345,7 @@ fn a_node_on_net_pcap_sends_what_it_sends_on_memory_ports() {
         // The comparison can fail: another byte in makes another byte out.
         let last = inputs[0].last_mut().unwrap();
         *last.last_mut().unwrap() ^= 1;
-        assert_ne!(on_memory(&config, &inputs).0, pcap);
+        assert_ne!(simulated(&config, &inputs).0, pcap);
         // That much happened at all.
         for reason in
             ["ttl_expired", "no_virtual_server", "ip_checksum", "ip_malformed", "not_our_mac", "too_big"]

@@ -5,6 +5,8 @@ use super::fault::{Fault, Faults, Finding, Lack};
 use super::key::{Key, Kind};
 use super::object::Object;
 use super::{Entry, Namespace, ids, most, rules, snapshot};
+use crate::base::Addr;
+use crate::view::Protocol;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -252,9 +254,7 @@ impl Namespace {
                 continue;
             }
             let next = self.next[change.key.kind() as usize];
-            let stays =
-                |entry: &&Entry| change.value.as_ref().is_none_or(|object| !moves(&entry.object, object));
-            let id = old.filter(stays).map_or(next, |entry| entry.id);
+            let id = old.map_or(next, |entry| entry.id);
             let entry = change.value.map(|object| Entry { object, version: index, revision: index, id });
             if entry.is_some() {
                 self.next[change.key.kind() as usize] = next.max(id.saturating_add(1));
@@ -336,39 +336,54 @@ impl Namespace {
         before
     }
 
-    /// Gives another id to each real server whose virtual server has another port or protocol than before, as if the real server
-    /// itself were elsewhere.
+    /// Gives another id to each real server that is elsewhere than before, by itself or by its virtual server's port or protocol:
+    /// sessions know it by its id, and what they promised holds there only.
     fn renumber(&mut self, undo: &mut Undo) {
-        let moved: Vec<_> = undo
-            .iter()
-            .filter_map(|(key, before)| Some((key, &before.as_ref()?.object, &self.get(key)?.object)))
-            .filter_map(|(key, before, now)| match (key, before, now) {
-                (Key::VirtualServer(name), Object::VirtualServer(old), Object::VirtualServer(new))
-                    if (old.port, old.protocol) != (new.port, new.protocol) =>
-                {
-                    Some((name.clone(), old.protocol != new.protocol))
+        let was: BTreeMap<&Key, &Object> =
+            undo.iter().filter_map(|(key, before)| Some((key, &before.as_ref()?.object))).collect();
+        let mut moved = BTreeSet::new();
+        for key in was.keys() {
+            match key {
+                Key::RealServer(..) => _ = moved.insert((*key).clone()),
+                Key::VirtualServer(server) => {
+                    let below = self.real_servers(server);
+                    moved.extend(below.map(|(_, name, _)| Key::RealServer(server.clone(), name.clone())));
                 }
-                _ => None,
-            })
-            .collect();
-        for (server, protocol) in moved {
-            let each = self.real_servers(&server).filter(|(_, _, real)| protocol || real.port.is_none());
-            let each: Vec<_> =
-                each.map(|(_, name, _)| Key::RealServer(server.clone(), name.clone())).collect();
-            for key in each {
-                let Some(entry) = self.get(&key).cloned() else { continue };
-                let next = &mut self.next[Kind::RealServer as usize];
-                let id = std::mem::replace(next, next.saturating_add(1));
-                let before = self.put(&key, Some(Entry { id, ..entry }));
+                _ => {}
+            }
+        }
+        let now = BTreeMap::new();
+        moved.retain(|key| match (self.place(key, &was), self.place(key, &now)) {
+            (Some(before), Some(after)) => before != after,
+            _ => false,
+        });
+        let new: Vec<Key> = moved.iter().filter(|key| !was.contains_key(key)).cloned().collect();
+        for key in moved {
+            let Some(entry) = self.get(&key).cloned() else { continue };
+            let next = &mut self.next[Kind::RealServer as usize];
+            let id = std::mem::replace(next, next.saturating_add(1));
+            let before = self.put(&key, Some(Entry { id, ..entry }));
+            if new.binary_search(&key).is_ok() {
                 undo.push((key, before));
             }
         }
     }
 
+    /// Where a real server is, if `was` says what some objects are.
+    fn place(&self, key: &Key, was: &BTreeMap<&Key, &Object>) -> Option<(Addr, u16, Protocol)> {
+        let Key::RealServer(server, _) = key else { return None };
+        let object = |key: &Key| was.get(key).copied().or_else(|| Some(&self.get(key)?.object));
+        match (object(key)?, object(&Key::VirtualServer(server.clone()))?) {
+            (Object::RealServer(real), Object::VirtualServer(of)) => {
+                Some((real.address, real.port.unwrap_or(of.port), of.protocol))
+            }
+            _ => None,
+        }
+    }
+
     /// Makes the namespace what it was; `next` are the ids that were next.
     fn take_back(&mut self, undo: Undo, next: [u32; Kind::ALL.len()]) {
-        // An object may have been changed twice.
-        for (key, before) in undo.into_iter().rev() {
+        for (key, before) in undo {
             self.put(&key, before);
         }
         self.next = next;
@@ -402,11 +417,12 @@ impl Namespace {
 
     fn record(&mut self, index: u64, write: &Write, undo: &Undo) {
         // Of a write that fills the trail alone, the rest would be pushed out at once.
+        let same = |key: &Key, before: &Entry| self.get(key).is_some_and(|now| now.object == before.object);
+        // What only has another id was changed by nobody.
+        let changed =
+            |(key, before): &&(Key, Option<Entry>)| !before.as_ref().is_some_and(|before| same(key, before));
+        let undo: Vec<_> = undo.iter().filter(changed).collect();
         for (key, before) in &undo[undo.len().saturating_sub(RECORDS)..] {
-            let renumbered = |entry: &Entry| self.get(key).is_some_and(|now| now.object == entry.object);
-            if before.as_ref().is_some_and(renumbered) {
-                continue;
-            }
             let old = before.as_ref().map(|entry| &entry.object);
             let difference = Difference::between(key, old, self.get(key).map(|entry| &entry.object));
             let mut summary = difference.to_string();
@@ -432,12 +448,6 @@ impl Namespace {
         let (at, who, request, summary) = (by.at, by.who.clone(), by.request, summary.to_owned());
         self.trail.push(Record { index, at, who, request, key, before, summary });
     }
-}
-
-/// Whether what was the one object is elsewhere as the other: sessions know it by its id, and what they promised holds there only.
-fn moves(old: &Object, new: &Object) -> bool {
-    matches!((old, new), (Object::RealServer(old), Object::RealServer(new))
-        if (old.address, old.port) != (new.address, new.port))
 }
 
 fn faults(findings: Vec<Finding>) -> Faults {

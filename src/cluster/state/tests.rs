@@ -86,9 +86,19 @@ fn a_real_server_takes_its_health_along() {
     };
     apply(&mut state, [write(Some(99))]);
     assert_eq!(state.standings().health(id), Health::Down, "refused");
+    let mut moved = state.clone();
     apply(&mut state, [write(None)]);
     assert_eq!(state.standings().get(id), None);
     assert_eq!(state.standings(), &Standings::default());
+    // One that moves is another, and yet to be checked.
+    let fields = serde_json::json!({"address": "10.10.0.29"});
+    let value = Some(Object::read(key.kind(), fields).unwrap());
+    let changes = vec![Change { key: key.clone(), expected: None, value }];
+    let By { request, who, at } = by();
+    let request = RequestId(request.0 + 9);
+    apply(&mut moved, [Entry::Write(Write { request, who, at, changes })]);
+    assert_ne!(RealServerId(moved.namespace().get(&key).unwrap().id), id);
+    assert_eq!(moved.standings(), &Standings::default());
 }
 
 #[test]

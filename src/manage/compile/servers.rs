@@ -30,8 +30,8 @@ impl Machine<'_> {
     }
 }
 
-/// A real server's place when it was removed: there is no way to it, so packets of sessions that still name it are dropped. All
-/// else stays: their hashes, how long they live and whose they are follow from it.
+/// A real server's place when it was removed: there is no way to it, and sessions that name it end as soon as a worker comes to
+/// them. Their hashes follow from where it was, so that stays.
 fn gone(was: &RealServer) -> RealServer {
     RealServer { name: String::new(), hop: None, tunnel_source: Addr::UNSPECIFIED, ..was.clone() }
 }
@@ -168,7 +168,6 @@ fn vacate(
 /// The virtual servers by id.
 pub(super) fn virtual_servers(config: &Config, before: Option<Before<'_>>) -> Vec<VirtualServer> {
     let (key, slots) = (config.cluster.hash_key, config.cluster.maglev_slots);
-    let known = before.map(|b| &b.view.services.virtual_servers);
     let before = before.filter(|b| {
         let cluster = &b.config.cluster;
         (cluster.hash_key, cluster.maglev_slots) == (key, slots)
@@ -207,23 +206,16 @@ pub(super) fn virtual_servers(config: &Config, before: Option<Before<'_>>) -> Ve
                 maglev: same.map_or_else(|| maglev(server), |(_, old)| old.maglev.clone()),
             }
         },
-        |id| {
-            let maglev = Maglev::build(key, &[], slots);
-            match known.and_then(|known| known.get(id)) {
-                // As with real servers: its sessions are to end in their time.
-                Some(was) => VirtualServer { name: String::new(), maglev, ..was.clone() },
-                None => VirtualServer {
-                    name: String::new(),
-                    address: Addr::UNSPECIFIED,
-                    port: 0,
-                    protocol: Protocol::Tcp,
-                    group: GroupId(0),
-                    forward: Forward::DsrL2,
-                    ingress: Ingress::Local,
-                    idle_ticks: 1,
-                    maglev,
-                },
-            }
+        |_| VirtualServer {
+            name: String::new(),
+            address: Addr::UNSPECIFIED,
+            port: 0,
+            protocol: Protocol::Tcp,
+            group: GroupId(0),
+            forward: Forward::DsrL2,
+            ingress: Ingress::Local,
+            idle_ticks: 1,
+            maglev: Maglev::build(key, &[], slots),
         },
     )
 }

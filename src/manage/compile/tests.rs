@@ -214,7 +214,11 @@ fn said(view: &View) -> Vec<String> {
         }
         let mut way = adjacencies.servers[i].clone();
         way.adjacency.hop = HopId(0);
-        said.push(format!("{:?} {:?} {way:?}", RealServer { hop: None, ..real.clone() }, place(real.hop)));
+        said.push(format!(
+            "{i} {:?} {:?} {way:?}",
+            RealServer { hop: None, ..real.clone() },
+            place(real.hop)
+        ));
     }
     for (i, node) in view.nodes.iter().enumerate() {
         let ways = [&adjacencies.nodes, &adjacencies.previous, &adjacencies.returned].map(|ways| {
@@ -290,6 +294,7 @@ proptest! {
             for (id, place) in promised(&changed) {
                 prop_assert_eq!(places.entry(id).or_insert(place), &place, "{:?} after {:?}", id, op);
             }
+            prop_assert_eq!(promised(&changed).count(), places.len(), "all of them still are, after {:?}", op);
             (config, view) = (next, changed);
         }
     }

@@ -69,8 +69,8 @@ impl Manager {
             }
         });
         let mut all: Vec<_> = each.collect();
-        // What was removed has no name.
-        let there = services.real_servers.iter().enumerate().filter(|(_, real)| !real.name.is_empty());
+        // What was removed is not told of.
+        let there = services.real_servers.iter().enumerate().filter(|(_, real)| !real.is_gone());
         for (i, real) in there {
             let server = &mut all[real.virtual_server.index()];
             let mut traffic = Traffic::default();

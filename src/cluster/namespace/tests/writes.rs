@@ -61,6 +61,61 @@ fn versions_and_ids() {
     assert_eq!(of(&space, "virtual_server/dns"), Some((1, 1, 1)));
 }
 
+/// Sessions know real servers by id: it stands for one address, port and protocol.
+#[test]
+fn a_real_server_that_moves_gets_another_id() {
+    let web = |fields: &str| {
+        let all = format!(r#"{{"address": "203.0.113.1", "forward": "nat", "group": "edge", {fields}}}"#);
+        change("virtual_server/web", &all)
+    };
+    let s2 = "virtual_server/web/real_server/s2";
+    let real = |key: &str, fields: &str| change(key, fields);
+    // What changes, and whether s1 (with a port of its own) and s2 (without) are elsewhere then.
+    for (what, changes, moved) in [
+        ("weight", vec![weight(7)], (false, false)),
+        ("address", vec![real(S1, r#"{"address": "10.10.0.29", "port": 8080}"#)], (true, false)),
+        ("port", vec![real(S1, r#"{"address": "10.10.0.21", "port": 8081}"#)], (true, false)),
+        (
+            "the same port, said",
+            vec![real(s2, r#"{"address": "10.10.0.22", "weight": 0, "port": 80}"#)],
+            (false, false),
+        ),
+        ("the virtual server's port", vec![web(r#""port": 81"#)], (false, true)),
+        (
+            "that, and the real servers stay",
+            vec![web(r#""port": 81"#), real(s2, r#"{"address": "10.10.0.22", "port": 80}"#)],
+            (false, false),
+        ),
+        ("its protocol", vec![web(r#""port": 80, "protocol": "udp""#)], (true, true)),
+        (
+            "its way of forwarding",
+            vec![change(
+                "virtual_server/web",
+                r#"{"address": "203.0.113.1", "port": 80, "forward": "ipip", "group": "edge"}"#,
+            )],
+            (false, false),
+        ),
+    ] {
+        let mut space = small();
+        let ids = |space: &Namespace| [S1, s2].map(|text| space.get(&key(text)).unwrap().id);
+        let before = ids(&space);
+        let whole = space.clone();
+        assert!(
+            space.preview(4, &changes, |_| ()).is_ok() && space == whole,
+            "{what}: a preview leaves no trace"
+        );
+        let count = changes.len();
+        assert_eq!(space.apply(5, &write(5, changes)), Outcome::Applied { index: 5 }, "{what}");
+        let after = ids(&space);
+        assert_eq!((before[0] != after[0], before[1] != after[1]), moved, "{what}");
+        assert_eq!(
+            space.trail().filter(|record| record.index == 5).count(),
+            count,
+            "{what}: who changed nothing isn't there"
+        );
+    }
+}
+
 #[test]
 fn compare_and_set() {
     let mut space = small();
