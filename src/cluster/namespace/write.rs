@@ -339,8 +339,9 @@ impl Namespace {
     /// Gives another id to each real server that is elsewhere than before, by itself or by its virtual server's port or protocol:
     /// sessions know it by its id, and what they promised holds there only.
     fn renumber(&mut self, undo: &mut Undo) {
-        let was: BTreeMap<&Key, &Object> =
-            undo.iter().filter_map(|(key, before)| Some((key, &before.as_ref()?.object))).collect();
+        // None: it is new.
+        let was: BTreeMap<&Key, Option<&Object>> =
+            undo.iter().map(|(key, before)| (key, before.as_ref().map(|entry| &entry.object))).collect();
         let mut moved = BTreeSet::new();
         for key in was.keys() {
             match key {
@@ -370,9 +371,10 @@ impl Namespace {
     }
 
     /// Where a real server is, if `was` says what some objects are.
-    fn place(&self, key: &Key, was: &BTreeMap<&Key, &Object>) -> Option<(Addr, u16, Protocol)> {
+    fn place(&self, key: &Key, was: &BTreeMap<&Key, Option<&Object>>) -> Option<(Addr, u16, Protocol)> {
         let Key::RealServer(server, _) = key else { return None };
-        let object = |key: &Key| was.get(key).copied().or_else(|| Some(&self.get(key)?.object));
+        let object =
+            |key: &Key| was.get(key).copied().unwrap_or_else(|| self.get(key).map(|entry| &entry.object));
         match (object(key)?, object(&Key::VirtualServer(server.clone()))?) {
             (Object::RealServer(real), Object::VirtualServer(of)) => {
                 Some((real.address, real.port.unwrap_or(of.port), of.protocol))

@@ -87,14 +87,7 @@ fn a_real_server_that_moves_gets_another_id() {
             (false, false),
         ),
         ("its protocol", vec![web(r#""port": 80, "protocol": "udp""#)], (true, true)),
-        (
-            "its way of forwarding",
-            vec![change(
-                "virtual_server/web",
-                r#"{"address": "203.0.113.1", "port": 80, "forward": "ipip", "group": "edge"}"#,
-            )],
-            (false, false),
-        ),
+        ("its idle time", vec![web(r#""port": 80, "idle": "9m""#)], (false, false)),
     ] {
         let mut space = small();
         let ids = |space: &Namespace| [S1, s2].map(|text| space.get(&key(text)).unwrap().id);
