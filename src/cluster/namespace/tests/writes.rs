@@ -86,6 +86,14 @@ fn a_real_server_that_moves_gets_another_id() {
             vec![web(r#""port": 81"#), real(s2, r#"{"address": "10.10.0.22", "port": 80}"#)],
             (false, false),
         ),
+        (
+            "that, with a new one beside",
+            vec![
+                web(r#""port": 81"#),
+                real("virtual_server/web/real_server/s3", r#"{"address": "10.10.0.23"}"#),
+            ],
+            (false, true),
+        ),
         ("its protocol", vec![web(r#""port": 80, "protocol": "udp""#)], (true, true)),
         ("its idle time", vec![web(r#""port": 80, "idle": "9m""#)], (false, false)),
     ] {
