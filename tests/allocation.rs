@@ -8,8 +8,11 @@
 #[path = "fuzz/src/draw.rs"]
 mod draw;
 #[allow(dead_code)]
-#[path = "fuzz/src/driver.rs"]
+#[path = "fuzz/src/driver/mod.rs"]
 mod driver;
+#[allow(dead_code)]
+#[path = "fuzz/src/judge.rs"]
+mod judge;
 #[allow(dead_code)]
 #[path = "fuzz/src/packet.rs"]
 mod packet;

@@ -244,7 +244,7 @@ impl Log for Now {
     fn restore(&mut self, _: ReplicaId) {}
 
     fn renew(&mut self, token: u64, _: Incarnation) {
-        self.outputs.push_back(Output::Renewed { by: ReplicaId(0), token });
+        self.outputs.push_back(Output::Renewed { token });
     }
 
     fn fenced(&self) -> Fences {

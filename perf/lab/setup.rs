@@ -182,6 +182,7 @@ impl<P: Port> Lab<P> {
             prepared: 0,
             hears: NodeSet::EMPTY,
             ready: true,
+            trouble: 0,
             turns: Default::default(),
         };
         let mut frame = vec![0; 42 + control::MAX_LEN];

@@ -25,11 +25,13 @@ def prepare(packages=()):
 
 
 def build(packages=(), bench="lab", features=()):
-    """Path of a measuring program, as fresh as the sources: for release, or by the profile that STEERAGE_PROFILE names."""
+    """Path of a measuring program, as fresh as the sources: for release, or by the profile that STEERAGE_PROFILE names and with
+    the further features in STEERAGE_FEATURES: tests name those of which most is built."""
     path = prepare(packages)
     command = ["cargo", "build", "--profile", os.environ.get("STEERAGE_PROFILE", "release"), "--locked", "--bench", bench]
     command += ["--message-format=json-render-diagnostics"]
-    command += [f"--features={feature}" for feature in features]
+    further = os.environ.get("STEERAGE_FEATURES", "").split()
+    command += [f"--features={feature}" for feature in [*features, *further]]
     done = subprocess.run(["env", f"PATH={path}", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise Failed("the measuring program doesn't build")

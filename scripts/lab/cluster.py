@@ -15,6 +15,7 @@ from .process import Process, output
 # The key of a laboratory is no secret.
 KEY = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 READY_SECONDS = 30
+REST_SECONDS = 60
 WITNESS = "w1"
 # Of a small disk.
 DISK_BYTES = 8 << 20
@@ -221,6 +222,40 @@ key = "pki/{WITNESS}.key"
         """What node `number`, from 1, says of a tuple, as `steerage explain --json` gives it."""
         command = [str(self._binary), "explain", "--json", "--socket", str(self._socket(number))]
         return json.loads(output([*command, protocol, source, destination], timeout=5).stdout)
+
+    def explanations(self, number: int, protocol: str, tuples: list[tuple[str, str]]) -> list[dict]:
+        """The same of many tuples at once, each a source and a destination, in order."""
+        there = f"http://node/v1/explain?protocol={protocol}"
+        urls = [f'url = "{there}&source={source}&destination={destination}"' for source, destination in tuples]
+        # One process asks for all; -g: brackets of IPv6 addresses are no globs.
+        command = ["curl", "-gsS", "--fail-early", "--fail", "--unix-socket", str(self._socket(number)), "-w", "\n", "-K", "-"]
+        return [json.loads(line) for line in output(command, stdin="\n".join(urls)).stdout.splitlines()]
+
+    def wait_rest(self, number: int) -> None:
+        """Waits until every bucket is where it stays, and node `number`, from 1, has nothing left of what it gave away. What the first
+        node says of owners then holds until something happens."""
+        end = time.monotonic() + REST_SECONDS
+        while True:
+            status = self.status(1)
+            moving = sum(group["moving"] + group["unowned"] for group in status["groups"])
+            leaving = sum(sum(node["leaving"].values()) for node in status["nodes"] if node["name"] == f"n{number}")
+            if moving + leaving == 0:
+                return
+            if time.monotonic() > end:
+                raise LabError(f"after {REST_SECONDS} s {moving} buckets are to move and n{number} has sessions of {leaving} others'")
+            time.sleep(0.1)
+
+    def wait_quiet(self, seconds: float) -> None:
+        """Waits until nothing has been decided for so long, as the first node sees it."""
+        end, known = time.monotonic() + REST_SECONDS, (0, 0.0)
+        while time.monotonic() < end:
+            index, now = self.status(1)["index"], time.monotonic()
+            if index != known[0]:
+                known = (index, now)
+            elif now - known[1] > seconds:
+                return
+            time.sleep(0.1)
+        raise LabError(f"something is decided all the time: entry {known[0]}")
 
     def _stats_command(self, number: int) -> list[str]:
         return [str(self._binary), "stats", "--json", "--socket", str(self._socket(number))]

@@ -75,7 +75,8 @@ class Report:
                 for phase in self.phases
             ],
             "acts": [
-                {"name": act.name} | {kind: [result.requests, result.failed] for kind, result in act.results.items()}
+                {"name": act.name, "excused": act.excused.total()}
+                | {kind: [result.requests, result.failed] for kind, result in act.results.items()}
                 for act in (self.stage.acts if self.stage else [])
             ],
             "fault": self.fault(),
@@ -119,8 +120,10 @@ class Report:
         rows.append(["all", total.requests, total.failed, "", ms(total.quantile(0.5)), ms(total.quantile(0.99))])
         parts.append(table(["phase", "requests", "failed", "per second", "p50", "p99"], rows))
         if self.stage:
-            parts.append(table(["act", "requests", *(f"failed {kind}" for kind in living.KINDS)], (act.row() for act in self.stage.acts)))
-            parts += self.stage.notes()
+            head = ["act", "requests", *(f"failed {kind}" for kind in living.KINDS), "excused"]
+            parts.append(table(head, (act.row() for act in self.stage.acts)))
+            if self.stage.notes():
+                parts.append("excused\n  " + "\n  ".join(self.stage.notes()))
         return "\n\n".join(parts)
 
 

@@ -141,11 +141,13 @@ class Stalls:
         self._stalled: set[str] = set()
         self._last = 0.0
 
-    def sample(self) -> None:
-        """Looks at all connections."""
+    def sample(self, under_way: Callable[[], bool] = lambda: True) -> None:
+        """Looks at all connections; unless they are no more `under_way` behind that: what has ended waits for nothing, and it
+        would seem that nothing waited."""
         # TCP's states of waiting: a connection that is being closed has its answer.
         text = self._client.run(["ss", "-HOtni", "state", "syn-sent", "state", "established", *self._filter]).stdout
-        self.note(text, time.monotonic())
+        if under_way():
+            self.note(text, time.monotonic())
 
     def note(self, text: str, now: float) -> None:
         """Takes ss's output of the time `now`, in seconds."""
@@ -265,7 +267,7 @@ def run(
         while any(load.running() for load in loads):
             if time.monotonic() >= due:
                 watch()
-                stalls.sample()
+                stalls.sample(lambda: all(load.running() for load in loads))
                 due = time.monotonic() + SAMPLE_SECONDS
             if current is None:
                 current = Download(client, *todo[turn % len(todo)])

@@ -130,7 +130,12 @@ def snats(nodes: int) -> list[tuple[int, str, int]]:
     return found
 
 
+def endpoint(address: str, port: int) -> str:
+    """An address and a port, IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def url(address: str, path: str = "/", port: int = HTTP_PORT) -> str:
     """A URL at an address of either family."""
     host = f"[{address}]" if ":" in address else address
-    return f"http://{host}{path}" if port == HTTP_PORT else f"http://{host}:{port}{path}"
+    return f"http://{host}{path}" if port == HTTP_PORT else f"http://{endpoint(address, port)}{path}"

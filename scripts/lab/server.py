@@ -89,16 +89,25 @@ class Server:
     def wait(self, timeout: float = 10) -> None:
         """Waits until it serves."""
         end = time.monotonic() + timeout
-        while True:
-            with self.namespace.entered(), socket.socket(socket.AF_INET6) as probe:
-                if probe.connect_ex(("::1", plan.HTTP_PORT)) == 0:
-                    return
+        while not (self._serves(socket.SOCK_STREAM, plan.HTTP_PORT) and self._serves(socket.SOCK_DGRAM, plan.UDP_PORT)):
             for process in self._processes:
                 if not process.running():
                     raise LabError(f"{process.argv[4]} of server {self.name} ended: {process.tail()}")
             if time.monotonic() > end:
                 raise LabError(f"server {self.name} does not serve after {timeout} s")
             time.sleep(0.02)
+
+    def _serves(self, kind: socket.SocketKind, port: int) -> bool:
+        with self.namespace.entered(), socket.socket(socket.AF_INET6, kind) as probe:
+            probe.settimeout(0.5)
+            try:
+                probe.connect(("::1", port))
+                if kind == socket.SOCK_DGRAM:
+                    probe.send(b"x")
+                    probe.recv(100)
+                return True
+            except OSError:
+                return False
 
     def hush(self) -> None:
         """From now on datagrams end in its echo's buffer."""

@@ -94,7 +94,8 @@ class Steady:
             self._flows.append((flow, told["owner"]["node"] != f"n{ENTRY}"))
         # A flow counts as established from its second packet on.
         self._send(4 * FLOWS)
-        self._settle()
+        # What is new is told at once, beside the schedule.
+        self._nodes.wait_quiet(2)
 
     def count(self, packets: int, meanwhile: Callable[[], None] = lambda: None) -> list[Sent]:
         """Sends so many packets, and `meanwhile` does something; what each node sent to the backplane."""
@@ -117,18 +118,6 @@ class Steady:
             due = others if number == ENTRY else 0
             rows.append(Sent(name, end - begin, grown, due, said[number - 1], beats, arp, len(self._names) - 1))
         return rows
-
-    def _settle(self) -> None:
-        """Waits until nothing has been decided for a while: what is new is told at once, beside the schedule."""
-        end, known = time.monotonic() + 20, (0, 0.0)
-        while time.monotonic() < end:
-            index, now = self._nodes.status(ENTRY)["index"], time.monotonic()
-            if index != known[0]:
-                known = (index, now)
-            elif now - known[1] > 2:
-                return
-            time.sleep(0.1)
-        raise LabError(f"something is decided all the time: entry {known[0]}")
 
     def _steered(self) -> list[int]:
         """Packets that each node says it has steered, while none are on their way."""

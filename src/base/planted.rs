@@ -4,6 +4,8 @@
 /// A fault that can be planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
+    /// Flows are hashed without the cluster's key: who knows the algorithm can send all to one bucket.
+    HashUnkeyed,
     /// A steering session stays in use when its owner has begun another life.
     SteeringOutlivesPeer,
     /// A steered packet is treated as if it had just been received.
@@ -66,7 +68,8 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 22] = [
+        pub const ALL: [Self; 23] = [
+            Self::HashUnkeyed,
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
             Self::WrongPortClass,
@@ -94,6 +97,7 @@ mod switch {
         /// Its name on the command line.
         pub fn name(self) -> &'static str {
             match self {
+                Self::HashUnkeyed => "hash-unkeyed",
                 Self::SteeringOutlivesPeer => "steering-outlives-peer",
                 Self::StageIgnored => "stage-ignored",
                 Self::WrongPortClass => "wrong-port-class",

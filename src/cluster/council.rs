@@ -3,7 +3,7 @@
 //! A value that is turned by the manager, which in return makes Views of what is decided. It knows nothing of Views itself.
 
 use super::asks::{Answer, Ask, Asks};
-use super::fleet::{Phase, Why};
+use super::fleet::{Phase, Trouble, Why};
 use super::keeper::{Keeper, News};
 use super::lead::{Lead, Patience, Seen};
 use super::lease::{Lease, successor_waits};
@@ -42,6 +42,8 @@ pub struct Report {
     pub ready: bool,
     /// Whom it hears over the backplane.
     pub hears: NodeSet,
+    /// What keeps it from going on, if something does.
+    pub trouble: Trouble,
 }
 
 /// After this long the leader asks again for replicas of the log that it didn't get.
@@ -191,8 +193,15 @@ impl<L: Log> Council<L> {
     /// What this node tells in its heartbeats.
     pub fn report(&self) -> Report {
         let (index, digest) = self.keeper.place();
-        let over = Report { hears: self.report.hears, ..Report::default() };
-        Report { index, digest, ..if self.failed.is_none() { self.report } else { over } }
+        let Some(why) = &self.failed else { return Report { index, digest, ..self.report } };
+        let trouble = match why {
+            _ if self.stopped => Trouble::Log,
+            Why::Apply(_) => Trouble::Apply,
+            Why::Stuck(_) => Trouble::Stuck,
+            Why::Digest => Trouble::Digest,
+            _ => Trouble::Unsaid,
+        };
+        Report { index, digest, hears: self.report.hears, trouble, ..Report::default() }
     }
 
     /// The manager has prepared a View of all up to this version; `ready` if the node could serve by it.
@@ -259,6 +268,7 @@ impl<L: Log> Council<L> {
             prepared: report.prepared,
             adopted: report.adopted,
             hears: report.hears,
+            trouble: report.trouble,
             fault: stuck.map(Why::Stuck),
         };
         self.seen.insert(node, seen);
@@ -390,7 +400,6 @@ impl<L: Log> Council<L> {
                 Err(Why::Apply(format!("the log has stopped: {reason}")))
             }
             Output::Replicas(replicas) => {
-                self.lease.set_voters(replicas.iter().filter(|r| r.votes).map(|r| r.id).collect());
                 (self.replicas, self.replicas_due) = (replicas, Instant::ZERO);
                 Ok(())
             }
@@ -398,8 +407,8 @@ impl<L: Log> Council<L> {
                 (self.leader, self.quorum) = (leader, quorum);
                 Ok(())
             }
-            Output::Renewed { by, token } => {
-                self.lease.acknowledged(by, token);
+            Output::Renewed { token } => {
+                self.lease.renewed(token);
                 Ok(())
             }
             Output::Outcome(ticket, outcome) => {

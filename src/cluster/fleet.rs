@@ -59,11 +59,47 @@ pub enum Why {
     #[error("it did not prepare View {0} in time")]
     Unprepared(u64),
     /// It says itself that it can't go on.
-    #[error("it can't go on, as it says itself")]
-    Ended,
+    #[error("it says that it can't go on: {0}")]
+    Ended(Trouble),
     /// It isn't in the namespace any more.
     #[error("it was removed")]
     Removed,
+}
+
+/// What keeps a node from going on, in so far as heartbeats say it; its own log and status say more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Trouble {
+    /// It doesn't say.
+    #[default]
+    #[error("its own log says why")]
+    Unsaid,
+    /// [`Why::Apply`].
+    #[error("it could not apply the state, or serve by it")]
+    Apply,
+    /// Its replica of the log has ended.
+    #[error("its replica of the log has stopped")]
+    Log,
+    /// [`Why::Stuck`].
+    #[error("a worker is stuck")]
+    Stuck,
+    /// [`Why::Digest`].
+    #[error("its state differs from the others'")]
+    Digest,
+}
+
+impl Trouble {
+    /// As heartbeats number them, from 1.
+    const SAID: [Self; 4] = [Self::Apply, Self::Log, Self::Stuck, Self::Digest];
+
+    /// Its number in heartbeats.
+    pub fn number(self) -> u16 {
+        Self::SAID.iter().position(|one| *one == self).map_or(0, |at| at as u16 + 1)
+    }
+
+    /// What has this number. One that isn't known is not said.
+    pub fn numbered(number: u16) -> Self {
+        usize::from(number).checked_sub(1).and_then(|at| Self::SAID.get(at)).copied().unwrap_or_default()
+    }
 }
 
 /// One node.

@@ -4,7 +4,7 @@
 //! It proposes; the entries decide. So that two who both think that they lead do no harm, every entry is good or without
 //! effect whoever proposes it, and in whatever order.
 
-use super::fleet::{COPIES, Phase, Why};
+use super::fleet::{COPIES, Phase, Trouble, Why};
 use super::plan;
 use super::state::{Entry, State};
 use crate::base::planted::{self, Bug};
@@ -41,7 +41,9 @@ pub struct Seen {
     pub adopted: u64,
     /// Whom it hears over the backplane.
     pub hears: NodeSet,
-    /// What is wrong with it, if it says so, or its heartbeats do.
+    /// What keeps it from going on, if it prepares nothing any more.
+    pub trouble: Trouble,
+    /// What is wrong with it that it doesn't say.
     pub fault: Option<Why>,
 }
 
@@ -127,8 +129,9 @@ impl Lead {
                 Some(Why::Silent)
             } else {
                 // Who serves has prepared something before: who takes that back is at an end.
-                let ended = member.phase.serves() && seen.is_some_and(|s| s.prepared == 0);
-                let fault = seen.and_then(|s| s.fault.clone()).or(ended.then_some(Why::Ended));
+                let ended = seen.filter(|s| member.phase.serves() && s.prepared == 0);
+                let ended = ended.map(|s| Why::Ended(s.trouble));
+                let fault = seen.and_then(|s| s.fault.clone()).or(ended);
                 fault.or(unheard.contains(*node).then_some(Why::Unheard))
             };
             match (why, seen) {

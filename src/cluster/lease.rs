@@ -1,13 +1,14 @@
 //! The right to serve state, for a while, which a majority of the log's voters renews (MECHANISMS §0).
 //!
-//! The holder counts from when it *sent* the request, so its right ends before any voter thinks it does. A voter stops
-//! acknowledging as soon as an entry that takes the node out is in its log; so when that entry is committed, a majority no
-//! longer renews, and whoever takes over need only wait for [`successor_waits`].
+//! The holder counts from when it *sent* the request, and nothing that was committed before then takes it out ([`Log::renew`]).
+//! So the entry that takes it out is committed after that, and whoever takes over need only wait for [`successor_waits`] from
+//! its commit.
+//!
+//! [`Log::renew`]: super::log::Log::renew
 
-use super::log::ReplicaId;
 use crate::base::Instant;
 use crate::base::planted::{self, Bug};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// How much faster than another's a clock may run, in thousandths.
@@ -24,16 +25,16 @@ pub fn successor_waits(duration: Duration) -> Duration {
 #[derive(Clone, Debug)]
 pub struct Lease {
     duration: Duration,
-    voters: Vec<ReplicaId>,
     sent: VecDeque<(u64, Instant)>,
-    acknowledged: BTreeMap<ReplicaId, u64>,
+    /// When the latest request that was granted had been sent.
+    renewed: Option<Instant>,
     last: u64,
 }
 
 impl Lease {
     /// No lease yet.
     pub fn new(duration: Duration) -> Self {
-        Self { duration, voters: Vec::new(), sent: VecDeque::new(), acknowledged: BTreeMap::new(), last: 0 }
+        Self { duration, sent: VecDeque::new(), renewed: None, last: 0 }
     }
 
     /// What a renewal is good for from now on.
@@ -41,19 +42,13 @@ impl Lease {
         self.duration = duration;
     }
 
-    /// The voters from now on. What they have acknowledged counts.
-    pub fn set_voters(&mut self, voters: Vec<ReplicaId>) {
-        self.acknowledged.retain(|voter, _| voters.contains(voter));
-        self.voters = voters;
-    }
-
     /// Gives up what it has: nothing that was sent before counts any more.
     pub fn give_up(&mut self) {
         self.sent.clear();
-        self.acknowledged.clear();
+        self.renewed = None;
     }
 
-    /// A new request to all voters is about to be sent: its token, higher than all before.
+    /// A new request to the voters is about to be sent: its token, higher than all before.
     pub fn ask(&mut self, now: Instant) -> u64 {
         self.last += 1;
         if self.sent.len() == REMEMBERED {
@@ -63,27 +58,18 @@ impl Lease {
         self.last
     }
 
-    /// A voter has acknowledged a request.
-    pub fn acknowledged(&mut self, voter: ReplicaId, token: u64) {
-        if token <= self.last && self.voters.contains(&voter) {
-            let latest = self.acknowledged.entry(voter).or_default();
-            *latest = token.max(*latest);
-        }
+    /// The voters have granted a request.
+    pub fn renewed(&mut self, token: u64) {
+        let sent = self.sent.iter().find(|(asked, _)| *asked == token).map(|(_, at)| *at);
+        self.renewed = self.renewed.max(sent);
     }
 
     /// When it ends, by what is known now; none if there is none.
     pub fn until(&self) -> Option<Instant> {
-        if self.voters.is_empty() {
-            return None;
-        }
-        let mut tokens: Vec<_> = self.acknowledged.values().copied().collect();
-        tokens.sort_unstable_by(|a, b| b.cmp(a));
-        // The newest request that this many voters, or more, have acknowledged: each answer vouches for all before it.
-        let token = *tokens.get(self.voters.len() / 2)?;
-        let (_, sent) = self.sent.iter().find(|(t, _)| *t >= token).filter(|(t, _)| *t == token)?;
+        let sent = self.renewed?;
         let counted =
-            if planted::is(Bug::LeaseFromAnswer) { self.sent.back().map(|(_, at)| at) } else { Some(sent) };
-        counted.map(|at| *at + self.duration)
+            if planted::is(Bug::LeaseFromAnswer) { self.sent.back().map(|(_, at)| *at) } else { Some(sent) };
+        counted.map(|at| at + self.duration)
     }
 
     /// Whether it holds.
@@ -103,40 +89,44 @@ mod tests {
     }
 
     #[test]
-    fn a_majority_renews_from_the_time_of_sending() {
+    fn it_counts_from_the_time_of_sending() {
         let mut lease = Lease::new(350 * MS);
-        assert_eq!(lease.until(), None, "no voters, no lease");
-        lease.set_voters([0, 1, 1000].map(ReplicaId).to_vec());
+        assert_eq!(lease.until(), None);
         let first = lease.ask(at(100));
-        lease.acknowledged(ReplicaId(0), first);
-        assert!(!lease.holds(at(101)), "one of three");
-        lease.acknowledged(ReplicaId(7), first);
-        assert!(!lease.holds(at(101)), "a stranger");
-        lease.acknowledged(ReplicaId(1000), first);
-        assert_eq!(lease.until(), Some(at(450)));
+        assert!(!lease.holds(at(101)), "asked for, not granted");
+        lease.renewed(99);
+        assert_eq!(lease.until(), None, "what was never asked");
         let second = lease.ask(at(200));
-        lease.acknowledged(ReplicaId(1), second);
-        lease.acknowledged(ReplicaId(1), first);
-        assert_eq!(lease.until(), Some(at(450)), "the second has one voter, the first all");
-        lease.acknowledged(ReplicaId(0), second);
-        assert_eq!(lease.until(), Some(at(550)));
-        lease.acknowledged(ReplicaId(1000), 99);
-        assert_eq!(lease.until(), Some(at(550)), "what was never asked");
-        lease.give_up();
-        assert!(!lease.holds(at(201)));
+        lease.renewed(first);
+        assert_eq!(lease.until(), Some(at(450)));
+        assert!(lease.holds(at(449)) && !lease.holds(at(450)));
+        lease.renewed(second);
+        lease.renewed(first);
+        assert_eq!(lease.until(), Some(at(550)), "answers may come in any order");
+        lease.lasts(400 * MS);
+        assert_eq!(lease.until(), Some(at(600)));
     }
 
     #[test]
-    fn fewer_voters_need_a_majority_of_their_own() {
+    fn what_was_given_up_does_not_come_back() {
         let mut lease = Lease::new(350 * MS);
-        lease.set_voters([0, 1, 2, 3, 4].map(ReplicaId).to_vec());
-        let token = lease.ask(at(0));
-        [0, 1, 2].iter().for_each(|v| lease.acknowledged(ReplicaId(*v), token));
-        assert!(lease.holds(at(349)) && !lease.holds(at(350)));
-        lease.set_voters([2, 3, 4].map(ReplicaId).to_vec());
-        assert!(!lease.holds(at(1)), "of these, one has acknowledged it");
-        lease.set_voters(vec![ReplicaId(2)]);
-        assert!(lease.holds(at(1)));
+        let (granted, open) = (lease.ask(at(0)), lease.ask(at(50)));
+        lease.renewed(granted);
+        lease.give_up();
+        lease.renewed(open);
+        assert_eq!(lease.until(), None, "another life has asked for it");
+        let own = lease.ask(at(60));
+        lease.renewed(own);
+        assert!(lease.holds(at(61)));
+    }
+
+    #[test]
+    fn what_was_asked_long_ago_is_forgotten() {
+        let mut lease = Lease::new(350 * MS);
+        let first = lease.ask(at(0));
+        (1..=REMEMBERED as u32).for_each(|n| _ = lease.ask(at(n)));
+        lease.renewed(first);
+        assert_eq!(lease.until(), None);
     }
 
     #[test]

@@ -125,10 +125,8 @@ pub enum Output {
         /// election timeout. Not a lease: it says what proposals can hope for.
         quorum: bool,
     },
-    /// A voter has acknowledged [`Log::renew`] of this token: when it did, nothing stored there fenced the life that asked.
+    /// The voters have renewed what [`Log::renew`] asked for under this token.
     Renewed {
-        /// The voter, this replica itself included.
-        by: ReplicaId,
         /// The token.
         token: u64,
     },
@@ -169,13 +167,27 @@ pub trait Log {
     /// perhaps with another. Until it has succeeded the replica doesn't lead, if another can.
     fn restore(&mut self, from: ReplicaId);
 
-    /// Asks all voters to renew the lease of this node's life ([`super::lease`]). Each that doesn't fence it by what it has stored
-    /// at that moment answers with [`Output::Renewed`]; a voter that is out of reach doesn't. Nothing is stored or committed by it.
+    /// Asks the voters to renew the lease of this node's life ([`super::lease`]). If [`Output::Renewed`] comes, no entry that fences
+    /// this life was committed before this was called. Nothing is stored or committed by it.
+    ///
+    /// So that this holds while voters change, too, the question names a membership M, the last that is known here to be
+    /// committed; a majority of its voters must agree, of each of two sets if M is joint; and a voter agrees which has *stored* M,
+    /// no membership with other voters behind it, and nothing that fences this life. Suppose that they agree though F, which
+    /// fences it, was committed before:
+    ///
+    /// - If M stands behind F, whoever has stored M has stored F, and does not agree. So the leader that committed F had M in its
+    ///   log. Let N be the first membership behind M in that log with other voters.
+    /// - If there was no N yet, or nothing with other voters again behind it, a majority by M or by N has stored F. Either has a
+    ///   voter in common with those who agree: M and N share a set of voters, of which both need a majority (Ongaro 2014, §4.3).
+    ///   This voter does not agree.
+    /// - If there was, N had been committed before that was appended, as there is one change at a time. So a majority by N has
+    ///   stored N, and a voter among those who agree; what is committed is never cut off, so this one does not agree.
     fn renew(&mut self, token: u64, life: Incarnation);
 
     /// The lives of nodes that entries *stored* here fence, committed or not: all that they say, together. What an entry says
     /// is in it before this replica has acknowledged the entry, and until it is cut off again because a later leader never had
-    /// it. So once a majority has stored a fence, one of any majority of voters shows it.
+    /// it. So once a majority has stored a fence, one of any majority of the same voters shows it; when voters change, more is needed
+    /// ([`Log::renew`]).
     fn fenced(&self) -> Fences;
 }
 

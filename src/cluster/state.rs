@@ -8,10 +8,10 @@
 use super::fences::Fences;
 use super::fleet::{DIGEST_KEY, Fleet, GroupShape, TakenOver, Topology, Why};
 use super::health::{self, Standings};
-use super::namespace::{self, ALL, By, Change, Faults, Key, Name, Namespace, Write};
+use super::namespace::{self, ALL, By, Change, Faults, Name, Namespace, Write};
 use super::plan::Step;
 use crate::base::hash::siphash13_bytes;
-use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet, RealServerId};
+use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};
 
 /// An entry of the log.
@@ -209,7 +209,7 @@ impl State {
             }
             Entry::Activate(node, life) => self.fleet.activate(*node, *life),
             Entry::Drain(node, drain, by) => {
-                let changed = self.fleet.drain(*node, *drain);
+                let changed = self.namespace.is_first(by.request, index) && self.fleet.drain(*node, *drain);
                 if changed && let Some(key) = self.namespace.node_key(*node) {
                     let summary = if *drain { "drained" } else { "taken back from being drained" };
                     self.namespace.note(index, key, by, summary);
@@ -234,14 +234,13 @@ impl State {
                 changes.iter().fold(false, |any, change| self.standings.apply(change) | any)
             }
             Entry::Write(write) => {
-                let touched = self.real_servers_touched(write);
+                let known = self.namespace.at_stake(write.changes.iter().map(|change| &change.key));
                 match self.namespace.apply(index, write) {
                     // A request that comes again has the index of its first time.
                     namespace::Outcome::Applied { index: at } if at == index => {
-                        for (key, server) in touched {
-                            if self.namespace.get(&key).is_none_or(|entry| RealServerId(entry.id) != server) {
-                                self.standings.forget(server);
-                            }
+                        // Of those that were removed or moved, nothing holds any more.
+                        for id in self.namespace.gone(known) {
+                            self.standings.forget(id);
                         }
                         let topology = topology(&self.namespace);
                         if topology != *self.fleet.topology() {
@@ -258,27 +257,6 @@ impl State {
             self.published.get_or_insert(before);
         }
         Applied { changed, taken_over: taken_over.unwrap_or_default() }
-    }
-
-    /// The real servers that a write may remove or move.
-    fn real_servers_touched(&self, write: &Write) -> Vec<(Key, RealServerId)> {
-        let mut touched = Vec::new();
-        for change in &write.changes {
-            match &change.key {
-                key @ Key::RealServer(..) => {
-                    touched
-                        .extend(self.namespace.get(key).map(|entry| (key.clone(), RealServerId(entry.id))));
-                }
-                Key::VirtualServer(server) => {
-                    let below = self.namespace.real_servers(server);
-                    touched.extend(
-                        below.map(|(id, name, _)| (Key::RealServer(server.clone(), name.clone()), id)),
-                    );
-                }
-                _ => {}
-            }
-        }
-        touched
     }
 
     /// For a snapshot.

@@ -10,8 +10,9 @@ mod tests;
 
 use super::config::{Config, GroupConfig, NodeConfig, PortRole, VirtualServerConfig};
 use crate::base::hash::{mix, siphash13_bytes};
+use crate::base::planted::{self, Bug};
 use crate::base::{
-    Addr, GroupId, Incarnation, InterfaceId, NodeId, NodeSet, PortId, SnatId, Tick, VirtualServerId,
+    Addr, GroupId, HashKey, Incarnation, InterfaceId, NodeId, NodeSet, PortId, SnatId, Tick, VirtualServerId,
 };
 use crate::path::port::PortCaps;
 use crate::table::exact::{ExactMap, Filter};
@@ -194,7 +195,7 @@ fn build(
     let mut view = View {
         version: 1,
         me: config.me,
-        hash_key: cluster.hash_key,
+        hash_key: if planted::is(Bug::HashUnkeyed) { HashKey([0; 2]) } else { cluster.hash_key },
         auth_key: cluster.auth_key,
         data_port: cluster.data_port,
         control_port: cluster.control_port,

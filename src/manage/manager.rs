@@ -14,6 +14,7 @@ use super::explain::{self, ExplainError, Explanation, Request};
 use super::neighbour::Neighbours;
 use super::peer::{Peers, Turns};
 use super::probe;
+use super::refusals::Refusals;
 use crate::base::{Incarnation, Instant, NodeId};
 use crate::path::counters::Counters;
 use crate::path::message::{CHANNEL, Command, Event};
@@ -68,11 +69,8 @@ pub struct Manager {
     heartbeat_due: Instant,
     heartbeats: u64,
     commands_lost: u64,
-    /// Messages over the management network that are no peer's.
-    management_refused: u64,
+    refusals: Refusals,
     digest: u64,
-    /// When a heartbeat that can't be was last logged.
-    strays: Option<Instant>,
     inquiries: Inquiries,
     lease: Arc<Lease>,
     census: Census,
@@ -119,9 +117,8 @@ impl Manager {
             heartbeat_due: now,
             heartbeats: 0,
             commands_lost: 0,
-            management_refused: 0,
+            refusals: Refusals::default(),
             digest,
-            strays: None,
             inquiries: Inquiries::default(),
             lease,
             census,

@@ -207,8 +207,17 @@ fn node(stats: &Stats) -> Vec<Family> {
         ("incarnation", stats.incarnation.to_string()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    let lost = stats.totals.counters.get("commands_lost").copied().unwrap_or(0);
-    vec![
+    let counters = [
+        ("commands_lost", "Messages to workers that found their channel full"),
+        ("management_refused", "Messages over the management network that no peer can have sent"),
+        ("control_replayed", "Control messages of peers that were older than what these have said since"),
+        ("control_strays", "Heartbeats of a life that is over, in this node's own name, or of no node"),
+    ];
+    let counted = counters.map(|(name, help)| {
+        let count = stats.totals.counters.get(name).copied().unwrap_or(0);
+        Family { name, help, series: Series::Counter(count) }
+    });
+    let mut families = vec![
         Family {
             name: "node",
             help: "The node: its name, its life and its software",
@@ -222,12 +231,9 @@ fn node(stats: &Stats) -> Vec<Family> {
             "Version of the oldest View that a worker still uses",
             stats.view_adopted as f64,
         ),
-        Family {
-            name: "commands_lost",
-            help: "Messages to workers that found their channel full",
-            series: Series::Counter(lost),
-        },
-    ]
+    ];
+    families.extend(counted);
+    families
 }
 
 fn of_workers(metric: &WorkerMetric, workers: &[WorkerStats]) -> Family {

@@ -15,7 +15,7 @@ fn a_node() -> Stats {
     counters.drops[Verdict::NoRoute as usize].inc();
     let workers = vec![WorkerStats::read(0, &counters), WorkerStats::read(1, &Counters::new(0))];
     let mut totals = Totals::of(&workers);
-    totals.counters.insert("commands_lost", 9);
+    totals.counters.extend([("commands_lost", 9), ("control_replayed", 4)]);
     let traffic =
         Traffic { connections: 1, packets_in: 2, bytes_in: 3, packets_out: 4, bytes_out: 5, sessions: 6 };
     let address = "10.0.0.1".parse().unwrap();
@@ -74,6 +74,8 @@ fn the_series_of_a_node() {
         "steerage_uptime_seconds 1.5",
         "steerage_view_adopted_version 2.0",
         "steerage_commands_lost_total 9",
+        "steerage_control_replayed_total 4",
+        "steerage_management_refused_total 0",
         "steerage_worker_received_frames_total{worker=\"0\",side=\"front\"} 5",
         "steerage_worker_sent_frames_total{worker=\"0\",side=\"backplane\"} 6",
         "steerage_worker_sent_frames_total{worker=\"1\",side=\"backplane\"} 0",

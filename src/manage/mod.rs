@@ -12,5 +12,6 @@ pub mod neighbour;
 pub mod peer;
 pub mod preview;
 pub mod probe;
+pub mod refusals;
 pub mod stats;
 pub mod status;

@@ -33,7 +33,9 @@ pub struct Peer {
 pub enum News {
     /// Nothing but that the peer lives.
     None,
-    /// Nothing at all: it isn't newer than the last one.
+    /// Nothing at all: it came over the other network before, or was overtaken by the next.
+    Copy,
+    /// Nothing at all: its sender has said much since.
     Replay,
     /// The peer lives, or lives again.
     NewLife,
@@ -52,6 +54,9 @@ pub enum News {
 /// A heartbeat's copy over one network may come behind so many that came over the other.
 const COPIES: u64 = 8;
 
+/// One that is older than so many isn't late, it is sent again: more than come in a second.
+const LATE: u64 = 64;
+
 /// The turns that a node's workers have made, and since when each stands there.
 #[derive(Clone, Debug, Default)]
 pub struct Turns(ArrayVec<(u32, Instant), MAX_WORKERS>);
@@ -68,6 +73,11 @@ impl Turns {
         let stuck = self.0.iter().position(|(_, since)| now.since(*since) > patience);
         stuck.map(|worker| worker as u16)
     }
+}
+
+/// What a message is that isn't newer than the last.
+fn old(counter: u64, last: u64) -> News {
+    if counter.saturating_add(LATE) <= last { News::Replay } else { News::Copy }
 }
 
 /// All nodes by id; this node's own entry stays empty.
@@ -112,8 +122,8 @@ impl Peers {
         turns.told(&beat.turns, self.suspicion, now)
     }
 
-    /// Takes an authentic heartbeat and says what is news in it. One of an ended life, or one that isn't newer than the last
-    /// (a replay), is none.
+    /// Takes an authentic heartbeat and says what is news in it. One of an ended life, or one that isn't newer than the last, is
+    /// none.
     pub fn heard(&mut self, beat: &Heartbeat, now: Instant) -> News {
         if beat.sender == self.me {
             return News::Ourselves;
@@ -122,8 +132,8 @@ impl Peers {
         if beat.incarnation < peer.incarnation {
             return News::EndedLife;
         }
-        if (beat.incarnation, beat.counter) <= (peer.incarnation, peer.counter) {
-            return News::Replay;
+        if beat.incarnation == peer.incarnation && beat.counter <= peer.counter {
+            return old(beat.counter, peer.counter);
         }
         let news = match () {
             () if beat.incarnation != peer.incarnation => News::NewLife,
@@ -145,14 +155,24 @@ impl Peers {
         news
     }
 
-    /// Whether a letter is of its sender's present life, as its heartbeats tell, and newer than the last one.
-    pub fn is_news(&mut self, letter: &Letter) -> bool {
-        let Some(peer) = self.peers.get_mut(letter.sender.index()) else { return false };
-        let fresh = letter.incarnation == peer.incarnation && letter.counter > peer.letter;
-        if fresh {
-            peer.letter = letter.counter;
+    /// Takes an authentic letter.
+    ///
+    /// # Errors
+    /// If it isn't of its sender's present life, as its heartbeats tell, or isn't newer than the last one.
+    pub fn read(&mut self, letter: &Letter) -> Result<(), News> {
+        let Some(peer) = self.peers.get_mut(letter.sender.index()) else { return Err(News::Stranger) };
+        if letter.incarnation < peer.incarnation {
+            return Err(News::EndedLife);
         }
-        fresh
+        // One of a life that no heartbeat has told of yet is too early, and comes again.
+        if letter.incarnation > peer.incarnation {
+            return Err(News::Copy);
+        }
+        if letter.counter <= peer.letter {
+            return Err(old(letter.counter, peer.letter));
+        }
+        peer.letter = letter.counter;
+        Ok(())
     }
 
     /// Marks those down that were silent for too long, and tells `down` of each; `true` if any.
@@ -189,6 +209,7 @@ mod tests {
             prepared: 0,
             hears: NodeSet::EMPTY,
             ready: true,
+            trouble: 0,
             turns: [0].into_iter().collect(),
         }
     }
@@ -211,13 +232,16 @@ mod tests {
         let mut peers = Peers::new(NodeId(0), 2, Duration::from_millis(100));
         assert_eq!(peers.heard(&beat(7, 1), at(0)), News::NewLife);
         assert_eq!(peers.heard(&beat(7, 2), at(10)), News::None);
-        assert_eq!(peers.heard(&beat(7, 2), at(90)), News::Replay);
+        assert_eq!(peers.heard(&beat(7, 2), at(90)), News::Copy);
         let mut down = Vec::new();
         assert!(peers.turn(at(111), |n| down.push(n)), "the replay doesn't count as a sign of life");
         assert_eq!(down, [NodeId(1)]);
         assert!(!peers.get(NodeId(1)).up);
         assert_eq!(peers.heard(&beat(6, 99), at(112)), News::EndedLife);
         assert_eq!(peers.heard(&beat(7, 3), at(112)), News::Up);
+        assert_eq!(peers.heard(&beat(7, 4 + LATE), at(112)), News::None);
+        assert_eq!(peers.heard(&beat(7, 5), at(112)), News::Copy, "late");
+        assert_eq!(peers.heard(&beat(7, 4), at(112)), News::Replay);
         assert_eq!(peers.heard(&beat(8, 1), at(113)), News::NewLife);
         assert!(peers.get(NodeId(1)).up);
         let other = Heartbeat { configuration: 8, ..beat(8, 2) };

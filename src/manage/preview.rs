@@ -6,29 +6,43 @@
 use super::config::Config;
 use super::status::group_name;
 use crate::base::limits::BUCKETS;
-use crate::base::{GroupId, NodeId};
+use crate::base::{GroupId, NodeId, RealServerId};
 use crate::cluster::council::Council;
 use crate::cluster::fleet::{Fleet, Topology};
 use crate::cluster::forecast;
 use crate::cluster::log::Log;
+use crate::cluster::namespace::diff::{Deed, Field};
 use crate::cluster::namespace::write::FAULTS;
 use crate::cluster::namespace::{Change, Difference, Fault, Faults, Key, Kind, Name, Namespace};
 use crate::cluster::place::Map;
 use crate::cluster::state::topology;
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The node that looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Here {
+    /// The node.
+    pub me: NodeId,
+    /// Its sessions.
+    pub sessions: u64,
+}
 
 /// What was seen of a change that can be made.
 #[derive(Clone, Debug)]
 pub struct Sight {
-    me: NodeId,
-    sessions: u64,
+    here: Here,
+    sessions_ending: u64,
+    real_servers_ending: usize,
     differences: Vec<Difference>,
     virtual_servers: BTreeSet<Name>,
     /// Virtual servers that get another group: from, to.
     regrouped: Vec<(Name, GroupId, GroupId)>,
     fleet: Fleet,
     topology: Topology,
+    /// A node that is drained, or taken back.
+    drain: Option<(NodeId, bool)>,
     /// Names of the groups before and behind.
     names: BTreeMap<GroupId, String>,
     /// Groups that any virtual server is in now.
@@ -51,6 +65,10 @@ pub struct Forecast {
     pub sessions_here: u64,
     /// See `sessions_here`.
     pub sessions_here_moving: u64,
+    /// Real servers that are removed, or that move and so are other ones: sessions with them end.
+    pub real_servers_ending: usize,
+    /// How many such sessions there are on the node that was asked.
+    pub sessions_here_ending: u64,
 }
 
 /// Buckets of a group that will have another owner.
@@ -83,15 +101,16 @@ fn groups(space: &Namespace) -> impl Iterator<Item = GroupId> {
     space.groups().map(|(id, ..)| id).chain([GroupId(0)])
 }
 
-/// Looks at what these changes would do, on node `me` with so many sessions; `suits` says what keeps that node from serving
-/// by a namespace.
+/// Looks at what these changes would do; `sessions` says how many this node has with a real server, and `suits` what keeps it
+/// from serving by a namespace.
 ///
 /// # Errors
 /// Why they can't be made, and how many more reasons there are.
 pub fn look<L: Log>(
     council: &mut Council<L>,
-    (me, sessions): (NodeId, u64),
+    here: Here,
     changes: &[Change],
+    sessions: impl Fn(RealServerId) -> u64,
     suits: impl FnOnce(&Namespace) -> Vec<Fault>,
 ) -> Result<Sight, Faults> {
     let space = council.state().namespace();
@@ -117,23 +136,43 @@ pub fn look<L: Log>(
         let users = space.virtual_servers().filter(|(.., spec)| by_profile(&spec.profile));
         served.extend(users.map(|(_, name, _)| name.clone()));
     }
-    let used = space.virtual_servers().filter_map(|(.., spec)| space.group_id(&spec.group)).collect();
-    let mut names: BTreeMap<_, _> = groups(space).map(|id| (id, group_name(space, id))).collect();
     let before: BTreeMap<Name, GroupId> =
         named.iter().filter_map(|name| Some((name.clone(), group_of(space, name)?))).collect();
-    let fleet = council.state().fleet().clone();
-    let (topology, regrouped, misfits) = council.preview(changes, |space| {
+    let known = space.at_stake(touched.iter().copied());
+    let mut sight = Sight::of(council, here);
+    let names = &mut sight.names;
+    let (topology, regrouped, gone, misfits) = council.preview(changes, |space| {
         names.extend(groups(space).map(|id| (id, group_name(space, id))));
         let regrouped = before.into_iter().filter_map(|(name, from)| {
             let to = group_of(space, &name)?;
             (from != to).then_some((name, from, to))
         });
-        (topology(space), regrouped.collect(), suits(space))
+        let gone: Vec<_> = space.gone(known).collect();
+        (topology(space), regrouped.collect(), gone, suits(space))
     })?;
     if !misfits.is_empty() {
         return Err((misfits, 0));
     }
-    Ok(Sight { me, sessions, differences, virtual_servers: served, regrouped, fleet, topology, names, used })
+    Ok(Sight {
+        sessions_ending: gone.iter().map(|id| sessions(*id)).sum(),
+        real_servers_ending: gone.len(),
+        differences,
+        virtual_servers: served,
+        regrouped,
+        topology,
+        ..sight
+    })
+}
+
+/// Looks at what it would do to drain a node, or to take it back; none if there is no such node.
+pub fn look_at_drain<L: Log>(council: &Council<L>, here: Here, node: NodeId, drain: bool) -> Option<Sight> {
+    let sight = Sight::of(council, here);
+    let key = council.state().namespace().node_key(node)?;
+    let (old, new) = (Some(Value::from(!drain)), Some(Value::from(drain)));
+    let field = Field { name: "drained".to_owned(), old, new };
+    let difference = Difference { key, deed: Deed::Change, fields: vec![field] };
+    let differences = if sight.fleet.is_drained(node) == drain { Vec::new() } else { vec![difference] };
+    Some(Sight { differences, drain: Some((node, drain)), ..sight })
 }
 
 /// What keeps a node from serving by a namespace. What that says of the node itself, its file can be made to follow.
@@ -147,15 +186,36 @@ pub fn misfits(config: &Config, space: &Namespace) -> Vec<Fault> {
 }
 
 impl Sight {
+    /// Nothing changes.
+    fn of<L: Log>(council: &Council<L>, here: Here) -> Self {
+        let (space, fleet) = (council.state().namespace(), council.state().fleet());
+        Self {
+            here,
+            sessions_ending: 0,
+            real_servers_ending: 0,
+            differences: Vec::new(),
+            virtual_servers: BTreeSet::new(),
+            regrouped: Vec::new(),
+            fleet: fleet.clone(),
+            topology: fleet.topology().clone(),
+            drain: None,
+            names: groups(space).map(|id| (id, group_name(space, id))).collect(),
+            used: space.virtual_servers().filter_map(|(.., spec)| space.group_id(&spec.group)).collect(),
+        }
+    }
+
     /// What will have moved when all is at rest.
     pub fn forecast(self) -> Forecast {
         let name = |id: &GroupId| self.names.get(id).cloned().unwrap_or_default();
         // Where no placement changes by it, what moves anyway isn't this change's doing.
-        let changes = self.topology != *self.fleet.topology();
-        let next = match changes {
+        let mut changes = self.topology != *self.fleet.topology();
+        let mut next = match changes {
             true => forecast::with(&self.fleet, &self.topology),
             false => self.fleet.clone(),
         };
+        if let Some((node, drain)) = self.drain {
+            changes |= next.drain(node, drain);
+        }
         let looked_at = |id: &&GroupId| changes || self.regrouped.iter().any(|(.., to)| to == *id);
         let groups = next.maps().keys().filter(looked_at);
         let rest: BTreeMap<GroupId, Map> =
@@ -165,8 +225,8 @@ impl Sight {
             let Some(then) = rest.get(id) else { continue };
             let moving: Vec<_> = forecast::moved(now, then).collect();
             if self.used.contains(id) {
-                owned += now.count(self.me);
-                leaving += moving.iter().filter(|b| now.get(**b).owner == Some(self.me)).count();
+                owned += now.count(self.here.me);
+                leaving += moving.iter().filter(|b| now.get(**b).owner == Some(self.here.me)).count();
             }
             if !moving.is_empty() {
                 buckets.push(Moved { group: name(id), moving: moving.len(), of: BUCKETS });
@@ -188,8 +248,12 @@ impl Sight {
             migrations: migrations.collect(),
             virtual_servers: self.virtual_servers.len(),
             buckets,
-            sessions_here: self.sessions,
-            sessions_here_moving: (self.sessions * leaving as u64).checked_div(owned as u64).unwrap_or(0),
+            sessions_here: self.here.sessions,
+            sessions_here_moving: (self.here.sessions * leaving as u64)
+                .checked_div(owned as u64)
+                .unwrap_or(0),
+            real_servers_ending: self.real_servers_ending,
+            sessions_here_ending: self.sessions_ending,
             differences: self.differences,
         }
     }
@@ -222,13 +286,15 @@ mod tests {
         }
         let names = [(ALL, "all".to_owned()), (EDGE, "edge".to_owned())].into();
         Sight {
-            me: NodeId(0),
-            sessions: 600,
+            here: Here { me: NodeId(0), sessions: 600 },
+            sessions_ending: 0,
+            real_servers_ending: 0,
             differences: Vec::new(),
             virtual_servers: BTreeSet::new(),
             regrouped,
             fleet,
             topology: topology_then,
+            drain: None,
             names,
             used: [ALL].into(),
         }
@@ -250,6 +316,15 @@ mod tests {
         assert_eq!(told.buckets, [], "the groups stay as they are");
         let [migration] = &told.migrations[..] else { panic!("{told:?}") };
         assert_eq!((migration.moving, migration.from.as_str(), migration.to.as_str()), (2048, "all", "edge"));
+    }
+
+    #[test]
+    fn a_node_that_is_drained_gives_all_away() {
+        let told = Sight { drain: Some((NodeId(0), true)), ..sight(topology(2), Vec::new()) }.forecast();
+        assert_eq!(told.buckets, [Moved { group: "all".into(), moving: 2048, of: BUCKETS }]);
+        assert_eq!(told.sessions_here_moving, 600);
+        let told = Sight { drain: Some((NodeId(0), false)), ..sight(topology(2), Vec::new()) }.forecast();
+        assert_eq!(told.buckets, [], "it isn't drained");
     }
 
     #[test]

@@ -5,10 +5,12 @@ use super::manager::Manager;
 use crate::base::{GroupId, Instant, NodeId};
 use crate::cluster::fleet::{Fleet, Member, Phase};
 use crate::cluster::forecast;
+use crate::cluster::health::{Health, Standings};
 use crate::cluster::lead::Seen;
 use crate::cluster::log::Replica;
 use crate::cluster::namespace::{ALL, Namespace};
 use crate::cluster::place::Place;
+use crate::view::Services;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -37,7 +39,36 @@ pub struct Status {
     pub groups: Vec<GroupStatus>,
     /// Who answers ARP and ND for each VIP, by what is in force.
     pub vips: Vec<VipStatus>,
+    /// The real servers that are checked, by what is decided.
+    pub health: HealthStatus,
 }
+
+/// How the real servers are that were ever judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct HealthStatus {
+    /// How many serve with their whole share.
+    pub up: usize,
+    /// How many have come up and get their share by and by.
+    pub rising: usize,
+    /// How many are down.
+    pub down: usize,
+    /// The first [`DOWN`] of those.
+    pub which: Vec<DownStatus>,
+}
+
+/// A real server that is down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct DownStatus {
+    /// Its virtual server's name.
+    pub virtual_server: String,
+    /// Its name.
+    pub real_server: String,
+    /// What the nodes that probe it say.
+    pub reason: String,
+}
+
+/// Real servers that are down and told of one by one.
+pub const DOWN: usize = 64;
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -153,6 +184,32 @@ pub struct Snapshot {
     fleet: Fleet,
     seen: BTreeMap<NodeId, Seen>,
     vips: Vec<VipStatus>,
+    health: HealthStatus,
+}
+
+/// How the real servers are, with names from the View that the node has published.
+fn health(standings: &Standings, services: &Services) -> HealthStatus {
+    let mut told = HealthStatus::default();
+    for (id, standing) in standings.iter() {
+        match standing.health {
+            Health::Unknown => {}
+            Health::FULL => told.up += 1,
+            Health::Up(_) => told.rising += 1,
+            Health::Down => {
+                told.down += 1;
+                // One that is new isn't in the View yet.
+                if told.which.len() < DOWN && id.index() < services.real_servers.len() {
+                    let real = &services.real_servers[id.index()];
+                    told.which.push(DownStatus {
+                        virtual_server: services.virtual_servers[real.virtual_server.index()].name.clone(),
+                        real_server: real.name.clone(),
+                        reason: standing.reason.clone(),
+                    });
+                }
+            }
+        }
+    }
+    told
 }
 
 impl Snapshot {
@@ -186,6 +243,7 @@ impl Snapshot {
                     owner: owner.and_then(name),
                 })
                 .collect(),
+            health: health(state.standings(), &manager.view().services),
         })
     }
 
@@ -212,6 +270,7 @@ impl Snapshot {
             nodes: self.nodes.iter().map(|(id, name, weight)| self.node(*id, name, *weight)).collect(),
             groups: self.groups.iter().map(|(id, group)| self.group(*id, group, name)).collect(),
             vips: self.vips.clone(),
+            health: self.health.clone(),
         }
     }
 

@@ -129,17 +129,13 @@ fn snat(
     // This node's own come first; where there are more than are tried, flows begin at different ones.
     let (own, others) = group.snats.split_at(group.own_snats);
     let placement = &view.buckets[group_id.index()].placement;
-    let left_to = match placement.previous(meta.hash.bucket()) {
-        // A bucket that is going to be this node's, by what it doesn't go by yet, moves as well.
-        None => placement
-            .owner(meta.hash.bucket())
-            .filter(|owner| *owner != view.me)
-            .and_then(|owner| left_to(view, group, server.address, owner)),
-        Some(previous) if previous == view.me => {
-            placement.owner(meta.hash.bucket()).and_then(|owner| left_to(view, group, server.address, owner))
-        }
-        Some(previous) => left_to(view, group, server.address, previous),
-    };
+    // The other of the two. Without a previous owner, one that is going to have been it: this node goes by what isn't in force yet.
+    let other = |node: &NodeId| *node != view.me;
+    let left_to = placement
+        .previous(meta.hash.bucket())
+        .filter(other)
+        .or_else(|| placement.owner(meta.hash.bucket()).filter(other))
+        .and_then(|node| left_to(view, group, server.address, node));
     let (mut tries, mut spare) = (0, None::<(EntryId, u16, FlowHash)>);
     // One plain loop: chained and filtered iterators cost more, which every new connection pays.
     for n in 0..group.snats.len() {

@@ -194,7 +194,7 @@ mod tests {
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let body = "x".repeat(8 << 20);
         let bodies = [&body[..], "little"].into_iter().cycle().take(20);
-        std::thread::scope(|scope| {
+        let answers: Vec<_> = std::thread::scope(|scope| {
             scope.spawn(|| {
                 for turn in 0..20 {
                     let (mut stream, _) = listener.accept().unwrap();
@@ -203,12 +203,15 @@ mod tests {
                     stream.write_all(b"HTTP/1.0 413 Too Large\r\nContent-Length: 2\r\n\r\n{}").unwrap();
                 }
             });
-            for body in bodies {
-                let request = Request { method: "POST", target: "/", body, ..Request::default() };
-                assert_eq!(send(&path, &request).unwrap().status, 413);
-            }
+            // All of them: the other thread waits for each.
+            bodies
+                .map(|body| send(&path, &Request { method: "POST", target: "/", body, ..Request::default() }))
+                .collect()
         });
         std::fs::remove_file(&path).unwrap();
+        for answer in answers {
+            assert_eq!(answer.unwrap().status, 413);
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
 
+/// The cluster's key.
+pub const KEY: [u8; 16] = *b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f";
+
 /// Data buffers of a node.
 const BUFFERS: usize = 1024;
 const BUFFER_BYTES: usize = 1792;
@@ -64,8 +67,7 @@ fn configuration(plan: &Plan, node: usize, change: Change) -> Config {
         front(false, 254),
         front(true, 254),
     );
-    let mut cluster =
-        "[cluster]\nkey = \"000102030405060708090a0b0c0d0e0f\"\nmaglev_slots = 509\n".to_string();
+    let mut cluster = format!("[cluster]\nkey = \"{:032x}\"\nmaglev_slots = 509\n", u128::from_be_bytes(KEY));
     for i in 0..NODES {
         let workers = if i == node { workers } else { plan.workers };
         let weight = if change == Change::Weights && i != node { 3 } else { 1 };

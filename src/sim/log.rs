@@ -167,6 +167,8 @@ impl Model {
         each.collect()
     }
 
+    /// In both directions, though a wire may be cut in one: the log goes over TCP, which carries nothing for long either way once
+    /// the acknowledgements are lost.
     fn hears(&self, a: ReplicaId, b: ReplicaId) -> bool {
         let alive = |id| self.seats.get(&id).is_some_and(|s| s.alive);
         alive(a) && alive(b) && !self.cut.iter().any(|(x, y)| (*x, *y) == (a, b) || (*x, *y) == (b, a))
@@ -309,16 +311,18 @@ impl Model {
         }
     }
 
+    /// Who votes stays as it is, so whoever asks has the same voters in mind as who answers.
     fn renew(&mut self) {
         let renewals = std::mem::take(&mut self.renewals);
         for (from, token, of, made) in renewals {
             let life = self.seats.get(&from).map_or(0, |s| s.life);
-            for voter in self.voters() {
-                let lags = self.seats[&voter].lags_until > made;
-                let fenced = from.node().is_some_and(|node| self.fenced(voter).has(node, of));
-                if self.hears(from, voter) && !lags && (!fenced || planted::is(Bug::FenceIgnored)) {
-                    self.tell(from, life, Output::Renewed { by: voter, token });
-                }
+            let agrees = |voter: &ReplicaId| {
+                let lags = self.seats[voter].lags_until > made;
+                let fenced = from.node().is_some_and(|node| self.fenced(*voter).has(node, of));
+                self.hears(from, *voter) && !lags && (!fenced || planted::is(Bug::FenceIgnored))
+            };
+            if self.voters().iter().filter(|voter| agrees(voter)).count() >= self.majority() {
+                self.tell(from, life, Output::Renewed { token });
             }
         }
     }

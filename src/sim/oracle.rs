@@ -28,6 +28,7 @@
 
 mod arrival;
 
+use super::cluster::KEY;
 use super::hop::Hop;
 use super::packet::{self, Bad, Words};
 use super::plan::{Change, FlowPlan, NODES, Plan};
@@ -229,8 +230,10 @@ pub struct Oracles {
 impl Oracles {
     /// Oracles of a world whose nodes begin with `view`'s placement.
     pub fn new(plan: &Plan, view: &View) -> Self {
+        // Not the nodes' own, which could have forgotten it.
+        let hash_key = HashKey::derive(&KEY, 1);
         let watch = |flow: &FlowPlan| {
-            let bucket = view.hash_key.flow(&flow.key).bucket();
+            let bucket = hash_key.flow(&flow.key).bucket();
             let server = view.virtual_server(&flow.key).map(|id| &view.services.virtual_servers[id.index()]);
             let group = server.map_or(GroupId(0), |server| server.group);
             let owner = view.owner(group, bucket).map_or(0, |owner| owner.node.index());

@@ -7,11 +7,13 @@ use crate::base::{HashKey, Incarnation, NodeId, NodeSet, hash};
 use arrayvec::ArrayVec;
 
 const MAGIC: u8 = 0x5c;
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const KIND_HEARTBEAT: u8 = 1;
 const KIND_LETTER: u8 = 2;
-/// Bytes that all messages begin with; of letters all but the content.
+/// Bytes that all messages begin with.
 const HEADER_LEN: usize = 24;
+/// Bytes of a letter before its content.
+const LETTER_LEN: usize = HEADER_LEN + 4;
 /// Bytes of a heartbeat before the workers' turns.
 const FIXED_LEN: usize = 66;
 const MAC_LEN: usize = 8;
@@ -20,7 +22,7 @@ const MAC_LEN: usize = 8;
 pub const MAX_LEN: usize = FIXED_LEN + 4 * MAX_WORKERS + MAC_LEN;
 
 /// Bytes of the longest letter's content.
-pub const MAX_LETTER: usize = MAX_LEN - HEADER_LEN - MAC_LEN;
+pub const MAX_LETTER: usize = MAX_LEN - LETTER_LEN - MAC_LEN;
 
 /// What all messages begin with.
 struct Head {
@@ -82,6 +84,8 @@ pub struct Letter {
     pub sender: NodeId,
     /// Which life of it.
     pub incarnation: Incarnation,
+    /// Whom it is for, and which life of it: another, who hasn't read it, must not be given it later.
+    pub receiver: (NodeId, Incarnation),
     /// Higher in every letter of this life.
     pub counter: u64,
     /// What it says.
@@ -93,25 +97,28 @@ impl Letter {
     /// caller's to compare.
     pub fn parse(b: &[u8], key: HashKey) -> Result<Self, Malformed> {
         let length = |b: &[u8]| Some(usize::from(be16(b, 6))).filter(|len| *len <= MAX_LETTER);
-        let (head, end) = Head::open(b, key, (KIND_LETTER, HEADER_LEN), length)?;
+        let (head, end) = Head::open(b, key, (KIND_LETTER, LETTER_LEN), length)?;
         if head.flag {
             return Err(Malformed::Value);
         }
         Ok(Self {
             sender: head.sender,
             incarnation: head.incarnation,
+            receiver: (NodeId(be16(b, 12)), Incarnation(be32(b, HEADER_LEN))),
             counter: head.counter,
-            content: b[HEADER_LEN..end].iter().copied().collect(),
+            content: b[LETTER_LEN..end].iter().copied().collect(),
         })
     }
 
     /// Writes the message with its code; returns its length, at most [`MAX_LEN`].
     pub fn write(&self, out: &mut [u8], key: HashKey) -> usize {
         let Self { sender, incarnation, counter, .. } = *self;
-        let end = HEADER_LEN + self.content.len();
-        out[..HEADER_LEN].fill(0);
+        let end = LETTER_LEN + self.content.len();
+        out[..LETTER_LEN].fill(0);
         put(out, 6, (self.content.len() as u16).to_be_bytes());
-        out[HEADER_LEN..end].copy_from_slice(&self.content);
+        put(out, 12, self.receiver.0.0.to_be_bytes());
+        put(out, HEADER_LEN, self.receiver.1.0.to_be_bytes());
+        out[LETTER_LEN..end].copy_from_slice(&self.content);
         Head { kind: KIND_LETTER, flag: false, sender, incarnation, counter }.seal(out, end, key)
     }
 }
@@ -138,6 +145,8 @@ pub struct Heartbeat {
     pub hears: NodeSet,
     /// It can serve.
     pub ready: bool,
+    /// What keeps it from going on, by a number; zero: nothing.
+    pub trouble: u16,
     /// Turns of each worker so far, modulo 2^32: one that stands still is stuck.
     pub turns: ArrayVec<u32, MAX_WORKERS>,
 }
@@ -160,6 +169,7 @@ impl Heartbeat {
             prepared: be64(b, 48),
             hears: NodeSet(be64(b, 56)),
             ready: head.flag,
+            trouble: be16(b, 6),
             turns: (FIXED_LEN..end).step_by(4).map(|at| be32(b, at)).collect(),
         })
     }
@@ -169,6 +179,7 @@ impl Heartbeat {
         let Self { sender, incarnation, counter, ready: flag, .. } = *self;
         let end = FIXED_LEN + 4 * self.turns.len();
         out[..FIXED_LEN].fill(0);
+        put(out, 6, self.trouble.to_be_bytes());
         put(out, 24, self.view.to_be_bytes());
         put(out, 32, self.configuration.to_be_bytes());
         put(out, 40, self.index.to_be_bytes());

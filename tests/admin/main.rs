@@ -37,6 +37,12 @@ fn what_was_written_is_there_after_a_crash() {
     node.does("apply -f wanted.toml --yes");
     assert!(node.last_write() > before);
     assert_eq!(node.does("apply -f wanted.toml --yes"), "the cluster is what wanted.toml says\n");
+    // What ends sessions says so.
+    let ends = "real servers with which sessions end: 1; such sessions on this node: 0\n";
+    for (change, end) in [("weight=3", false), ("port=9", true), ("address=10.30.0.29", true)] {
+        assert_eq!(node.does(&format!("set {S1} {change} --dry-run")).contains(ends), end, "{change}");
+    }
+    assert!(node.does("delete virtual_server/web/real_server/s2 --dry-run").contains(ends));
     // One object, by its fields and as a whole.
     let said = node.does(&format!("set {S1} weight=3"));
     assert!(said.starts_with(&format!("~ {S1}: weight 1 → 3\n")), "{said}");
@@ -109,7 +115,7 @@ fn versions_and_ids_are_kept_to_by_the_api() {
     let records = history["records"].as_array().unwrap();
     assert_eq!(
         (records.len(), &records[0]["who"], &records[0]["before"]),
-        (2, &json!("alice"), &json!(version))
+        (2, &json!("alice (uid 0)"), &json!(version))
     );
 
     // All of a write or nothing.
@@ -222,9 +228,23 @@ fn nodes_come_are_drained_and_go() {
         node.does("node add n2 --backplane 10.20.0.12 --workers 2 --management 192.0.2.2:7600 --dry-run");
     assert!(said.contains("+ node/n2: backplane \"10.20.0.12\""), "{said}");
     assert!(said.contains("buckets that will move in group all: 2048 of 4096\n"), "{said}");
-    let (status, drained) = node.ask("POST", "/v1/nodes/n1/drain", &[], "");
+    // Said before, done, and under the same id not done again once it is taken back.
+    let said = node.does("node drain n1 --dry-run");
+    assert_eq!(said, "~ node/n1: drained false → true\nnothing was changed\n", "nobody could take over");
+    let ids = [("idempotency-key", ID)];
+    let (status, drained) = node.ask("POST", "/v1/nodes/n1/drain", &ids, "");
     assert_eq!((status, &drained["phase"]), (200, &json!("draining")));
-    assert_eq!(node.does("node drain n1"), "node/n1 is draining\n");
+    let said = node.does("node undrain n1");
+    assert_eq!(said, "~ node/n1: drained true → false\nnode/n1 is active\n");
+    let (status, refused) = node.ask("POST", "/v1/nodes/n1/drain", &ids, "");
+    assert_eq!(
+        (status, refused["error"].as_str().unwrap().contains("decided otherwise")),
+        (409, true),
+        "{refused}"
+    );
+    let said = node.does("node drain n1");
+    assert_eq!(said, "~ node/n1: drained false → true\nnode/n1 is draining\n");
+    assert_eq!(node.does("node drain n1"), "nothing is different\n");
     node.until("the version is in force", |node| {
         let status = node.ask("GET", "/v1/cluster", &[], "").1;
         status["nodes"][0]["phase"] == "draining" && status["version"] == status["in_force"]
@@ -247,8 +267,8 @@ fn nodes_come_are_drained_and_go() {
             && of["phase"] == "draining"
             && status["version"] == status["in_force"]
     });
-    assert_eq!(node.does("node undrain n1"), "node/n1 is active\n");
-    assert_eq!(node.does("history node/n1").lines().filter(|line| line.contains("drained")).count(), 2);
+    node.does("node undrain n1");
+    assert_eq!(node.does("history node/n1").lines().filter(|line| line.contains("drained")).count(), 4);
     node.until("it has buckets", |node| {
         node.ask("GET", "/v1/cluster", &[], "").1["nodes"][0]["buckets"]["all"] == 4096
     });

@@ -41,10 +41,10 @@ def missed(askers: list[Asker], begin: float, end: float) -> list[float]:
     return [round(at - begin, 2) for asker in askers for at in asker.missed if begin <= at < end - Asker.PATIENCE]
 
 
-def offline(nodes: Cluster) -> bool:
-    """Whether the third node is, as the first sees it, and owns nothing."""
+def offline(nodes: Cluster) -> str | None:
+    """Why the third node is, as the first sees it; it owns nothing then."""
     (found,) = [node for node in nodes.status(1)["nodes"] if node["name"] == "n3"]
-    return found["phase"] == "offline" and not found["buckets"]
+    return found["reason"] if found["phase"] == "offline" and not found["buckets"] else None
 
 
 def until(holds: Callable[[], bool], what: str, seconds: float = 6) -> None:
@@ -62,10 +62,11 @@ def fill(file: Path) -> None:
             ballast.write(bytes(1 << 16))
 
 
-def serve_on(nodes: Cluster, askers: list[Asker], failed: float) -> None:
-    """That the other two serve and decide, and no flow is lost but in the moment that it takes to replace the third."""
+def serve_on(nodes: Cluster, askers: list[Asker], failed: float, reason: str) -> None:
+    """That the other two serve, decide and know the `reason`, and no flow is lost but in the moment that it takes to replace the
+    third."""
     time.sleep(TAKEN_OVER + 2 * Asker.PATIENCE)
-    assert offline(nodes)
+    assert offline(nodes) == reason
     nodes.admin(1, ["set", f"profile/since-{failed:.0f}", "idle=5m"])
     assert [at for at in missed(askers, failed, time.monotonic()) if at > TAKEN_OVER] == []
     assert [nodes.stats(number)["ready"] for number in (1, 2)] == [True, True]
@@ -87,7 +88,7 @@ def test_a_full_disk_takes_its_node_out_and_its_peers_carry_on(served):
 
     until(written_and_noticed, "the disk is found to be full")
     failed = time.monotonic()
-    serve_on(nodes, askers, failed)
+    serve_on(nodes, askers, failed, "it says that it can't go on: its replica of the log has stopped")
     assert missed(askers, 0, failed - 0.5) == []
     assert node.running() and not nodes.stats(3)["ready"]
     assert "No space left on device" in node.text()
@@ -109,4 +110,4 @@ def test_a_damaged_log_keeps_its_node_out_and_its_peers_carry_on(served):
     nodes.start_again(3)
     with pytest.raises(LabError, match=r"(?s)n3 ended with code 1:.*log\.redb: .*corrupted"):
         nodes.wait_ready()
-    serve_on(nodes, askers, failed)
+    serve_on(nodes, askers, failed, "it says that it can't go on: its replica of the log has stopped")

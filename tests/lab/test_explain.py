@@ -10,11 +10,6 @@ def running():
         yield lab, nodes
 
 
-def end(address: str, port: int) -> str:
-    """An address and a port, IPv6 in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
 def owner_of(nodes: Cluster, told: dict) -> int:
     """Number of the node that owns what was explained."""
     return nodes.names.index(told["owner"]["node"]) + 1
@@ -36,7 +31,7 @@ def test_requests_go_where_explain_says(running, name, family, first_port):
     address = vip.address(family)
     servers = set()
     for port in range(first_port, first_port + 12):
-        tuple_ = ("tcp", end(client, port), end(address, plan.HTTP_PORT))
+        tuple_ = ("tcp", plan.endpoint(client, port), plan.endpoint(address, plan.HTTP_PORT))
         # All nodes foretell the same of a fresh flow, whoever receives it.
         fresh = [nodes.explain(number, *tuple_) for number in (1, 2, 3)]
         assert len({(told["owner"]["node"], told["real_server"]["name"]) for told in fresh}) == 1
@@ -49,7 +44,7 @@ def test_requests_go_where_explain_says(running, name, family, first_port):
         assert [number for number in (1, 2, 3) if after[number - 1] > before[number - 1]] == [owner]
         # Now the owner has a session.
         known = nodes.explain(owner, *tuple_)
-        assert known["session"]["client"] == end(client, port)
+        assert known["session"]["client"] == plan.endpoint(client, port)
         assert known["real_server"]["name"] == answered
         assert known["next_hop"]["mac"] == plan.front_mac(plan.SERVERS + int(answered[1:]))
         if vip.forward == "nat":

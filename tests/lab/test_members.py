@@ -1,11 +1,15 @@
 """Nodes that decide together: they begin a cluster, one is killed and returns, and what it served goes on elsewhere."""
 
+import json
+import re
 import socket
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from lab import Cluster, Lab, LabError, build, hugepages, load, plan
+from lab import Cluster, Lab, LabError, build, hugepages, kills, load, plan
 from lab.asker import Asker
 from scapy.layers.l2 import ARP, Ether
 
@@ -162,7 +166,7 @@ def test_without_a_majority_what_needs_no_state_is_served(cluster):
 
 
 def test_a_real_server_that_dies_gets_no_new_flows_until_it_is_back(cluster):
-    lab, _ = cluster
+    lab, nodes = cluster
     # Checks every second, of which two must agree, and a moment for each to come.
     found_within = 4
     time.sleep(found_within)
@@ -173,6 +177,8 @@ def test_a_real_server_that_dies_gets_no_new_flows_until_it_is_back(cluster):
     died = time.monotonic()
     lab.unplug(1)
     time.sleep(found_within + 2)
+    health = nodes.status(2)["health"]
+    assert health["down"] == len(health["which"]) > 0 and {real["real_server"] for real in health["which"]} == {"s1"}, health
     back = time.monotonic()
     lab.unplug(1, out=False)
     time.sleep(found_within + 2)
@@ -186,6 +192,69 @@ def test_a_real_server_that_dies_gets_no_new_flows_until_it_is_back(cluster):
     before = lab.requests()
     load.run(lab.client, [plan.VIPS["dsr"].url(4)], 1, 8, False)
     assert lab.requests()["s1"] > before["s1"]
+
+
+def until(holds: Callable[[], bool], what: str, seconds: float = 8) -> None:
+    """Waits until something holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("plant", ["entry-skipped-at-times"])
+def test_who_cannot_apply_an_entry_is_taken_out_alone_and_no_client_sees_it(cluster):
+    """The second node loses every fiftieth entry, in lives with an odd number."""
+    lab, nodes = cluster
+    lab.deal([1, 3])
+
+    def second(phase: str) -> bool:
+        return nodes.status(1)["nodes"][1]["phase"] == phase
+
+    until(lambda: second("active"), "it serves")
+    if nodes.status(1)["nodes"][1]["life"] % 2 == 0:
+        lab.isolate(2)
+        until(lambda: second("offline"), "it begins another life")
+        lab.isolate(2, cut=False)
+        until(lambda: second("active"), "it is back")
+
+    def differs() -> bool:
+        return "its state differs from the others'" in nodes.process(2).text()
+
+    def write() -> None:
+        for minutes in range(1, 16):
+            if not differs():
+                status, said = nodes.rest(1, "PUT", "/v1/objects/profile/any", json.dumps({"idle": f"{minutes}m"}))
+                # If it leads, there is nobody to decide for a moment.
+                assert status in (200, 201, 503, 504), said
+
+    found = load.run(lab.client, [plan.VIPS["dsr"].url(4)], 6, 8, False, write)
+    assert found.failures == {} and found.requests > 1000
+    assert differs(), nodes.process(2).tail()
+    said = nodes.process(1).text()
+    assert not re.search(r"node n[13], life \d+, is offline", said), said
+    until(lambda: second("active"), "it is back")
+
+
+def test_of_two_writes_for_the_same_version_at_two_nodes_one_is_made(cluster):
+    _, nodes = cluster
+    said, made = nodes.rest(1, "PUT", "/v1/objects/profile/race", '{"idle": "1m"}')
+    assert said == 201
+    version = made["version"]
+    for turn in range(10):
+        def ask(number: int, idle: int, version: int = version) -> tuple[int, dict]:
+            change = {"key": "profile/race", "expected": version, "object": {"idle": f"{idle}m"}}
+            return nodes.rest(number, "POST", "/v1/writes", json.dumps([change]))
+
+        with ThreadPoolExecutor() as both:
+            answers = list(both.map(ask, (1 + turn % 3, 1 + (turn + 1) % 3), (10 + turn, 30 + turn)))
+        assert sorted(status for status, _ in answers) == [200, 412], answers
+        (version,) = [made["index"] for status, made in answers if status == 200]
+
+    def idle() -> set[str]:
+        return {nodes.rest(number, "GET", "/v1/objects/profile/race")[1]["object"]["idle"] for number in (1, 2, 3)}
+
+    until(lambda: len(idle()) == 1 and idle() < {"19m", "39m"}, "all say what was written last")
 
 
 @pytest.mark.parametrize("method", ["nat", "dsr"])
@@ -209,6 +278,8 @@ def test_a_flow_of_a_real_server_that_is_removed_or_moves_finds_another(cluster,
 
     first = server()
     assert first and {server() for _ in range(5)} == {first}, "it stays with its real server"
+    foretold = [ending(nodes, number, {"key": key(first), "delete": True}) for number in (1, 2, 3)]
+    assert all(real_servers == 1 for real_servers, _ in foretold) and sum(here for _, here in foretold) > 0, foretold
     nodes.admin(1, ["delete", key(first)])
     deadline = time.monotonic() + 5
     while (second := server()) in (None, first):
@@ -220,6 +291,13 @@ def test_a_flow_of_a_real_server_that_is_removed_or_moves_finds_another(cluster,
     deadline = time.monotonic() + 5
     while server() == second:
         assert time.monotonic() < deadline, f"still {second} 5 s after it moved"
+
+
+def ending(nodes: Cluster, number: int, change: dict) -> tuple[int, int]:
+    """With how many real servers sessions would end by a change, and how many sessions of that node."""
+    status, said = nodes.rest(number, "POST", "/v1/writes?dry_run=true", json.dumps([change]))
+    assert status == 200, said
+    return said["real_servers_ending"], said["sessions_here_ending"]
 
 
 def test_of_two_nodes_and_a_witness_one_may_die():
@@ -272,28 +350,29 @@ def test_downloads_survive_a_node_that_returns_and_a_router_that_deals_anew(clus
 
 def test_a_killed_node_is_replaced_and_returns(cluster):
     lab, nodes = cluster
-    vips = [plan.VIPS["dsr"], plan.VIPS["nat"]]
-    for vip in vips:
+    askers = {name: Asker(lab.client, plan.VIPS[name]) for name in ("dsr", "nat")}
+    for name in askers:
         # Its upstream router has noticed: what matters here is what the dead node owned.
-        lab.route(vip, node=1)
+        lab.route(plan.VIPS[name], node=1)
     time.sleep(1)
-    askers = [Asker(lab.client, vip) for vip in vips]
-    for asker in askers:
+    for asker in askers.values():
         asker.start()
     time.sleep(1)
-    killed = time.monotonic()
-    nodes.kill(3)
-    time.sleep(3)
-    back = time.monotonic()
-    nodes.start_again(3)
-    nodes.wait_ready()
-    time.sleep(3)
-    for asker in askers:
+    losses = kills.kill(nodes, askers)
+    missed = {name: len(asker.missed) for name, asker in askers.items()}
+    # The control: when nobody is served for a moment, that isn't taken for one node's loss.
+    for asker in askers.values():
+        asker.foresee(nodes, 1, 200)
+    cut = time.monotonic()
+    lab.switch.ip(["link set n1f down"])
+    time.sleep(0.3)
+    lab.switch.ip(["link set n1f up"])
+    time.sleep(1)
+    for name, asker in askers.items():
         asker.stop()
+        print(name, losses[name], "of", len(asker.asked))
         assert len(asker.asked) > 300
-        assert [at for at in asker.missed if at < killed - 0.05] == []
-        print("lost from", [round(at - killed, 3) for at in asker.missed][:1], "to",
-              [round(at - killed, 3) for at in asker.missed][-1:], len(asker.missed), "of", len(asker.asked))
-        late = [round(at - killed, 3) for at in asker.missed if killed + 1 < at < back]
-        assert late == [], "not recovered within a second"
-        assert [round(at - back, 3) for at in asker.missed if at >= back] == [], "lost while it returned"
+        assert losses[name].own(), "the dead node owned nothing: proves nothing"
+        assert losses[name].owners == {"n3": missed[name]}, "other flows were lost than those that it owned"
+        assert losses[name].seconds <= 1, "not recovered within a second"
+        assert {"n1", "n2"} <= set(asker.lost(cut))

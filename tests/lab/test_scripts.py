@@ -2,6 +2,8 @@
 
 import re
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,30 @@ def outcome(logs: Path, program: str, *arguments: str) -> tuple[int, list[str]]:
 def test_what_runs_beside(tmp_path, beside, code, says):
     program = f"some() {{ {beside}; }}\nmeanwhile some\ncheck other true >/dev/null\nrejoin >/dev/null 2>&1"
     assert outcome(tmp_path, program) == (code, says)
+
+
+def test_an_interrupt_ends_what_runs_beside(tmp_path):
+    text = SCRIPT.read_text()
+    functions = re.search(r"^finish\(\) \{.*?(?=^# The pages)", text, re.DOTALL | re.MULTILINE)[0]
+    computing = re.search(r"^computing\(\) \{.*?^\}", text, re.DOTALL | re.MULTILINE)[0]
+    slow = tmp_path / "scripts" / "sim"
+    slow.parent.mkdir()
+    slow.write_text('#!/bin/sh\necho $$ >"$0.pid.new" && mv "$0.pid.new" "$0.pid"\nexec sleep 60\n')
+    slow.chmod(0o755)
+    (tmp_path / "logs").mkdir()
+    program = f"logs=logs beside= pages_before=\n{functions}\n{computing}\ntests() {{ :; }}\nmeanwhile computing\nrejoin"
+    script = subprocess.Popen(["bash", "-c", program], cwd=tmp_path)
+    pid = slow.with_name("sim.pid")
+    wait_for(pid.exists, "it began")
+    running = Path("/proc") / pid.read_text().strip()
+    assert running.exists()
+    script.terminate()
+    assert script.wait(5) == 143
+    wait_for(lambda: not running.exists(), "it was ended")
+
+
+def wait_for(what: Callable[[], bool], text: str, seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, f"not so after {seconds} s: {text}"
+        time.sleep(0.02)

@@ -4,7 +4,7 @@ use crate::faulty::Honesty;
 use crate::process::{Process, Said};
 use crate::relay::{Relay, Ways};
 use crate::replica::{Orders, name};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -38,8 +38,8 @@ pub struct Known {
     pub anew: usize,
     /// Node and last life of all that it fences, as it says them.
     pub fenced: String,
-    /// Who has renewed its lease, by the request's token.
-    pub renewed: BTreeMap<u64, Vec<u16>>,
+    /// The requests for its lease that were granted.
+    pub renewed: BTreeSet<u64>,
 }
 
 /// What has been said, and whether it can be true.
@@ -99,7 +99,7 @@ impl Record {
             "V" => known.voters = words.get(1).unwrap_or(&"").to_string(),
             "N" => known.fenced = words.get(1).unwrap_or(&"").to_string(),
             "L" => {
-                known.renewed.entry(words[1].parse().unwrap()).or_default().push(words[2].parse().unwrap());
+                known.renewed.insert(words[1].parse().unwrap());
             }
             "F" => known.failed = Some(line[2..].to_owned()),
             "C" | "X" | "U" => self.outcome(&line),
@@ -188,6 +188,7 @@ pub struct Cluster {
     pub honesty: Option<Honesty>,
     pub snapshot_every: usize,
     proposals: usize,
+    renewals: u64,
     /// The last to be dropped.
     alone: Option<MutexGuard<'static, ()>>,
 }
@@ -220,6 +221,7 @@ impl Cluster {
             honesty: None,
             snapshot_every: 25,
             proposals: 0,
+            renewals: 0,
             alone: None,
         }
     }
@@ -247,6 +249,7 @@ impl Cluster {
             first: if self.first.contains(&id) { first } else { Vec::new() },
             snapshot_every: self.snapshot_every,
             honesty: self.honesty,
+            room: None,
         }
     }
 
@@ -270,10 +273,18 @@ impl Cluster {
         self.start_on(id, None);
     }
 
-    /// See [`Process::replica`].
+    /// With a `disk` of so many bytes: a new one, see [`Process::replica`], or what there is of one that may be faulty.
     pub fn start_on(&mut self, id: u16, disk: Option<usize>) {
         let life = self.next_life(id);
-        let process = Process::replica(&self.test, &self.orders(id), disk, life, self.tell.clone());
+        let mut orders = self.orders(id);
+        let new = match orders.honesty {
+            Some(_) => {
+                orders.room = disk;
+                None
+            }
+            None => disk,
+        };
+        let process = Process::replica(&self.test, &orders, new, life, self.tell.clone());
         self.run(id, process);
     }
 
@@ -307,6 +318,22 @@ impl Cluster {
         let tag = format!("p{}", self.proposals);
         self.processes.get_mut(&id).unwrap().command(&format!("propose {tag} {padding}"));
         tag
+    }
+
+    /// Asks at `id` for the lease of a life, for so long. Asked again, as nodes do: a request that meets a link's reconnection is
+    /// lost.
+    pub fn renews(&mut self, id: u16, life: u32, patience: Duration) -> bool {
+        let begin = Instant::now();
+        while begin.elapsed() < patience {
+            self.renewals += 1;
+            let token = self.renewals;
+            self.processes.get_mut(&id).unwrap().command(&format!("renew {token} {life}"));
+            let granted = |record: &Record| record.known[&id].renewed.contains(&token);
+            if self.wait_for(Duration::from_millis(500), "the lease", granted).is_ok() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Has replicas set at `id`, until that is committed.

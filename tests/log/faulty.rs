@@ -39,11 +39,13 @@ struct State {
 pub struct Faulty {
     file: File,
     late: usize,
+    room: u64,
     state: Mutex<State>,
 }
 
 impl Faulty {
-    pub fn open(path: &Path, honesty: Honesty) -> io::Result<Self> {
+    /// With `room`, nothing can be written behind so many bytes.
+    pub fn open(path: &Path, honesty: Honesty, room: Option<usize>) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut seen = vec![0; usize::try_from(file.metadata()?.len()).unwrap()];
         file.read_exact_at(&mut seen, 0)?;
@@ -57,7 +59,8 @@ impl Faulty {
             Honesty::Honest => 0,
             Honesty::Lying(late) => late,
         };
-        Ok(Self { file, late, state: Mutex::new(state) })
+        let room = room.map_or(u64::MAX, |room| room as u64);
+        Ok(Self { file, late, room, state: Mutex::new(state) })
     }
 }
 
@@ -96,6 +99,9 @@ impl StorageBackend for Faulty {
                 let place = now.writes[chosen].0;
                 let first = now.writes.iter().position(|(at, _)| *at == place).unwrap();
                 let (at, bytes) = now.writes.remove(first);
+                if at + bytes.len() as u64 > self.room {
+                    return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+                }
                 self.file.write_all_at(&bytes, at)?;
             }
         }
@@ -113,30 +119,36 @@ impl StorageBackend for Faulty {
 }
 
 #[test]
-fn what_was_not_synced_is_lost() {
+fn what_was_not_synced_or_had_no_room_is_lost() {
     let path = std::env::temp_dir().join(format!("steerage-faulty-{}", std::process::id()));
     let write = |disk: &Faulty, byte: u8| {
         disk.set_len(4096).unwrap();
         disk.write(10, &[byte; 5]).unwrap();
     };
     let seen = |honesty| {
-        let disk = Faulty::open(&path, honesty).unwrap();
+        let disk = Faulty::open(&path, honesty, None).unwrap();
         let mut byte = [0];
         disk.read(12, &mut byte).unwrap();
         byte[0]
     };
-    let disk = Faulty::open(&path, Honesty::Honest).unwrap();
+    let disk = Faulty::open(&path, Honesty::Honest, None).unwrap();
     write(&disk, 1);
     disk.sync_data().unwrap();
     write(&disk, 2);
     drop(disk);
     assert_eq!(seen(Honesty::Honest), 1);
-    let disk = Faulty::open(&path, Honesty::Lying(1)).unwrap();
+    let disk = Faulty::open(&path, Honesty::Lying(1), None).unwrap();
     write(&disk, 3);
     disk.sync_data().unwrap();
     write(&disk, 4);
     disk.sync_data().unwrap();
     drop(disk);
     assert_eq!(seen(Honesty::Honest), 3);
+    let disk = Faulty::open(&path, Honesty::Honest, Some(14)).unwrap();
+    write(&disk, 5);
+    let error = disk.sync_data().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    drop(disk);
+    assert_eq!(seen(Honesty::Honest), 3, "there was room for four of the five bytes");
     std::fs::remove_file(&path).unwrap();
 }

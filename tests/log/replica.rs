@@ -25,6 +25,8 @@ pub struct Orders {
     pub first: Vec<Replica>,
     pub snapshot_every: usize,
     pub honesty: Option<Honesty>,
+    /// Bytes that a disk of such honesty has room for.
+    pub room: Option<usize>,
 }
 
 pub fn name(id: u16) -> String {
@@ -61,7 +63,7 @@ pub fn run_if_child() {
     let started = match orders.honesty {
         Some(honesty) => {
             std::fs::create_dir_all(&orders.data).unwrap();
-            let backend = Faulty::open(&orders.data.join("log"), honesty).unwrap();
+            let backend = Faulty::open(&orders.data.join("log"), honesty, orders.room).unwrap();
             Running::start_backend(config(&orders), backend)
         }
         None => Running::start(config(&orders)),
@@ -188,7 +190,7 @@ fn tell(
         Output::Role { leader, term, quorum } => {
             say(&format!("R {} {term} {quorum}", leader.map_or(-1, |id| i32::from(id.0))));
         }
-        Output::Renewed { by, token } => say(&format!("L {token} {by}")),
+        Output::Renewed { token } => say(&format!("L {token}")),
         Output::Replicas(all) => {
             let voters: Vec<String> = all.iter().filter(|r| r.votes).map(|r| r.id.to_string()).collect();
             say(&format!("V {}", voters.join(",")));

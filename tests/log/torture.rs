@@ -11,6 +11,12 @@ const SEED: &str = "STEERAGE_LOG_SEED";
 const ROUNDS: &str = "STEERAGE_LOG_ROUNDS";
 /// Rounds in the ordinary run of all tests.
 const FEW: u64 = 15;
+/// Bytes of a small disk: fewer than those of the entries that a replica keeps, when they are long.
+const SMALL: usize = 4 << 20;
+/// Bytes of a long entry.
+const LONG: usize = 200_000;
+/// Long entries for which a small disk has no room.
+const MANY: usize = 100;
 /// Proposals without outcome at once.
 const OPEN: usize = 12;
 
@@ -28,7 +34,7 @@ struct Torture {
 }
 
 /// Kinds of fault.
-const FAULTS: usize = 7;
+const FAULTS: usize = 8;
 
 impl Torture {
     fn new(test: &str, seed: u64, honesty: Honesty) -> Self {
@@ -124,9 +130,34 @@ impl Torture {
         Ok(())
     }
 
-    fn round(&mut self) -> Result<(), String> {
+    /// One voter's disk gets too small for what is written, and some time later has room again.
+    fn fill(&mut self) -> Result<(), String> {
+        let one = self.pick(&self.voters.clone());
+        let others: Vec<u16> = self.voters.iter().copied().filter(|id| *id != one).collect();
+        self.cluster.kill(one);
+        self.cluster.start_on(one, Some(SMALL));
+        let mut left = MANY;
+        while self.cluster.record.known[&one].failed.is_none() {
+            left = left.checked_sub(1).ok_or("a disk for 4 MiB is not full of 20 MB")?;
+            let at = self.pick(&others);
+            let tag = self.cluster.propose(at, LONG);
+            self.cluster.wait("an outcome beside a full disk", |record| record.ends.contains_key(&tag))?;
+        }
+        let why = self.cluster.record.known[&one].failed.clone().unwrap_or_default();
+        if !why.contains("No space left") {
+            return Err(format!("n{one} on a full disk: {why}"));
+        }
+        let time = self.fault_time();
+        self.load(time);
+        self.cluster.kill(one);
+        self.cluster.start(one);
+        Ok(())
+    }
+
+    /// A kind of fault by its number, or one that is chosen.
+    fn round(&mut self, kind: Option<usize>) -> Result<(), String> {
         self.load(Duration::from_millis(150));
-        let kind = usize::try_from(self.rng.below(FAULTS as u64)).unwrap();
+        let kind = kind.unwrap_or_else(|| usize::try_from(self.rng.below(FAULTS as u64)).unwrap());
         self.rounds[kind] += 1;
         match kind {
             0 | 1 => {
@@ -143,6 +174,7 @@ impl Torture {
             }
             4 => self.cut(Way::Closed),
             5 => self.cut(Way::Silent),
+            6 => self.fill()?,
             _ => self.replace()?,
         }
         // It must go on by itself.
@@ -157,7 +189,9 @@ impl Torture {
 
     fn run(&mut self, rounds: u64) -> Result<(), String> {
         for round in 0..rounds {
-            self.round().map_err(|why| format!("round {round}: {why}"))?;
+            // Each comes once at first.
+            let kind = usize::try_from(round).ok().filter(|kind| *kind < FAULTS);
+            self.round(kind).map_err(|why| format!("round {round}: {why}"))?;
         }
         self.cluster.settle(&self.voters.clone())
     }

@@ -56,7 +56,7 @@ fn a_bad_argument_is_an_error_of_its_own() {
         (&["--seed", "x"][..], "invalid value 'x'"),
         (&["--seeds", "9..2"], "9 is above 2"),
         (&["--seeds", "9"], "write it as 1..1000"),
-        (&["--seed", "1", "--plant", "nothing"], "there are steering-outlives-peer"),
+        (&["--seed", "1", "--plant", "nothing"], "there are hash-unkeyed, steering-outlives-peer"),
         (&["--seed", "1", "--seeds", "1..2"], "cannot be used with"),
         (&[], "required"),
         (&["--sed", "1"], "unexpected argument"),

@@ -24,7 +24,7 @@ fn a_cluster_lives_again_as_it_did() {
 /// What makes the oracles worth anything: all kinds of things happen to clusters of all kinds, and much of it.
 #[test]
 fn clusters_differ_and_are_busy() {
-    let all: Vec<Outcome> = (1..=60).map(fine).collect();
+    let all: Vec<Outcome> = (1..=40).map(fine).collect();
     let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
     for kind in [
         "of 3 nodes",
@@ -41,18 +41,18 @@ fn clusters_differ_and_are_busy() {
         "another weight",
     ] {
         let count = texts.iter().filter(|text| text.contains(kind)).count();
-        assert!((2..=58).contains(&count), "{count} of 60 clusters are of the kind \"{kind}\"");
+        assert!((2..=38).contains(&count), "{count} of 40 clusters are of the kind \"{kind}\"");
     }
     let sum = |of: fn(&living::Figures) -> u64| all.iter().map(|o| of(&o.figures)).sum::<u64>();
-    assert!(sum(|f| f.sent) > 60 * 300, "{} packets", sum(|f| f.sent));
-    assert!(sum(|f| f.moved) > 60 * 1000, "{} buckets", sum(|f| f.moved));
-    assert!(sum(|f| f.answers) > 60 * 200, "{} answers", sum(|f| f.answers));
+    assert!(sum(|f| f.sent) > 40 * 300, "{} packets", sum(|f| f.sent));
+    assert!(sum(|f| f.moved) > 40 * 1000, "{} buckets", sum(|f| f.moved));
+    assert!(sum(|f| f.answers) > 40 * 200, "{} answers", sum(|f| f.answers));
     assert!(sum(|f| f.lost_with_node) > 10, "{} connections", sum(|f| f.lost_with_node));
 }
 
 #[test]
 fn a_cluster_of_many_nodes_lives() {
-    let outcome = living::run(1, Some(64), Some(Duration::from_secs(3)), None);
+    let outcome = living::run(1, Some(64), Some(Duration::from_secs(1)), None);
     assert!(outcome.violation.is_none(), "{outcome}");
 }
 

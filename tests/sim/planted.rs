@@ -22,6 +22,11 @@ fn found(bug: Bug, oracle: Oracle, also: &[Oracle]) {
 }
 
 #[test]
+fn a_hash_without_the_clusters_key() {
+    found(Bug::HashUnkeyed, Oracle::Rewrite, &[Oracle::Steering]);
+}
+
+#[test]
 fn a_steering_session_that_outlives_its_owners_life() {
     found(Bug::SteeringOutlivesPeer, Oracle::Steering, &[]);
 }

@@ -38,6 +38,7 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
             prepared: view.rotate_left(33),
             hears: NodeSet(view.rotate_left(7)),
             ready,
+            trouble: view as u16,
             turns: turns.into_iter().collect(),
         },
     )
@@ -47,7 +48,8 @@ fn letter() -> impl Strategy<Value = Letter> {
     let ids = (any::<u16>(), any::<u32>(), any::<u64>());
     (ids, vec(any::<u8>(), 0..=control::MAX_LETTER)).prop_map(|((sender, incarnation, counter), content)| {
         let (sender, incarnation) = (NodeId(sender), Incarnation(incarnation));
-        Letter { sender, incarnation, counter, content: content.into_iter().collect() }
+        let receiver = (NodeId(!sender.0), Incarnation(incarnation.0.rotate_left(9)));
+        Letter { sender, incarnation, receiver, counter, content: content.into_iter().collect() }
     })
 }
 
@@ -168,6 +170,7 @@ fn unknown_control_messages_are_refused() {
         prepared: 0,
         hears: NodeSet::EMPTY,
         ready: true,
+        trouble: 0,
         turns: Default::default(),
     };
     let mut good = [0; control::MAX_LEN];
@@ -195,6 +198,7 @@ fn more_workers_than_there_can_be_are_refused() {
         prepared: 0,
         hears: NodeSet::EMPTY,
         ready: true,
+        trouble: 0,
         turns: Default::default(),
     };
     let mut out = vec![0; 70_000 * 4];

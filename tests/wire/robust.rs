@@ -205,6 +205,7 @@ fn every_header_byte_with_every_value() {
         prepared: 0,
         hears: NodeSet::EMPTY,
         ready: true,
+        trouble: 0,
         turns: [1, 2].into_iter().collect(),
     };
     let mut bytes = vec![0; control::MAX_LEN];

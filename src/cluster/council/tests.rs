@@ -41,9 +41,7 @@ impl Log for Scripted {
     }
 
     fn renew(&mut self, token: u64, _: Incarnation) {
-        for by in [0, 1, 2].map(ReplicaId) {
-            self.0.borrow_mut().outputs.push_back(Output::Renewed { by, token });
-        }
+        self.0.borrow_mut().outputs.push_back(Output::Renewed { token });
     }
 
     fn fenced(&self) -> Fences {
@@ -196,9 +194,10 @@ fn the_leader_takes_out_whose_state_differs_from_most_and_who_cant_go_on() {
     scene.turn();
     let offline = |node, why| Entry::Offline(NodeId(node), Incarnation(1), why);
     assert_eq!(scene.log.0.borrow().proposed, [offline(0, Why::Digest)]);
-    scene.council.heard(NodeId(2), Incarnation(1), &Report::default(), None, scene.now);
+    let report = Report { trouble: Trouble::Log, ..Report::default() };
+    scene.council.heard(NodeId(2), Incarnation(1), &report, None, scene.now);
     scene.turn();
-    assert!(scene.log.0.borrow().proposed.contains(&offline(2, Why::Ended)));
+    assert!(scene.log.0.borrow().proposed.contains(&offline(2, Why::Ended(Trouble::Log))));
 }
 
 #[test]
@@ -208,7 +207,12 @@ fn a_log_that_has_stopped_ends_the_life_and_there_is_no_other() {
     scene.turn();
     assert!(matches!(scene.council.ended(), Some(Why::Apply(why)) if why.contains("no space")));
     assert!(scene.council.stopped() && scene.council.lease().is_none());
-    assert_eq!(scene.council.report().prepared, 0);
+    let report = scene.council.report();
+    assert_eq!((report.prepared, report.trouble), (0, Trouble::Log));
+    for number in 0..9 {
+        let trouble = Trouble::numbered(number);
+        assert_eq!(trouble.number(), if trouble == Trouble::Unsaid { 0 } else { number });
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 pub mod diff;
 pub mod fault;
 pub mod health;
+mod identity;
 mod index;
 pub mod key;
 pub mod object;

@@ -5,8 +5,6 @@ use super::fault::{Fault, Faults, Finding, Lack};
 use super::key::{Key, Kind};
 use super::object::Object;
 use super::{Entry, Namespace, ids, most, rules, snapshot};
-use crate::base::Addr;
-use crate::view::Protocol;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -322,7 +320,7 @@ impl Namespace {
     }
 
     /// Puts an entry in the place of another, which is given back.
-    fn put(&mut self, key: &Key, entry: Option<Entry>) -> Option<Entry> {
+    pub(super) fn put(&mut self, key: &Key, entry: Option<Entry>) -> Option<Entry> {
         let before = self.entries.remove(key);
         if let Some(before) = &before {
             self.index.note(key, &before.object, false);
@@ -334,53 +332,6 @@ impl Namespace {
             self.entries.insert(key.clone(), entry);
         }
         before
-    }
-
-    /// Gives another id to each real server that is elsewhere than before, by itself or by its virtual server's port or protocol:
-    /// sessions know it by its id, and what they promised holds there only.
-    fn renumber(&mut self, undo: &mut Undo) {
-        // None: it is new.
-        let was: BTreeMap<&Key, Option<&Object>> =
-            undo.iter().map(|(key, before)| (key, before.as_ref().map(|entry| &entry.object))).collect();
-        let mut moved = BTreeSet::new();
-        for key in was.keys() {
-            match key {
-                Key::RealServer(..) => _ = moved.insert((*key).clone()),
-                Key::VirtualServer(server) => {
-                    let below = self.real_servers(server);
-                    moved.extend(below.map(|(_, name, _)| Key::RealServer(server.clone(), name.clone())));
-                }
-                _ => {}
-            }
-        }
-        let now = BTreeMap::new();
-        moved.retain(|key| match (self.place(key, &was), self.place(key, &now)) {
-            (Some(before), Some(after)) => before != after,
-            _ => false,
-        });
-        let new: Vec<Key> = moved.iter().filter(|key| !was.contains_key(key)).cloned().collect();
-        for key in moved {
-            let Some(entry) = self.get(&key).cloned() else { continue };
-            let next = &mut self.next[Kind::RealServer as usize];
-            let id = std::mem::replace(next, next.saturating_add(1));
-            let before = self.put(&key, Some(Entry { id, ..entry }));
-            if new.binary_search(&key).is_ok() {
-                undo.push((key, before));
-            }
-        }
-    }
-
-    /// Where a real server is, if `was` says what some objects are.
-    fn place(&self, key: &Key, was: &BTreeMap<&Key, Option<&Object>>) -> Option<(Addr, u16, Protocol)> {
-        let Key::RealServer(server, _) = key else { return None };
-        let object =
-            |key: &Key| was.get(key).copied().unwrap_or_else(|| self.get(key).map(|entry| &entry.object));
-        match (object(key)?, object(&Key::VirtualServer(server.clone()))?) {
-            (Object::RealServer(real), Object::VirtualServer(of)) => {
-                Some((real.address, real.port.unwrap_or(of.port), of.protocol))
-            }
-            _ => None,
-        }
     }
 
     /// Makes the namespace what it was; `next` are the ids that were next.
@@ -418,12 +369,12 @@ impl Namespace {
     }
 
     fn record(&mut self, index: u64, write: &Write, undo: &Undo) {
-        // Of a write that fills the trail alone, the rest would be pushed out at once.
         let same = |key: &Key, before: &Entry| self.get(key).is_some_and(|now| now.object == before.object);
         // What only has another id was changed by nobody.
         let changed =
             |(key, before): &&(Key, Option<Entry>)| !before.as_ref().is_some_and(|before| same(key, before));
         let undo: Vec<_> = undo.iter().filter(changed).collect();
+        // Of a write that fills the trail alone, the rest would be pushed out at once.
         for (key, before) in &undo[undo.len().saturating_sub(RECORDS)..] {
             let old = before.as_ref().map(|entry| &entry.object);
             let difference = Difference::between(key, old, self.get(key).map(|entry| &entry.object));
@@ -442,6 +393,15 @@ impl Namespace {
                 summary,
             });
         }
+    }
+
+    /// Whether a request that is no write comes for the first time. From here on it is remembered as made at this index.
+    pub fn is_first(&mut self, request: RequestId, index: u64) -> bool {
+        let first = !self.requests.outcomes.contains_key(&request);
+        if first {
+            self.requests.remember(request, Outcome::Applied { index });
+        }
+        first
     }
 
     /// Notes in the audit trail what was done with an object by no write.

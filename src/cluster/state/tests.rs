@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::RealServerId;
 use crate::cluster::health::{Health, Standing};
 use crate::cluster::namespace::{Change, Key, Object, RequestId};
 
@@ -102,11 +103,13 @@ fn a_real_server_takes_its_health_along() {
 }
 
 #[test]
-fn a_drain_is_in_the_audit_trail() {
+fn a_drain_is_made_once_and_is_in_the_audit_trail() {
     let mut state = state();
     apply(&mut state, lives(0));
-    let drain = |drain| Entry::Drain(NodeId(0), drain, by());
-    apply(&mut state, [drain(true), drain(true), drain(false)]);
+    let drain = |id, drain| Entry::Drain(NodeId(0), drain, By { request: RequestId(id), ..by() });
+    // The first comes again when it has been taken back.
+    apply(&mut state, [drain(1, true), drain(2, true), drain(3, false), drain(1, true)]);
+    assert!(!state.fleet().is_drained(NodeId(0)));
     let key = state.namespace().node_key(NodeId(0)).unwrap();
     let told: Vec<_> =
         state.namespace().history(&key).map(|r| (r.index, r.who.as_str(), r.summary.as_str())).collect();

@@ -7,6 +7,8 @@ use super::name::DeviceName;
 use super::pool::{PAGE_BUFFER_BYTES, PacketPool, Recipe, buffer_bytes, least_buffers};
 use super::port::ETHERNET_BYTES;
 use super::rights::{Rights, denied};
+#[cfg(feature = "capsule")]
+use super::settings::ask_mtu;
 use super::settings::{ENOTSUP, Offloads, check_mtu, configure, error_number, set_mtu, wants_scatter};
 use super::{BufferConfig, EalConfig};
 use crate::base::Mac;
@@ -306,7 +308,7 @@ impl Device {
         let recipe = Recipe { port: &config.name, id, buffers: 0, bytes, socket, memory_mb };
         let control = Arc::new(PacketPool::control(eal, &recipe)?);
         // What DPDK notes as the MTU of a device without the function, it takes from a configuration that isn't ours.
-        super::settings::ask_mtu(&steps, &info, id)?;
+        ask_mtu(&steps, &info, id)?;
         let multicast = all_multicast(&steps, id)?;
         Ok(Arc::new(Self {
             id,

@@ -208,7 +208,7 @@ fn said(view: &View) -> Vec<String> {
     );
     assert_eq!(adjacencies.servers.len(), services.real_servers.len());
     for (i, real) in services.real_servers.iter().enumerate() {
-        if real.name.is_empty() {
+        if real.is_gone() {
             assert_eq!(adjacencies.servers[i].adjacency.reach, crate::view::Reach::No);
             continue;
         }
@@ -339,8 +339,8 @@ fn what_a_change_leaves_alone_is_shared() {
     };
     let weight = Op::Real { v: 2, r: 7, host: 8 + 7, weight: 2, port: false };
     assert_eq!(step(&mut space, 50, weight), (vec![3], 0, 0), "shares alone");
-    let heavy = Op::Real { v: 2, r: 7, host: 8 + 7, weight: 1, port: false };
-    assert_eq!(step(&mut space, 51, heavy), (vec![], 0, 0), "as it was");
+    let back = Op::Real { v: 2, r: 7, host: 8 + 7, weight: 1, port: false };
+    assert_eq!(step(&mut space, 51, back), (vec![], 0, 0), "as it was");
     let idle = Op::Server { v: 2, forward: 2, group: false, idle: 1, at: 0 };
     assert_eq!(step(&mut space, 52, idle), (vec![], 0, 0), "neither shares nor ways");
     let address = Op::Real { v: 2, r: 7, host: 900, weight: 1, port: false };

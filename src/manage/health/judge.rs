@@ -137,7 +137,7 @@ impl Judge {
         self.dirty.insert(server);
     }
 
-    /// A node has died, or begun another life: what it said counts no more.
+    /// A node has begun another life: what it said counts no more, and it numbers its reports anew.
     pub fn forget(&mut self, node: NodeId) {
         for (server, case) in &mut self.cases {
             if case.votes.remove(&node).is_some() {

@@ -2,11 +2,12 @@
 //! finds, and weighs what all have found when it leads.
 
 use super::Manager;
-use crate::base::{GroupId, Instant, NodeSet, RealServerId};
+use crate::base::{GroupId, Incarnation, Instant, NodeId, NodeSet, RealServerId};
 use crate::cluster::namespace::{Namespace, Probe};
 use crate::cluster::state::Entry;
 use crate::manage::config::Config;
 use crate::manage::health::{Attempt, Judge, Outcome, PROBERS, Prober, Report, Target, Watch, probers};
+use crate::manage::peer::News;
 use crate::wire::control::Letter;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub(super) struct Checks {
     version: u64,
     checked: BTreeMap<RealServerId, Checked>,
     letters: u64,
+    /// The leader, in its life, to whom reports go; none: it isn't known, or is this node.
+    to: Option<(NodeId, Incarnation)>,
     /// What the assignment follows from: digest of the namespace, and who serves; none: it is to be made anew.
     assigned: Option<(u64, NodeSet)>,
 }
@@ -52,6 +55,7 @@ impl Checks {
             version: 0,
             checked: BTreeMap::new(),
             letters: 0,
+            to: None,
             assigned: None,
         }
     }
@@ -81,6 +85,13 @@ impl Manager {
             checks.prober.report_all();
             checks.assigned = None;
         }
+        let others = leader.filter(|node| *node != self.config.me);
+        let to = others.map(|node| (node, self.peers.get(node).incarnation));
+        let to = to.filter(|(_, life)| *life != Incarnation(0));
+        if checks.to != to {
+            checks.to = to;
+            checks.prober.report_all();
+        }
         if fresh || checks.assigned.is_none() {
             checks.version = version;
             self.assign(checks, now);
@@ -94,14 +105,17 @@ impl Manager {
             match &mut checks.judge {
                 Some(judge) => judge.hear(now, self.config.me, report),
                 None => {
+                    // It will be told again when it is known.
+                    let Some(receiver) = to else { continue };
                     checks.letters += 1;
                     let address =
-                        leader.and_then(|node| self.config.cluster.nodes.get(node.index())?.management);
+                        self.config.cluster.nodes.get(receiver.0.index()).and_then(|node| node.management);
                     let content = report.encode().unwrap_or_default();
                     if let (Some(address), Some(courier)) = (address, &mut self.courier) {
                         let letter = Letter {
                             sender: self.config.me,
                             incarnation: self.incarnation,
+                            receiver,
                             counter: checks.letters,
                             content: content.into_iter().collect(),
                         };
@@ -118,10 +132,27 @@ impl Manager {
         }
     }
 
+    /// A peer has begun another life.
+    pub(super) fn forget_votes(&mut self, node: NodeId) {
+        if let Some(judge) = self.checks.as_mut().and_then(|checks| checks.judge.as_mut()) {
+            judge.forget(node);
+        }
+    }
+
     /// Takes a letter of a peer: what it has found.
     pub(super) fn read(&mut self, letter: &Letter, now: Instant) {
-        if !self.peers.is_news(letter) {
+        let (receiver, life) = letter.receiver;
+        if receiver != self.config.me {
+            return self.refuse_replay(letter.sender, now);
+        }
+        // It was on its way when this node began another life.
+        if life != self.incarnation {
             return;
+        }
+        match self.peers.read(letter) {
+            Ok(()) => {}
+            Err(News::Replay) => return self.refuse_replay(letter.sender, now),
+            Err(_) => return,
         }
         let judge = self.checks.as_mut().and_then(|checks| checks.judge.as_mut());
         if let (Some(judge), Ok(report)) = (judge, Report::decode(&letter.content)) {

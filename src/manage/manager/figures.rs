@@ -15,7 +15,7 @@ impl Manager {
             self.workers.iter().enumerate().map(|(i, w)| WorkerStats::read(i as u16, &w.counters)).collect();
         let mut totals = Totals::of(&workers);
         totals.counters.insert("commands_lost", self.commands_lost);
-        totals.counters.insert("management_refused", self.management_refused);
+        totals.counters.extend(self.refusals.counters());
         let interfaces = &view.services.interfaces;
         Stats {
             node: view.this_node().name.clone(),

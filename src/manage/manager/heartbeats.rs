@@ -4,13 +4,15 @@ use super::Manager;
 use crate::base::limits::MAX_WORKERS;
 use crate::base::{Instant, NodeId};
 use crate::cluster::council::Report;
+use crate::cluster::fleet::Trouble;
 use crate::manage::peer::News;
+use crate::manage::refusals::Why;
 use crate::path::message::{CHANNEL, Command};
+use crate::path::verdict::Verdict;
 use crate::wire::control::{Heartbeat, Letter, MAX_LEN};
 use arrayvec::ArrayVec;
 use std::net::SocketAddr;
-use std::time::Duration;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// Carries heartbeats over the management network. No call waits.
 pub trait Courier: Send {
@@ -21,9 +23,6 @@ pub trait Courier: Send {
     fn receive(&mut self, buffer: &mut [u8]) -> Option<usize>;
 }
 
-/// Between two lines of the log about heartbeats that can't be.
-const STRAY_LOG: Duration = Duration::from_secs(10);
-
 impl Manager {
     /// From now on heartbeats go over the management network, too.
     pub fn carry_by(&mut self, courier: Box<dyn Courier>) {
@@ -32,17 +31,18 @@ impl Manager {
 
     /// Takes a peer's heartbeat and logs what an operator should know; `true` if the View has to say something new.
     pub(super) fn heard(&mut self, beat: &Heartbeat, now: Instant) -> bool {
-        let name =
-            self.config.cluster.nodes.get(beat.sender.index()).map_or("?", |n| n.name.as_str()).to_owned();
+        let name = self.name_of(beat.sender).to_owned();
         let news = self.peers.heard(beat, now);
         match news {
-            News::NewLife => info!("node {name} is up, life {}", beat.incarnation),
+            News::NewLife => {
+                info!("node {name} is up, life {}", beat.incarnation);
+                self.forget_votes(beat.sender);
+            }
             News::Up => info!("node {name} is back"),
-            News::None | News::Replay | News::Configuration => {}
+            News::None | News::Copy | News::Configuration => {}
+            News::Replay => self.refuse_replay(beat.sender, now),
             News::EndedLife | News::Ourselves | News::Stranger => {
-                // Each of these may come twenty times a second.
-                if self.strays.is_none_or(|last| now.since(last) >= STRAY_LOG) {
-                    self.strays = Some(now);
+                if self.refusals.count(Why::Stray, now) {
                     error!(
                         "a heartbeat under the name of {name} (node {} of the cluster file, life {}) that can't be its: \
                          is a second node started with that name, or with another cluster file?",
@@ -51,10 +51,11 @@ impl Manager {
                 }
             }
         }
-        if !matches!(news, News::Replay | News::EndedLife | News::Ourselves | News::Stranger) {
+        if matches!(news, News::None | News::NewLife | News::Up | News::Configuration) {
             let (index, digest, prepared) = (beat.index, beat.configuration, beat.prepared);
             let (adopted, ready, hears) = (beat.view, beat.ready, beat.hears);
-            let report = Report { index, digest, prepared, adopted, ready, hears };
+            let trouble = Trouble::numbered(beat.trouble);
+            let report = Report { index, digest, prepared, adopted, ready, hears, trouble };
             let stuck = self.peers.stuck(beat, now);
             self.reported(beat.sender, beat.incarnation, &report, stuck, now);
         }
@@ -69,7 +70,34 @@ impl Manager {
         matches!(news, News::NewLife | News::Up)
     }
 
+    fn name_of(&self, node: NodeId) -> &str {
+        self.config.cluster.nodes.get(node.index()).map_or("?", |node| node.name.as_str())
+    }
+
+    /// What a peer has said before is said again.
+    pub(super) fn refuse_replay(&mut self, sender: NodeId, now: Instant) {
+        if self.refusals.count(Why::Replayed, now) {
+            let name = self.name_of(sender);
+            warn!(
+                "a control message under the name of {name} that is older than what it has said since was refused: somebody \
+                 sends again what was recorded, or a network holds packets back"
+            );
+        }
+    }
+
+    /// Tells of what workers have refused.
+    fn watch_backplane(&mut self, now: Instant) {
+        let of = Verdict::ControlRefused as usize;
+        let refused = self.workers.iter().map(|worker| worker.counters.drops[of].get()).sum();
+        if self.refusals.grown(Why::Backplane, refused, now) {
+            warn!(
+                "{refused} control messages over the backplane were refused: unreadable, or no code by the cluster's key"
+            );
+        }
+    }
+
     pub(super) fn send_heartbeats(&mut self, now: Instant) {
+        self.watch_backplane(now);
         self.heartbeats += 1;
         let turns: ArrayVec<_, MAX_WORKERS> =
             self.workers.iter().map(|w| w.counters.turns.get() as u32).collect();
@@ -89,6 +117,7 @@ impl Manager {
             prepared: report.prepared,
             hears: self.peers.heard_of_late(now),
             ready: report.ready,
+            trouble: report.trouble.number(),
             turns,
         };
         let mut bytes = [0; MAX_LEN];
@@ -117,8 +146,10 @@ impl Manager {
                 changed |= self.heard(&beat, now);
             } else if let Ok(letter) = Letter::parse(message, key) {
                 self.read(&letter, now);
-            } else {
-                self.management_refused += 1;
+            } else if self.refusals.count(Why::Management, now) {
+                warn!(
+                    "a message over the management network was refused: unreadable, or no code by the cluster's key"
+                );
             }
         }
         changed

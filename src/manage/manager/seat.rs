@@ -9,7 +9,7 @@ mod following;
 mod founding;
 
 use super::Manager;
-use crate::base::{Bucket, GroupId, Incarnation, Instant, NodeId};
+use crate::base::{Bucket, GroupId, Incarnation, Instant, NodeId, RealServerId};
 use crate::cluster::asks::{Answer, Ask};
 use crate::cluster::council::{Council, Report, Times};
 use crate::cluster::fleet::{Member, Why};
@@ -18,7 +18,7 @@ use crate::cluster::log::Log;
 use crate::cluster::namespace::{Change, Fault, Faults, Key, Namespace, Object};
 use crate::cluster::state::{Entry, State};
 use crate::manage::config::Config;
-use crate::manage::preview::{self, Sight};
+use crate::manage::preview::{self, Here, Sight};
 use crate::view::Quarantine;
 use compiling::Compiled;
 use following::{Awaited, PAUSE};
@@ -149,11 +149,21 @@ impl Manager {
 
     /// What these changes would do if they were written now; none without a log.
     pub fn preview(&mut self, changes: &[Change]) -> Option<Result<Sight, Faults>> {
-        let sessions = self.sessions();
-        let Self { seat, config, .. } = self;
+        let here = Here { me: self.config.me, sessions: self.sessions() };
+        let Self { seat, config, workers, .. } = self;
         let seat = seat.as_mut()?;
+        let with = |real: RealServerId| {
+            let each = workers.iter().filter_map(|worker| worker.counters.real_servers.get(real.index()));
+            each.map(|flows| flows.sessions.get()).sum()
+        };
         let suits = |space: &Namespace| preview::misfits(config, space);
-        Some(preview::look(&mut seat.council, (config.me, sessions), changes, suits))
+        Some(preview::look(&mut seat.council, here, changes, with, suits))
+    }
+
+    /// What it would do to drain a node now, or to take it back; none without a log, or such a node.
+    pub fn preview_drain(&self, node: NodeId, drain: bool) -> Option<Sight> {
+        let here = Here { me: self.config.me, sessions: self.sessions() };
+        preview::look_at_drain(self.council()?, here, node, drain)
     }
 
     /// What keeps this node from serving by these changes, if they can be made: the cluster might take them, and the node would

@@ -164,14 +164,14 @@ pub enum Node {
         /// The node
         name: String,
         #[command(flatten)]
-        which: Which,
+        how: How,
     },
     /// Let a node that was drained own buckets again.
     Undrain {
         /// The node
         name: String,
         #[command(flatten)]
-        which: Which,
+        how: How,
     },
     /// Remove a node that is drained and owns nothing, or doesn't serve.
     Remove {

@@ -1,10 +1,9 @@
 //! `steerage node` and `steerage group`.
 
 use super::objects::object;
-use super::write::{forced, write};
+use super::write::{Post, forced, write};
 use super::{Admin, How, Node, Terminal};
 use crate::cluster::namespace::{Key, Name};
-use crate::run::client::Request;
 use serde_json::{Value, json};
 
 pub(super) fn node(command: Node, terminal: &mut dyn Terminal) -> Result<(), String> {
@@ -16,8 +15,8 @@ pub(super) fn node(command: Node, terminal: &mut dyn Terminal) -> Result<(), Str
             let key = Key::Node(named(&name)?);
             write(&[json!({ "key": key, "expected": 0, "object": object })], &how, terminal, |_| Ok(()))
         }
-        Node::Drain { name, which } => drain(&Admin::of(&which)?, &name, "drain", terminal),
-        Node::Undrain { name, which } => drain(&Admin::of(&which)?, &name, "undrain", terminal),
+        Node::Drain { name, how } => drain(&name, "drain", &how, terminal),
+        Node::Undrain { name, how } => drain(&name, "undrain", &how, terminal),
         Node::Remove { name, force, how } => {
             let key = Key::Node(named(&name)?);
             let change = json!({ "key": key, "delete": true });
@@ -33,15 +32,16 @@ fn named(text: &str) -> Result<Name, String> {
     Name::new(text).map_err(|why| why.to_string())
 }
 
-fn drain(admin: &Admin, name: &str, verb: &str, terminal: &mut dyn Terminal) -> Result<(), String> {
+fn drain(name: &str, verb: &str, how: &How, terminal: &mut dyn Terminal) -> Result<(), String> {
     // What is no name must not become another path.
     let name = named(name)?;
-    let target = format!("/v1/nodes/{name}/{verb}");
-    let said = admin.ask(&Request { method: "POST", target: &target, ..Request::default() })?.good()?;
-    let phase = said.value["phase"].as_str().unwrap_or("?");
-    let stays = if said.value["drained"] == true && phase != "draining" { ", and drained" } else { "" };
-    terminal.say(&format!("node/{name} is {phase}{stays}\n"));
-    Ok(())
+    let post = Post { target: format!("/v1/nodes/{name}/{verb}"), query: "", body: String::new() };
+    let done = |said: &Value| {
+        let phase = said["phase"].as_str().unwrap_or("?");
+        let stays = if said["drained"] == true && phase != "draining" { ", and drained" } else { "" };
+        format!("node/{name} is {phase}{stays}\n")
+    };
+    post.make(how, terminal, |_| Ok(()), done)
 }
 
 pub(super) fn migrate(

@@ -96,8 +96,21 @@ pub(super) fn screen(status: &Value) -> String {
     if all.len() > VIPS {
         let _ = writeln!(out, "  and {} more: `steerage status --json` has all", all.len() - VIPS);
     }
+    let health = &status["health"];
+    let [up, rising, down] = ["up", "rising", "down"].map(|word| text(&health[word]));
+    let _ = writeln!(out, "\nReal servers that are checked: {up} up, {rising} rising, {down} down");
+    let which = list(&health["which"]);
+    for real in which.iter().take(DOWN) {
+        let [server, name, why] = ["virtual_server", "real_server", "reason"].map(|field| text(&real[field]));
+        let _ = writeln!(out, "  {server}/{name} is down: {why}");
+    }
+    if which.len() > DOWN {
+        let _ = writeln!(out, "  and more: `steerage status --json` tells of {}", which.len());
+    }
     out
 }
 
 /// VIPs that one screen has room for.
 const VIPS: usize = 10;
+/// Real servers that are down that one screen has room for.
+const DOWN: usize = 5;

@@ -49,7 +49,7 @@ fn a_preview_says_what_moves() {
         "virtual_servers": 1,
         "buckets": [{ "group": "all", "moving": 1024, "of": 4096 }],
         "migrations": [{ "virtual_server": "web", "from": "all", "to": "edge", "moving": 9, "of": 4096 }],
-        "sessions_here": 100, "sessions_here_moving": 25,
+        "sessions_here": 100, "sessions_here_moving": 25, "real_servers_ending": 2, "sessions_here_ending": 7,
     });
     let text = "+ node/n4: workers 2\n\
         ~ virtual_server/web: group \"all\" → \"edge\", idle \"5s\" → unset\n\
@@ -57,6 +57,7 @@ fn a_preview_says_what_moves() {
         virtual servers changed: 1\n\
         buckets that will move in group all: 1024 of 4096\n\
         buckets of virtual server web that will move from group all to edge: 9 of 4096\n\
+        real servers with which sessions end: 2; such sessions on this node: 7\n\
         sessions of this node in buckets that will move: about 25 of 100\n";
     assert_eq!(write::told(&forecast), text);
 }
@@ -65,11 +66,15 @@ fn a_preview_says_what_moves() {
 fn the_status_fits_a_screen_whatever_is_missing() {
     let vips: Vec<Value> =
         (0..30).map(|i| json!({ "address": format!("10.0.0.{i}"), "owner": null })).collect();
+    let down = json!({ "virtual_server": "web", "real_server": "s1", "reason": "refused" });
     let screen = status::screen(&json!({ "quorum": false, "vips": vips, "nodes": [
-        { "name": "n1", "phase": "offline", "reason": "it was silent", "buckets": { "all": 3 } }] }));
+        { "name": "n1", "phase": "offline", "reason": "it was silent", "buckets": { "all": 3 } }],
+        "health": { "up": 4, "down": 6, "which": vec![down; 6] } }));
+    assert!(screen.contains("4 up, - rising, 6 down\n  web/s1 is down: refused\n"), "{screen}");
+    assert!(screen.ends_with("  and more: `steerage status --json` tells of 6\n"), "{screen}");
     assert!(screen.starts_with("NO QUORUM"), "{screen}");
     assert!(screen.contains("n1 is offline: it was silent") && screen.contains("and 20 more"), "{screen}");
-    assert!(screen.lines().count() < 25, "{screen}");
+    assert!(screen.lines().count() < 36, "{screen}");
 }
 
 #[derive(clap::Parser)]

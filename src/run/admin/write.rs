@@ -42,51 +42,74 @@ pub(super) fn forced(changes: &[Value], how: &How, terminal: &mut dyn Terminal) 
 
 /// `query`: what else is asked of the API.
 fn write_with(
-    query: &str,
+    query: &'static str,
     changes: &[Value],
     how: &How,
     terminal: &mut dyn Terminal,
     agreed: impl FnOnce(&mut dyn Terminal) -> Result<(), String>,
 ) -> Result<(), String> {
-    let (trial, target) = (format!("/v1/writes?dry_run=true&{query}"), format!("/v1/writes?{query}"));
-    let admin = Admin::of(&how.which)?;
-    let body = Value::from(changes).to_string();
-    let post =
-        |target: &str, headers: &[_]| admin.ask(&Request { method: "POST", target, headers, body: &body });
-    let mut moving = false;
-    // Who repeats a write wants what became of it, not what it would do now.
-    if how.request.is_none() {
-        let forecast = post(&trial, &[])?.good()?.value;
-        let nothing = forecast["differences"].as_array().is_none_or(Vec::is_empty);
-        if nothing {
-            terminal.say("nothing is different\n");
-            return Ok(());
-        }
-        terminal.say(&told(&forecast));
-        moving = forecast["buckets"].as_array().is_some_and(|groups| !groups.is_empty());
-        if how.dry_run {
-            terminal.say("nothing was changed\n");
-            return Ok(());
-        }
-        agreed(terminal)?;
+    let post = Post { target: "/v1/writes".to_owned(), query, body: Value::from(changes).to_string() };
+    post.make(how, terminal, agreed, |said| format!("written at index {}\n", said["index"]))
+}
+
+/// What changes something when it is posted, and tells what it would do with `dry_run=true`.
+pub(super) struct Post {
+    pub target: String,
+    /// What else is asked of the API.
+    pub query: &'static str,
+    pub body: String,
+}
+
+impl Post {
+    fn send(&self, admin: &Admin, trial: bool, headers: &[(&str, &str)]) -> Result<Said, String> {
+        let Self { target, query, body } = self;
+        let target = format!("{target}?{query}{}", if trial { "&dry_run=true" } else { "" });
+        admin.ask(&Request { method: "POST", target: &target, headers, body })
     }
-    let before = if moving { Some(owned(&admin)?) } else { None };
-    let drawn =
-        || random().map(RequestId).ok_or("the system gives no random numbers: give an id with --request");
-    let request = how.request.map_or_else(drawn, Ok)?.to_string();
-    let headers = [("idempotency-key", request.as_str())];
-    let mut said: Said = post(&target, &headers)?;
-    for _ in 1..TRIES {
-        if said.status == 504 {
-            said = post(&target, &headers)?;
+
+    /// Says what it would do, does it after `agreed`, and says what was `done` by the answer, and what has moved.
+    pub fn make(
+        &self,
+        how: &How,
+        terminal: &mut dyn Terminal,
+        agreed: impl FnOnce(&mut dyn Terminal) -> Result<(), String>,
+        done: impl FnOnce(&Value) -> String,
+    ) -> Result<(), String> {
+        let admin = Admin::of(&how.which)?;
+        let mut moving = false;
+        // Who repeats a request wants what became of it, not what it would do now.
+        if how.request.is_none() {
+            let forecast = self.send(&admin, true, &[])?.good()?.value;
+            let nothing = forecast["differences"].as_array().is_none_or(Vec::is_empty);
+            if nothing {
+                terminal.say("nothing is different\n");
+                return Ok(());
+            }
+            terminal.say(&told(&forecast));
+            moving = forecast["buckets"].as_array().is_some_and(|groups| !groups.is_empty());
+            if how.dry_run {
+                terminal.say("nothing was changed\n");
+                return Ok(());
+            }
+            agreed(terminal)?;
         }
+        let before = if moving { Some(owned(&admin)?) } else { None };
+        let drawn =
+            || random().map(RequestId).ok_or("the system gives no random numbers: give an id with --request");
+        let request = how.request.map_or_else(drawn, Ok)?.to_string();
+        let headers = [("idempotency-key", request.as_str())];
+        let mut said = self.send(&admin, false, &headers)?;
+        for _ in 1..TRIES {
+            if said.status == 504 {
+                said = self.send(&admin, false, &headers)?;
+            }
+        }
+        terminal.say(&done(&said.good()?.value));
+        if let Some(before) = before {
+            terminal.say(&moved(&admin, &before)?);
+        }
+        Ok(())
     }
-    let index = &said.good()?.value["index"];
-    terminal.say(&format!("written at index {index}\n"));
-    if let Some(before) = before {
-        terminal.say(&moved(&admin, &before)?);
-    }
-    Ok(())
 }
 
 /// A preview for people.
@@ -97,7 +120,9 @@ pub(super) fn told(forecast: &Value) -> String {
     for difference in list("differences") {
         let _ = writeln!(out, "{}", line(difference));
     }
-    let _ = writeln!(out, "virtual servers changed: {}", forecast["virtual_servers"]);
+    if forecast["virtual_servers"].as_u64().is_some_and(|count| count > 0) {
+        let _ = writeln!(out, "virtual servers changed: {}", forecast["virtual_servers"]);
+    }
     for group in list("buckets") {
         let _ = writeln!(
             out,
@@ -116,6 +141,13 @@ pub(super) fn told(forecast: &Value) -> String {
             word(&server["to"]),
             server["moving"],
             server["of"]
+        );
+    }
+    if forecast["real_servers_ending"].as_u64().is_some_and(|count| count > 0) {
+        let _ = writeln!(
+            out,
+            "real servers with which sessions end: {}; such sessions on this node: {}",
+            forecast["real_servers_ending"], forecast["sessions_here_ending"]
         );
     }
     if !list("buckets").is_empty() {

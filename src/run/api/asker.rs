@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 
-/// Names who asks; else the user of the process at the other end counts.
+/// Names who asks, beside the user of the process at the other end.
 pub const USER: HeaderName = HeaderName::from_static("x-steerage-user");
 /// The request's id: 32 hexadecimal digits.
 pub const REQUEST: HeaderName = HeaderName::from_static("idempotency-key");
@@ -63,10 +63,12 @@ fn version(tag: &str) -> Result<u64, Refusal> {
 
 impl Asker {
     fn read(headers: &HeaderMap, peer: Peer) -> Result<Self, Refusal> {
+        // What the kernel says of the other end can't be made up.
+        let user = peer.0.map_or("unknown".to_owned(), |uid| format!("uid {uid}"));
         let who = match header(headers, &USER)? {
-            Some(name) if !name.is_empty() && name.len() <= LONGEST_USER => name.to_owned(),
+            Some(name) if !name.is_empty() && name.len() <= LONGEST_USER => format!("{name} ({user})"),
             Some(_) => return Err(Refusal::wrong(format!("{USER} has 1 to {LONGEST_USER} letters"))),
-            None => peer.0.map_or("unknown".to_owned(), |uid| format!("uid {uid}")),
+            None => user,
         };
         let request = match header(headers, &REQUEST)? {
             Some(id) => id.parse().map_err(|why| Refusal::wrong(format!("{REQUEST}: {why}")))?,
@@ -143,7 +145,7 @@ mod tests {
         assert_eq!((asker.who.as_str(), asker.expected), ("uid 1000", Some(12)));
         assert_eq!(asker.request.to_string(), id);
         let asker = read(&[("x-steerage-user", "alice"), ("if-none-match", "*")]).unwrap();
-        assert_eq!((asker.who.as_str(), asker.expected), ("alice", Some(0)));
+        assert_eq!((asker.who.as_str(), asker.expected), ("alice (uid 1000)", Some(0)));
         assert_ne!(read(&[]).unwrap().request, read(&[]).unwrap().request, "ids are drawn");
     }
 

@@ -1,6 +1,6 @@
 //! The cluster as a whole: how it does, draining nodes, moving virtual servers between groups.
 
-use super::asker::Asker;
+use super::asker::{Asked, Asker};
 use super::body::whole;
 use super::objects::{missing, space};
 use super::refusal::{Refusal, Refused};
@@ -18,9 +18,10 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use crossbeam_channel::Sender;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// A node that is drained or not.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,6 +32,15 @@ pub struct Drained {
     pub drained: bool,
     /// What the node may do now, as its status says.
     pub phase: &'static str,
+}
+
+/// Whether it is meant.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct Trial {
+    /// Nothing is decided; the answer tells what would be.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 /// What is to be served by another group.
@@ -69,9 +79,9 @@ fn drained(manager: &Manager, node: &Name) -> Option<Option<(NodeId, Drained)>> 
 async fn set_drained(
     questions: &Sender<Question>,
     text: &str,
-    drain: bool,
+    (drain, dry_run): (bool, bool),
     asker: Asker,
-) -> Result<Json<Drained>, Refusal> {
+) -> Result<Response, Refusal> {
     let node = name(text)?;
     let see = async || {
         let asked = node.clone();
@@ -79,29 +89,37 @@ async fn set_drained(
         known.ok_or_else(Refusal::no_log)?.ok_or_else(|| missing(&Key::Node(node.clone())))
     };
     let (id, known) = see().await?;
-    if known.drained == drain {
-        return Ok(Json(known));
+    if dry_run {
+        let sight = look(questions, move |manager, _| manager.preview_drain(id, drain)).await?;
+        let sight = sight.ok_or_else(|| missing(&Key::Node(node.clone())))?;
+        return Ok(Json(sight.forecast()).into_response());
     }
-    let by = By { request: asker.request, who: asker.who, at: clock::milliseconds() };
-    match decide(questions, Entry::Drain(id, drain, by)).await? {
+    if known.drained == drain {
+        return Ok(Json(known).into_response());
+    }
+    let request = asker.request;
+    let by = By { request, who: asker.who, at: clock::milliseconds() };
+    match decide(questions, Entry::Drain(id, drain, by)).await.map_err(|refusal| refusal.of(request))? {
         Answer::Decided(_) => {}
-        Answer::Refused(why) => return Err(Refusal::by_log(&why)),
-        Answer::Written(_) | Answer::Unknown => return Err(Refusal::unknown()),
+        Answer::Refused(why) => return Err(Refusal::by_log(&why).of(request)),
+        Answer::Written(_) | Answer::Unknown => return Err(Refusal::unknown().of(request)),
     }
     let (_, known) = see().await?;
     if known.drained != drain {
         let why = format!("node/{node}: somebody has decided otherwise since");
         return Err(Refusal::new(StatusCode::CONFLICT, why));
     }
-    Ok(Json(known))
+    Ok(Json(known).into_response())
 }
 
-/// Lets a node give away all that it owns; it serves on until others have it. It stays drained when it is started anew.
+/// Lets a node give away all that it owns; it serves on until others have it. It stays drained when it is started anew. With
+/// `dry_run=true` tells what would move: nothing is decided.
 #[utoipa::path(post, path = "/v1/nodes/{name}/drain", params(
     ("name" = String, Path, description = "The node"),
+    Trial,
     Asker,
 ), responses(
-    (status = 200, body = Drained),
+    (status = 200, description = "Drained; of a dry run a `Forecast`", body = Drained),
     (status = 404, description = "No such node", body = Refused),
     (status = 409, description = "Somebody has decided otherwise since; or the node goes by its files", body = Refused),
     Refusal,
@@ -109,17 +127,19 @@ async fn set_drained(
 pub async fn drain(
     State(questions): Questions,
     Path(node): Path<String>,
+    Asked(Trial { dry_run }): Asked<Trial>,
     asker: Asker,
-) -> Result<Json<Drained>, Refusal> {
-    set_drained(&questions, &node, true, asker).await
+) -> Result<Response, Refusal> {
+    set_drained(&questions, &node, (true, dry_run), asker).await
 }
 
-/// Lets a node that is drained own buckets again.
+/// Lets a node that is drained own buckets again. With `dry_run=true` tells what would move: nothing is decided.
 #[utoipa::path(post, path = "/v1/nodes/{name}/undrain", params(
     ("name" = String, Path, description = "The node"),
+    Trial,
     Asker,
 ), responses(
-    (status = 200, body = Drained),
+    (status = 200, description = "Taken back; of a dry run a `Forecast`", body = Drained),
     (status = 404, description = "No such node", body = Refused),
     (status = 409, description = "Somebody has decided otherwise since; or the node goes by its files", body = Refused),
     Refusal,
@@ -127,9 +147,10 @@ pub async fn drain(
 pub async fn undrain(
     State(questions): Questions,
     Path(node): Path<String>,
+    Asked(Trial { dry_run }): Asked<Trial>,
     asker: Asker,
-) -> Result<Json<Drained>, Refusal> {
-    set_drained(&questions, &node, false, asker).await
+) -> Result<Response, Refusal> {
+    set_drained(&questions, &node, (false, dry_run), asker).await
 }
 
 /// Lets a group serve a virtual server: a write that changes the server's `group` alone.

@@ -9,7 +9,7 @@ use crate::run::log::machine::Machine;
 use crate::run::log::refusals::Refusals;
 use crate::run::log::store::Store;
 use crate::run::log::tls::Identity;
-use crate::run::log::types::{Applied, Batch, Peer, Proposal, Raft, replica_id};
+use crate::run::log::types::{Applied, Batch, LogId, Peer, Proposal, Raft, replica_id};
 use crate::run::log::{Timing, replicas};
 use openraft::ServerState;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -199,9 +199,9 @@ impl Core {
             }
             None => false,
         };
-        // openraft's metrics begin at nought, whatever is stored.
+        // What is stored, as openraft's metrics begin at nought, and are ahead of a disk that fails: the next life would fall back.
         let term = self.store.vote().map_or(0, |vote| vote.leader_id.term);
-        (metrics.current_leader.map(replica_id), metrics.current_term.max(term), quorum)
+        (metrics.current_leader.map(replica_id), term, quorum)
     }
 
     /// Has the leader do what is wished.
@@ -240,16 +240,12 @@ impl Core {
         }
     }
 
-    /// Whether this replica, asked at this moment, renews the lease of that one's life.
-    pub fn renews(&self, of: u64, life: Incarnation) -> bool {
+    /// Whether this replica, asked at this moment, agrees that the lease of that one's life is renewed by the voters of the
+    /// membership at `by`.
+    pub fn renews(&self, of: u64, life: Incarnation, by: LogId) -> bool {
         let node = u16::try_from(of).ok().and_then(|id| ReplicaId(id).node());
-        let free = |node| !self.store.fenced().now().has(node, life);
-        self.admitted() && node.is_some_and(free) && self.name_of(of).is_some()
-    }
-
-    /// The voters.
-    pub fn voters(&self) -> Vec<u64> {
-        self.raft.metrics().borrow().membership_config.voter_ids().collect()
+        let renews = |node| self.store.renews(node, life, by);
+        self.admitted() && self.name_of(of).is_some() && node.is_some_and(renews)
     }
 
     /// As the leader, has a proposal committed.

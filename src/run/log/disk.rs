@@ -72,10 +72,13 @@ pub struct Loaded {
     /// The entries, without gap.
     pub entries: Vec<Entry>,
     /// The snapshot, if there is one.
-    pub snapshot: Option<(SnapshotMeta, Vec<u8>)>,
+    pub snapshot: Option<Stored>,
     /// Whether this replica may vote.
     pub admitted: bool,
 }
+
+/// A snapshot, and what it says of itself.
+pub type Stored = (SnapshotMeta, Vec<u8>);
 
 /// Told when a job is durable.
 pub type Done = oneshot::Sender<Result<(), DiskError>>;
@@ -87,7 +90,7 @@ enum Job {
     Truncate(u64, Done),
     Purge(u64, Vec<u8>, Vec<u8>),
     Snapshot(Vec<u8>, Vec<u8>, Done),
-    Read(oneshot::Sender<Result<Option<Vec<u8>>, DiskError>>),
+    Read(oneshot::Sender<Result<Option<Stored>, DiskError>>),
     Admit(Done),
 }
 
@@ -208,7 +211,8 @@ impl Disk {
         self.wait(|done| Job::Truncate(from, done)).await
     }
 
-    /// Removes the entries up to `upto`, sooner or later. `base`: what is fenced there.
+    /// Removes the entries up to `upto`, sooner or later; not as long as the stored snapshot doesn't reach as far. `base`: what is
+    /// fenced there.
     ///
     /// # Errors
     /// As [`vote`](Self::vote).
@@ -225,11 +229,11 @@ impl Disk {
         self.wait(|done| Job::Snapshot(meta, content, done)).await
     }
 
-    /// The stored snapshot's content.
+    /// The stored snapshot, and what it says of itself.
     ///
     /// # Errors
     /// The file is damaged or can't be read.
-    pub async fn read_snapshot(&self) -> Result<Option<Vec<u8>>, DiskError> {
+    pub async fn read_snapshot(&self) -> Result<Option<Stored>, DiskError> {
         let (done, wait) = oneshot::channel();
         self.send(Job::Read(done))?;
         wait.await.map_err(|_| because("the writing thread has ended"))?
@@ -329,12 +333,14 @@ fn load(db: &Database, replica: ReplicaId) -> Result<Loaded, DiskError> {
         }
         loaded.entries.push(entry);
     }
-    if let Some(meta) = value::<SnapshotMeta>(&snapshot, "meta")? {
-        let content = snapshot.get("content").map_err(because)?;
-        let content = content.ok_or_else(|| because("damaged: a snapshot without content"))?;
-        loaded.snapshot = Some((meta, checked(content.value())?.to_vec()));
+    loaded.snapshot = stored(&snapshot)?;
+    let held = loaded.snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id);
+    match loaded.purged {
+        Some(purged) if Some(purged) > held => Err(DiskError(format!(
+            "damaged: the entries up to {purged} were removed, and no snapshot holds them"
+        ))),
+        _ => Ok(loaded),
     }
-    Ok(loaded)
 }
 
 fn value<T: DeserializeOwned>(
@@ -342,6 +348,12 @@ fn value<T: DeserializeOwned>(
     key: &str,
 ) -> Result<Option<T>, DiskError> {
     table.get(key).map_err(because)?.map(|value| unseal(value.value())).transpose()
+}
+
+/// The last entry that the stored snapshot holds.
+fn held(snapshot: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Option<u64>, DiskError> {
+    let meta = value::<SnapshotMeta>(snapshot, "meta")?;
+    Ok(meta.and_then(|meta| meta.last_log_id).map(|id| id.index))
 }
 
 /// The writing thread.
@@ -393,11 +405,17 @@ fn finish(db: &Database, job: Job, result: &Result<(), DiskError>) {
     }
 }
 
-fn read_snapshot(db: &Database) -> Result<Option<Vec<u8>>, DiskError> {
+fn read_snapshot(db: &Database) -> Result<Option<Stored>, DiskError> {
     let read = db.begin_read().map_err(because)?;
-    let table = read.open_table(SNAPSHOT).map_err(because)?;
+    stored(&read.open_table(SNAPSHOT).map_err(because)?)
+}
+
+/// The snapshot in its table.
+fn stored(table: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Option<Stored>, DiskError> {
+    let Some(meta) = value(table, "meta")? else { return Ok(None) };
     let content = table.get("content").map_err(because)?;
-    content.map(|content| checked(content.value()).map(<[u8]>::to_vec)).transpose()
+    let content = content.ok_or_else(|| because("damaged: a snapshot without content"))?;
+    Ok(Some((meta, checked(content.value())?.to_vec())))
 }
 
 /// Does all `jobs` in one transaction.
@@ -419,6 +437,9 @@ fn write(db: &Database, jobs: &[Job], committed: Option<LogId>) -> Result<(), Di
                     }
                 }
                 Job::Truncate(from, _) => log.retain_in(*from.., |_, _| false).map_err(because)?,
+                // openraft purges what a leader's snapshot holds before it is stored; if then there is no room for that, or the
+                // process ends, the log would have a hole.
+                Job::Purge(upto, ..) if held(&snapshot)? < Some(*upto) => {}
                 Job::Purge(upto, purged, base) => {
                     log.retain_in(..=*upto, |_, _| false).map_err(because)?;
                     meta.insert("purged", purged.as_slice()).map_err(because)?;

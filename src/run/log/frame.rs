@@ -2,7 +2,7 @@
 
 use crate::base::Incarnation;
 use crate::cluster::log::{MAX_ENTRY, Refusal, Replica, ReplicaId};
-use crate::run::log::types::{Proposal, SnapshotMeta, Types};
+use crate::run::log::types::{LogId, Proposal, SnapshotMeta, Types};
 use openraft::error::SnapshotMismatch;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
@@ -14,7 +14,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// The protocol's version; peers with another are refused.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Bytes of a frame behind its length, at most: the longest entry, and what stands around it.
 pub const MAX_FRAME: usize = 2 * MAX_ENTRY;
 /// Bytes of a snapshot in one frame.
@@ -48,8 +48,9 @@ pub enum Request {
     Replicas(Vec<Replica>),
     /// From the leader: you may vote from now on.
     Admit,
-    /// Renew the lease of this life of mine, unless it is fenced by what you have stored.
-    Renew(Incarnation),
+    /// Agree that the lease of this life of mine is renewed, unless what you have stored fences it, or has other voters than the
+    /// membership here.
+    Renew(Incarnation, LogId),
     /// Show me your stored snapshot's content from this byte on.
     Fetch(u64),
     /// Have a snapshot made of all that you have.
@@ -93,7 +94,7 @@ pub enum Answer {
     Verdict(Verdict),
     /// To [`Request::Admit`].
     Admitted,
-    /// To [`Request::Renew`]: whether it is renewed.
+    /// To [`Request::Renew`]: whether it agrees.
     Renewed(bool),
     /// To [`Request::Fetch`]; none if there is no snapshot.
     Piece(Option<Piece>),

@@ -147,6 +147,11 @@ impl Machine {
         self.lock().last().log_id
     }
 
+    /// The last membership that is known here to be committed.
+    pub fn membership(&self) -> StoredMembership {
+        self.lock().last().membership.clone()
+    }
+
     /// Takes the state at `index` for the next snapshot. False: there is nothing to store.
     pub fn offer(&self, index: u64, state: Vec<u8>) -> bool {
         let mut inner = self.lock();
@@ -180,7 +185,8 @@ impl Machine {
         let (header, state) = Header::split(content).ok_or_else(headless)?;
         let membership = meta.last_membership.clone();
         let said = replicas(&membership);
-        self.store.rebase(Base { at: meta.last_log_id.map_or(0, |id| id.index), fenced: header.fenced });
+        let base = Base { at: meta.last_log_id.map_or(0, |id| id.index), fenced: header.fenced };
+        self.store.rebase(base, membership.clone())?;
         {
             let mut inner = self.lock();
             inner.places = vec![Place { log_id: meta.last_log_id, index: header.whole, membership }];
@@ -347,11 +353,10 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
-        let stored = self.lock().stored.clone();
-        let Some(meta) = stored else { return Ok(None) };
-        let failed = |error: DiskError| StorageIOError::read_snapshot(Some(meta.signature()), &error);
-        let content = self.disk.read_snapshot().await.map_err(failed)?;
-        Ok(content.map(|content| Snapshot { meta, snapshot: Box::new(Cursor::new(content)) }))
+        // Both from the disk: there may be another by now than was stored a moment ago.
+        let stored = self.disk.read_snapshot().await;
+        let stored = stored.map_err(|error| StorageIOError::read_snapshot(None, &error))?;
+        Ok(stored.map(|(meta, content)| Snapshot { meta, snapshot: Box::new(Cursor::new(content)) }))
     }
 }
 

@@ -12,6 +12,7 @@ pub mod link;
 pub mod machine;
 pub mod network;
 pub mod refusals;
+pub mod renewal;
 pub mod replicas;
 pub mod server;
 pub mod solo;

@@ -152,7 +152,7 @@ async fn answer(core: &Core, from: u64, request: Request) -> Answer {
             Ok(()) => Answer::Admitted,
             Err(error) => failed(&error),
         },
-        Request::Renew(life) => Answer::Renewed(core.renews(from, life)),
+        Request::Renew(life, by) => Answer::Renewed(core.renews(from, life, by)),
         Request::Refresh => {
             core.machine.refresh().await;
             Answer::Refreshed

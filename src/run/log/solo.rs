@@ -155,7 +155,7 @@ impl Solo {
             Command::Renew(token, life) => {
                 let me = self.config.node;
                 if !self.store.fenced().now().has(me, life) {
-                    self.say(Output::Renewed { by: me.into(), token }).await;
+                    self.say(Output::Renewed { token }).await;
                 }
             }
             Command::Restore(_) => {

@@ -1,8 +1,10 @@
 //! openraft's log storage: all entries behind the snapshot in memory, each written by [`disk`](super::disk) before it counts.
 
+use crate::base::{Incarnation, NodeId};
 use crate::cluster::fences::Fences;
 use crate::run::log::disk::{Base, Disk, DiskError, Loaded};
-use crate::run::log::types::{Entry, LogId, StorageError, Types, Vote};
+use crate::run::log::renewal::Memberships;
+use crate::run::log::types::{Entry, LogId, StorageError, StoredMembership, Types, Vote};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError};
 use std::collections::BTreeMap;
@@ -37,6 +39,7 @@ struct Inner {
     /// What the entries behind `base` fence, of those that do.
     fences: BTreeMap<u64, Fences>,
     base: Base,
+    memberships: Memberships,
 }
 
 impl Inner {
@@ -81,6 +84,12 @@ impl Store {
         let entries: BTreeMap<u64, Entry> =
             loaded.entries.drain(..).map(|entry| (entry.log_id.index, entry)).collect();
         let fences = entries.iter().map(|(index, entry)| (*index, fences(entry)));
+        let mut memberships = Memberships::default();
+        entries.values().for_each(|entry| memberships.take(entry));
+        if let Some((meta, _)) = &loaded.snapshot {
+            let at = meta.last_log_id.map_or(0, |id| id.index);
+            memberships.rebase(at, meta.last_membership.clone());
+        }
         let mut inner = Inner {
             vote: loaded.vote,
             committed: loaded.committed,
@@ -88,6 +97,7 @@ impl Store {
             fences: fences.filter(|(_, fences)| !fences.is_empty()).collect(),
             entries,
             base: Base::default(),
+            memberships,
         };
         inner.rebase(snapshot.filter(|s| s.at >= loaded.base.at).unwrap_or_else(|| loaded.base.clone()));
         let store = Self { inner: Arc::new(Mutex::new(inner)), fenced: Fenced::default(), disk };
@@ -113,13 +123,29 @@ impl Store {
         self.lock().fenced(at)
     }
 
-    /// A snapshot has come that says what is fenced at its end.
-    pub fn rebase(&self, base: Base) {
+    /// A snapshot has come that says what is fenced at its end, and has this as its last membership.
+    ///
+    /// # Errors
+    /// The disk has failed.
+    pub fn rebase(&self, base: Base, membership: StoredMembership) -> Result<(), DiskError> {
         let mut inner = self.lock();
         if base.at >= inner.base.at {
+            inner.memberships.rebase(base.at, membership);
             inner.rebase(base);
             self.publish(&inner);
         }
+        // What was to be removed may have had to wait for it.
+        match inner.purged {
+            Some(upto) => self.disk.purge(&upto, &inner.base),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether nothing that is stored here fences this life of a node, and voters are still those of the membership at `by`.
+    pub fn renews(&self, node: NodeId, life: Incarnation, by: LogId) -> bool {
+        // No entry comes between the two looks.
+        let inner = self.lock();
+        inner.memberships.keep(by) && !self.fenced.now().has(node, life)
     }
 
     /// The last entry's place.
@@ -147,6 +173,7 @@ impl Store {
             if !fences.is_empty() {
                 inner.fences.insert(index, fences);
             }
+            inner.memberships.take(entry);
             inner.entries.insert(index, entry.clone());
         }
         self.publish(&inner);
@@ -172,6 +199,7 @@ impl Store {
         let mut inner = self.lock();
         inner.entries = inner.entries.split_off(&(upto.index + 1));
         inner.purged = Some(upto);
+        inner.memberships.forget(upto.index);
         if upto.index > inner.base.at {
             let base = Base { at: upto.index, fenced: inner.fenced(upto.index) };
             inner.rebase(base);
@@ -243,6 +271,7 @@ impl RaftLogStorage<Types> for Store {
         let mut inner = self.lock();
         inner.entries.split_off(&log_id.index);
         inner.fences.split_off(&log_id.index);
+        inner.memberships.cut(log_id.index);
         self.publish(&inner);
         Ok(())
     }

@@ -4,15 +4,15 @@ use crate::base::Incarnation;
 use crate::cluster::log::{MAX_PROPOSALS, Outcome, Output, Refusal, Replica, ReplicaId, Ticket};
 use crate::run::log::core::{self, Core, Waiting, Wish};
 use crate::run::log::disk::{Base, Disk, Loaded, Writer};
-use crate::run::log::frame::{Answer, CHUNK, Request, Verdict};
+use crate::run::log::frame::{CHUNK, Verdict};
 use crate::run::log::link::Links;
 use crate::run::log::machine::{self, Header, Machine};
 use crate::run::log::network::Network;
 use crate::run::log::refusals::Refusals;
 use crate::run::log::store::{Fenced, Store};
 use crate::run::log::tls::Identity;
-use crate::run::log::types::{Peer, Proposal, Raft, replica_id};
-use crate::run::log::{Config, Timing, duty, server};
+use crate::run::log::types::{Peer, Proposal, Raft};
+use crate::run::log::{Config, Timing, duty, renewal, server};
 use openraft::SnapshotPolicy;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -207,7 +207,7 @@ async fn obey(core: Arc<Core>, mut commands: mpsc::Receiver<Command>, outputs: m
                 continue;
             }
             Command::Renew(token, life) => {
-                renew(&core, token, life, &outputs);
+                renewal::ask(&core, token, life, &outputs);
                 continue;
             }
             Command::Restore(from) => {
@@ -237,26 +237,6 @@ async fn obey(core: Arc<Core>, mut commands: mpsc::Receiver<Command>, outputs: m
             };
             // Nobody takes it when the log is being stopped.
             let _ = outputs.send(Output::Outcome(ticket, outcome)).await;
-        });
-    }
-}
-
-/// Asks every voter to renew the lease of this node's life, all at once.
-fn renew(core: &Arc<Core>, token: u64, life: Incarnation, outputs: &mpsc::Sender<Output>) {
-    for voter in core.voters() {
-        let (core, outputs) = (core.clone(), outputs.clone());
-        tokio::spawn(async move {
-            let renewed = if voter == core.id() {
-                core.renews(voter, life)
-            } else {
-                let Some(link) = core.link(voter) else { return };
-                let answer = timeout(core.timing.election_max, link.ask(Request::Renew(life))).await;
-                matches!(answer, Ok(Ok(Answer::Renewed(true))))
-            };
-            if renewed {
-                // Nobody takes it when the log is being stopped.
-                let _ = outputs.send(Output::Renewed { by: replica_id(voter), token }).await;
-            }
         });
     }
 }

@@ -3,7 +3,7 @@ use super::machine::{Header, Machine, Parts};
 use super::store::Store;
 use super::task::snapshot_base;
 use super::types::{
-    Applied, Batch, Entry, LogId, Proposal, SnapshotMeta, StorageError, StoredMembership, Types,
+    Applied, Batch, Entry, LogId, Peer, Proposal, SnapshotMeta, StorageError, StoredMembership, Types, Vote,
 };
 use crate::base::{Incarnation, NodeId};
 use crate::cluster::fences::Fences;
@@ -11,7 +11,8 @@ use crate::cluster::log::{Log, MAX_ENTRY, Outcome, Output, Refusal, Replica, Rep
 use crate::run::log::{Running, StartError, solo};
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::testing::{StoreBuilder, Suite};
-use openraft::{CommittedLeaderId, EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use openraft::{CommittedLeaderId, EntryPayload, Membership, OptionalSend, RaftSnapshotBuilder};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -178,6 +179,47 @@ fn a_fence_shows_from_the_storing_to_the_cutting_off() {
     });
 }
 
+/// Voters of a store, before and behind a change that is not committed, and after the process.
+#[test]
+fn who_votes_is_known_from_the_storing_and_outlives_the_process() {
+    use openraft::storage::RaftLogStorage;
+    let folder = Folder::new();
+    let voters = |index: u64, sets: &[&[u64]]| {
+        let sets: Vec<BTreeSet<u64>> = sets.iter().map(|set| set.iter().copied().collect()).collect();
+        let nodes: BTreeMap<u64, Peer> = (0..4).map(|id| (id, Peer::default())).collect();
+        Entry { log_id: id(index), payload: EntryPayload::Membership(Membership::new(sets, nodes)) }
+    };
+    let renews = |store: &Store, by: u64| store.renews(NodeId(1), Incarnation(2), id(by));
+    let entries = [voters(0, &[&[0, 1, 2]]), entry(1, &[fence(1, 1)]), voters(2, &[&[0, 1, 2], &[0, 1, 3]])];
+    block(async {
+        let (mut store, mut machine, _taken) = open(&folder.0, 100).await;
+        assert!(!renews(&store, 0), "nothing is stored");
+        store.take(&entries);
+        assert!(!renews(&store, 0) && renews(&store, 2));
+        store.truncate(id(2)).await.unwrap();
+        assert!(renews(&store, 0) && !renews(&store, 2));
+        openraft::storage::RaftLogStorageExt::blocking_append(&mut store, entries.clone()).await.unwrap();
+        machine.apply(entries.clone()).await.unwrap();
+        assert_eq!(*machine.membership().log_id(), Some(id(2)));
+        assert!(machine.offer(1, b"state".to_vec()));
+        machine.build_snapshot().await.unwrap();
+        store.forget(id(2)).unwrap();
+        assert!(renews(&store, 2), "compaction forgets entries, not who votes");
+    });
+    block(async {
+        let (mut store, ..) = open(&folder.0, 100).await;
+        assert!(!renews(&store, 0) && renews(&store, 2), "the snapshot says it");
+        let next = [voters(3, &[&[0, 1, 3]]), entry(4, &[fence(1, 2)])];
+        openraft::storage::RaftLogStorageExt::blocking_append(&mut store, next).await.unwrap();
+        assert!(!renews(&store, 2) && !renews(&store, 3), "other voters, and a fence");
+        assert!(store.renews(NodeId(1), Incarnation(3), id(3)));
+    });
+    block(async {
+        let (store, ..) = open(&folder.0, 100).await;
+        assert!(!renews(&store, 2) && store.renews(NodeId(1), Incarnation(3), id(3)));
+    });
+}
+
 #[test]
 fn fences_outlive_the_process() {
     let folder = Folder::new();
@@ -259,6 +301,55 @@ fn told(taken: &mut mpsc::Receiver<Output>) -> Vec<Output> {
 
 fn listing(from: u64, to: u64) -> impl Iterator<Item = Output> {
     (from..=to).map(|index| Output::Entry { index, bytes: vec![index as u8] })
+}
+
+#[test]
+fn a_snapshot_that_is_read_while_another_is_stored_is_one_of_the_two() {
+    let folder = Folder::new();
+    block(async {
+        let (store, mut machine, _taken) = open(&folder.0, 100).await;
+        let entries: Vec<_> = (1..=4).map(|index| entry(index, &[Fences::NONE])).collect();
+        store.take(&entries);
+        machine.apply(entries).await.unwrap();
+        assert!(machine.offer(2, b"two".to_vec()));
+        machine.build_snapshot().await.unwrap();
+        assert!(machine.offer(4, b"four".to_vec()));
+        let mut builder = machine.clone();
+        let (built, read) = tokio::join!(builder.build_snapshot(), machine.get_current_snapshot());
+        built.unwrap();
+        let read = read.unwrap().unwrap();
+        let (header, _) = Header::split(read.snapshot.get_ref()).unwrap();
+        assert_eq!(read.meta.last_log_id, Some(id(header.index)));
+    });
+}
+
+/// What a snapshot of the leader holds is removed from the log before the snapshot is stored, which may fail.
+#[test]
+fn no_entry_leaves_the_disk_before_a_snapshot_holds_it() {
+    use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+    let folder = Folder::new();
+    let stored = |store: &Store| store.range(.., usize::MAX).len();
+    block(async {
+        let (mut store, ..) = open(&folder.0, 100).await;
+        store.blocking_append((0..3).map(|index| entry(index, &[Fences::NONE]))).await.unwrap();
+        store.purge(id(9)).await.unwrap();
+        assert_eq!((stored(&store), store.last()), (0, Some(id(9))));
+        // Whatever was asked before has been done when this has.
+        store.save_vote(&Vote::new(1, 0)).await.unwrap();
+    });
+    let meta = SnapshotMeta { last_log_id: Some(id(9)), ..Default::default() };
+    let content = Header { whole: 10, index: 10, fenced: Fences::NONE }.with(b"leader's").unwrap();
+    block(async {
+        let (mut store, mut machine, _taken) = open(&folder.0, 100).await;
+        assert_eq!((stored(&store), store.last()), (3, Some(id(2))), "there was no snapshot");
+        store.purge(id(9)).await.unwrap();
+        machine.install_snapshot(&meta, Box::new(Cursor::new(content))).await.unwrap();
+        store.save_vote(&Vote::new(2, 0)).await.unwrap();
+    });
+    block(async {
+        let (store, machine, _taken) = open(&folder.0, 100).await;
+        assert_eq!((stored(&store), store.last(), machine.last_place()), (0, Some(id(9)), Some(id(9))));
+    });
 }
 
 #[test]

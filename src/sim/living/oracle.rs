@@ -6,7 +6,8 @@
 //!   out by what was decided; or if its real server has died since, or if its client never had an answer: what no server has
 //!   answered is given up with the lease.
 //! - It may get another real server if its server has died since it began; and if the node that chose it is gone, and what is
-//!   decided about the servers' health has changed since the client's first packet, or says that the server is down.
+//!   decided about the servers' health has changed since the client's first packet, or says that the server is down. Once it has
+//!   another one, only what happens from then on excuses a third.
 //! - What is under way of a connection that both sides have closed may go anywhere: the flow may begin anew.
 //! - What a node sends that was taken out, or wasn't let in yet, goes by what it knew.
 //! - A flow of a local virtual server may get another real server once what is decided about the servers' health has changed at

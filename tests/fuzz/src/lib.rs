@@ -6,6 +6,7 @@ pub mod config;
 pub mod decode;
 pub mod draw;
 pub mod driver;
+pub mod judge;
 pub mod packet;
 pub mod parse;
 pub mod planted;

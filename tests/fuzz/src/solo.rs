@@ -259,6 +259,7 @@ impl Solo {
                 prepared: 0,
                 hears: NodeSet::EMPTY,
                 ready: true,
+                trouble: 0,
                 turns: [1].into_iter().collect(),
             };
             let frame = self.heartbeat(&beat);

@@ -69,28 +69,27 @@ fn a_real_server_that_moves_gets_another_id() {
         change("virtual_server/web", &all)
     };
     let s2 = "virtual_server/web/real_server/s2";
-    let real = |key: &str, fields: &str| change(key, fields);
     // What changes, and whether s1 (with a port of its own) and s2 (without) are elsewhere then.
     for (what, changes, moved) in [
         ("weight", vec![weight(7)], (false, false)),
-        ("address", vec![real(S1, r#"{"address": "10.10.0.29", "port": 8080}"#)], (true, false)),
-        ("port", vec![real(S1, r#"{"address": "10.10.0.21", "port": 8081}"#)], (true, false)),
+        ("address", vec![change(S1, r#"{"address": "10.10.0.29", "port": 8080}"#)], (true, false)),
+        ("port", vec![change(S1, r#"{"address": "10.10.0.21", "port": 8081}"#)], (true, false)),
         (
             "the same port, said",
-            vec![real(s2, r#"{"address": "10.10.0.22", "weight": 0, "port": 80}"#)],
+            vec![change(s2, r#"{"address": "10.10.0.22", "weight": 0, "port": 80}"#)],
             (false, false),
         ),
         ("the virtual server's port", vec![web(r#""port": 81"#)], (false, true)),
         (
             "that, and the real servers stay",
-            vec![web(r#""port": 81"#), real(s2, r#"{"address": "10.10.0.22", "port": 80}"#)],
+            vec![web(r#""port": 81"#), change(s2, r#"{"address": "10.10.0.22", "port": 80}"#)],
             (false, false),
         ),
         (
             "that, with a new one beside",
             vec![
                 web(r#""port": 81"#),
-                real("virtual_server/web/real_server/s3", r#"{"address": "10.10.0.23"}"#),
+                change("virtual_server/web/real_server/s3", r#"{"address": "10.10.0.23"}"#),
             ],
             (false, true),
         ),

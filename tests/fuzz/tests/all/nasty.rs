@@ -9,7 +9,8 @@ use steerage::base::{Addr, FlowKey};
 use steerage::path::verdict::Verdict;
 use steerage::wire::tcp::flags::SYN;
 use steerage_fuzz::draw::Draw;
-use steerage_fuzz::driver::{Driver, judge};
+use steerage_fuzz::driver::Driver;
+use steerage_fuzz::judge::judge;
 use steerage_fuzz::packet::{self, Packet};
 use steerage_fuzz::solo::{Plan, Side, Solo, host_mac, vip};
 
@@ -121,6 +122,9 @@ fn five_million(seed: u64) {
         ("ring_in", PACKETS / 50),
         ("steering_hits", PACKETS / 200),
         ("session_hits", PACKETS / 100),
+        ("handover_out", 10_000),
+        ("handover_in", 10_000),
+        ("handover_returned", 1000),
         ("sessions_opened", PACKETS / 50),
         ("sessions_evicted", PACKETS / 1000),
         ("sessions_closed", 10_000),
