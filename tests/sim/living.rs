@@ -111,7 +111,7 @@ planted! {
     a_write_that_is_acknowledged_early: AcknowledgedEarly by Acknowledged;
     a_server_that_is_chosen_anew: ServerChosenAnew by Server;
     a_session_that_expires_in_use: LiveSessionExpires by Mapping, or Server;
-    a_port_of_another_bucket: WrongPortClass by Mapping, or Progress;
+    a_port_of_another_bucket: WrongPortClass by Mapping, or Progress, or Server;
     a_checksum_that_is_not_mended: ChecksumStale by Checksum;
     a_steered_packet_that_is_steered_again: StageIgnored by Loop;
     a_packet_that_is_sent_twice: SentTwice by Duplicate;
