@@ -122,7 +122,7 @@ key = "pki/{WITNESS}.key"
     def _pki(self) -> Path:
         return self.lab.directory / "pki"
 
-    def join(self, number: int) -> None:
+    def join(self, number: int, drained: bool = False) -> None:
         """Lets node `number`, the next one, join, with a SNAT address of each family, and starts it."""
         name = f"n{number}"
         self.names.append(name)
@@ -130,6 +130,8 @@ key = "pki/{WITNESS}.key"
         management = f"{plan.management(number)}:{plan.LOG_PORT}"
         where = ["--backplane", plan.backplane(number), "--workers", "1", "--management", management]
         self.admin(1, ["node", "add", name, *where])
+        if drained:
+            self.admin(1, ["node", "drain", name])
         for family in plan.FAMILIES:
             self.admin(1, ["set", f"snat/{plan.front(plan.SNAT + number, family)}", f"node={name}"])
         shared = self.lab.directory / f"cluster-{name}.toml"

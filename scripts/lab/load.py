@@ -141,7 +141,7 @@ class Stalls:
         self._stalled: set[str] = set()
         self._last = 0.0
 
-    def sample(self, under_way: Callable[[], bool] = lambda: True) -> None:
+    def sample(self, under_way: Callable[[], bool]) -> None:
         """Looks at all connections; unless they are no more `under_way` behind that: what has ended waits for nothing, and it
         would seem that nothing waited."""
         # TCP's states of waiting: a connection that is being closed has its answer.

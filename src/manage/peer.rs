@@ -54,7 +54,8 @@ pub enum News {
 /// A heartbeat's copy over one network may come behind so many that came over the other.
 const COPIES: u64 = 8;
 
-/// One that is older than so many isn't late, it is sent again: more than come in a second.
+/// One that is older than so many isn't late, it is sent again: a node sends fewer than ten within the suspicion time, and what took
+/// so many times that on its way was held back.
 const LATE: u64 = 64;
 
 /// The turns that a node's workers have made, and since when each stands there.
@@ -155,11 +156,20 @@ impl Peers {
         news
     }
 
-    /// Takes an authentic letter.
+    /// Takes an authentic letter, as a node that lives its life `own`.
     ///
     /// # Errors
-    /// If it isn't of its sender's present life, as its heartbeats tell, or isn't newer than the last one.
-    pub fn read(&mut self, letter: &Letter) -> Result<(), News> {
+    /// If it is for another node, or another life of this one; if it isn't of its sender's present life, as its heartbeats tell, or
+    /// isn't newer than the last one.
+    pub fn read(&mut self, letter: &Letter, own: Incarnation) -> Result<(), News> {
+        let (receiver, life) = letter.receiver;
+        if receiver != self.me {
+            return Err(News::Replay);
+        }
+        // It was on its way when this node began another life.
+        if life != own {
+            return Err(News::Copy);
+        }
         let Some(peer) = self.peers.get_mut(letter.sender.index()) else { return Err(News::Stranger) };
         if letter.incarnation < peer.incarnation {
             return Err(News::EndedLife);
@@ -212,6 +222,39 @@ mod tests {
             trouble: 0,
             turns: [0].into_iter().collect(),
         }
+    }
+
+    #[test]
+    fn letters_are_read_once_and_by_whom_they_are_for() {
+        const OWN: Incarnation = Incarnation(3);
+        let letter = |counter| Letter {
+            sender: NodeId(1),
+            incarnation: Incarnation(7),
+            receiver: (NodeId(0), OWN),
+            counter,
+            content: ArrayVec::new(),
+        };
+        let mut peers = Peers::new(NodeId(0), 2, Duration::from_millis(100));
+        assert_eq!(peers.read(&letter(1), OWN), Err(News::Copy), "no heartbeat has told of that life yet");
+        peers.heard(&beat(7, 1), Instant::ZERO);
+        let mut read = |letter: &Letter| peers.read(letter, OWN);
+        assert_eq!(read(&Letter { receiver: (NodeId(1), OWN), ..letter(1) }), Err(News::Replay));
+        assert_eq!(read(&Letter { receiver: (NodeId(0), Incarnation(2)), ..letter(1) }), Err(News::Copy));
+        assert_eq!(read(&Letter { sender: NodeId(2), ..letter(1) }), Err(News::Stranger));
+        assert_eq!(read(&Letter { incarnation: Incarnation(6), ..letter(1) }), Err(News::EndedLife));
+        assert_eq!(read(&letter(1)), Ok(()), "none of those counted as read");
+        assert_eq!(read(&letter(1)), Err(News::Copy));
+        assert_eq!(read(&letter(1 + LATE)), Ok(()));
+        assert_eq!(read(&letter(2)), Err(News::Copy), "late");
+        assert_eq!(read(&letter(1)), Err(News::Replay));
+        peers.heard(&beat(8, 1), Instant::ZERO);
+        let mut read = |letter: &Letter| peers.read(letter, OWN);
+        assert_eq!(read(&letter(2 + LATE)), Err(News::EndedLife));
+        assert_eq!(
+            read(&Letter { incarnation: Incarnation(8), ..letter(1) }),
+            Ok(()),
+            "a life counts from one"
+        );
     }
 
     #[test]

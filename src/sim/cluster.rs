@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 
 /// The cluster's key.
-pub const KEY: [u8; 16] = *b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f";
+pub const KEY: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// Data buffers of a node.
 const BUFFERS: usize = 1024;

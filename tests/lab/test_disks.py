@@ -5,12 +5,12 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from lab import Cluster, Lab, LabError, build, hugepages, plan
 from lab.asker import Asker
+from waiting import until
 
 # Until a node that falls silent is taken out, and others serve what it owned.
 TAKEN_OVER = 1.5
@@ -45,14 +45,6 @@ def offline(nodes: Cluster) -> str | None:
     """Why the third node is, as the first sees it; it owns nothing then."""
     (found,) = [node for node in nodes.status(1)["nodes"] if node["name"] == "n3"]
     return found["reason"] if found["phase"] == "offline" and not found["buckets"] else None
-
-
-def until(holds: Callable[[], bool], what: str, seconds: float = 6) -> None:
-    """Waits until something holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
 
 
 def fill(file: Path) -> None:

@@ -18,6 +18,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
+from waiting import until
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE.parents[1] / "scripts"
@@ -251,7 +252,7 @@ def test_wrk_without_a_result_is_an_error():
 def test_tcp_through_a_tunnel(lab, kind, outer):
     tunnel = lab.client.spawn([sys.executable, str(HERE / "encap.py"), "tunnel", kind, plan.front(plan.SERVERS + 2, outer)])
     try:
-        wait_for(lambda: lab.client.run(["ip", "link", "show", "tunnel"], check=False).returncode == 0)
+        until(lambda: lab.client.run(["ip", "link", "show", "tunnel"], check=False).returncode == 0, "the tunnel is there")
         # An outer header must fit beside the longest segment.
         lab.client.ip(["link set tunnel mtu 1400 up"])
         for inner in plan.FAMILIES:
@@ -260,16 +261,8 @@ def test_tcp_through_a_tunnel(lab, kind, outer):
             assert load.Download(lab.client, TUNNEL.url(inner), "100k").result().failures == {}
     finally:
         tunnel.stop()
-        wait_for(lambda: lab.client.run(["ip", "link", "show", "tunnel"], check=False).returncode != 0)
+        until(lambda: lab.client.run(["ip", "link", "show", "tunnel"], check=False).returncode != 0, "the tunnel is gone")
         lab.route(TUNNEL)
-
-
-def wait_for(holds, seconds: float = 5) -> None:
-    """Waits until something holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.02)
 
 
 GUE = UDP(sport=50000, dport=6080)
@@ -398,7 +391,7 @@ def test_leftovers_of_a_killed_laboratory_are_removed_by_the_next():
     process, prefix = start_another()
     try:
         stale = left_of(prefix)
-        wait_for(lambda: pids_in(f"{prefix}-client"))
+        until(lambda: pids_in(f"{prefix}-client"), "the client's processes run")
         (sleeper,) = pids_in(f"{prefix}-client")
     finally:
         process.kill()
@@ -407,7 +400,7 @@ def test_leftovers_of_a_killed_laboratory_are_removed_by_the_next():
     other, later = start_another()
     try:
         assert left_of(prefix) == []
-        wait_for(lambda: not Path(f"/proc/{sleeper}").exists())
+        until(lambda: not Path(f"/proc/{sleeper}").exists(), "its process is gone")
         assert len(left_of(later)) == 5
     finally:
         other.terminate()

@@ -5,13 +5,13 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from lab import Cluster, Lab, LabError, build, hugepages, kills, load, plan
 from lab.asker import Asker
 from scapy.layers.l2 import ARP, Ether
+from waiting import until
 
 
 @pytest.fixture
@@ -194,14 +194,6 @@ def test_a_real_server_that_dies_gets_no_new_flows_until_it_is_back(cluster):
     assert lab.requests()["s1"] > before["s1"]
 
 
-def until(holds: Callable[[], bool], what: str, seconds: float = 8) -> None:
-    """Waits until something holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("plant", ["entry-skipped-at-times"])
 def test_who_cannot_apply_an_entry_is_taken_out_alone_and_no_client_sees_it(cluster):
     """The second node loses every fiftieth entry, in lives with an odd number."""
@@ -238,16 +230,18 @@ def test_who_cannot_apply_an_entry_is_taken_out_alone_and_no_client_sees_it(clus
 
 def test_of_two_writes_for_the_same_version_at_two_nodes_one_is_made(cluster):
     _, nodes = cluster
-    said, made = nodes.rest(1, "PUT", "/v1/objects/profile/race", '{"idle": "1m"}')
-    assert said == 201
+    status, made = nodes.rest(1, "PUT", "/v1/objects/profile/race", '{"idle": "1m"}')
+    assert status == 201
     version = made["version"]
-    for turn in range(10):
-        def ask(number: int, idle: int, version: int = version) -> tuple[int, dict]:
-            change = {"key": "profile/race", "expected": version, "object": {"idle": f"{idle}m"}}
-            return nodes.rest(number, "POST", "/v1/writes", json.dumps([change]))
 
+    def ask(number: int, idle: int, expected: int) -> tuple[int, dict]:
+        change = {"key": "profile/race", "expected": expected, "object": {"idle": f"{idle}m"}}
+        return nodes.rest(number, "POST", "/v1/writes", json.dumps([change]))
+
+    for turn in range(10):
+        numbers = (1 + turn % 3, 1 + (turn + 1) % 3)
         with ThreadPoolExecutor() as both:
-            answers = list(both.map(ask, (1 + turn % 3, 1 + (turn + 1) % 3), (10 + turn, 30 + turn)))
+            answers = list(both.map(ask, numbers, (10 + turn, 30 + turn), (version, version)))
         assert sorted(status for status, _ in answers) == [200, 412], answers
         (version,) = [made["index"] for status, made in answers if status == 200]
 

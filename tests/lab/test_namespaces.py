@@ -73,15 +73,6 @@ def everywhere(lab):
             lab.route(vip)
 
 
-def until(holds, what: str, seconds: float = 3):
-    """Waits until `holds` returns something true, and returns that. Counters are published now and then."""
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(0.05)
-    return found
-
-
 @contextlib.contextmanager
 def connections(lab, vip: plan.Vip, family: int, count: int, port: int = plan.HTTP_PORT):
     """Open connections that have each been answered once; gives the names of the servers that answered."""

@@ -3,10 +3,10 @@
 import re
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "test"
 NOTHING = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured"
@@ -77,16 +77,9 @@ def test_an_interrupt_ends_what_runs_beside(tmp_path):
     program = f"logs=logs beside= pages_before=\n{functions}\n{computing}\ntests() {{ :; }}\nmeanwhile computing\nrejoin"
     script = subprocess.Popen(["bash", "-c", program], cwd=tmp_path)
     pid = slow.with_name("sim.pid")
-    wait_for(pid.exists, "it began")
+    until(pid.exists, "it began")
     running = Path("/proc") / pid.read_text().strip()
     assert running.exists()
     script.terminate()
     assert script.wait(5) == 143
-    wait_for(lambda: not running.exists(), "it was ended")
-
-
-def wait_for(what: Callable[[], bool], text: str, seconds: float = 5) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, f"not so after {seconds} s: {text}"
-        time.sleep(0.02)
+    until(lambda: not running.exists(), "it was ended")

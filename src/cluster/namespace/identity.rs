@@ -14,11 +14,8 @@ type Instead<'a> = BTreeMap<&'a Key, Option<&'a Object>>;
 impl Namespace {
     /// The real servers that changes of these objects may remove or move, as they are.
     pub fn at_stake<'a>(&self, changed: impl Iterator<Item = &'a Key>) -> Vec<(Key, RealServerId)> {
-        let id = |key: &Key| self.get(key).map(|entry| RealServerId(entry.id));
-        self.real_servers_touched(changed)
-            .into_iter()
-            .filter_map(|key| Some((key.clone(), id(&key)?)))
-            .collect()
+        let known = |key: Key| self.get(&key).map(|entry| RealServerId(entry.id)).map(|id| (key, id));
+        self.real_servers_touched(changed).into_iter().filter_map(known).collect()
     }
 
     /// Those of them that there are no more: removed, or other ones since they moved.

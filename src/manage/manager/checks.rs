@@ -141,15 +141,7 @@ impl Manager {
 
     /// Takes a letter of a peer: what it has found.
     pub(super) fn read(&mut self, letter: &Letter, now: Instant) {
-        let (receiver, life) = letter.receiver;
-        if receiver != self.config.me {
-            return self.refuse_replay(letter.sender, now);
-        }
-        // It was on its way when this node began another life.
-        if life != self.incarnation {
-            return;
-        }
-        match self.peers.read(letter) {
+        match self.peers.read(letter, self.incarnation) {
             Ok(()) => {}
             Err(News::Replay) => return self.refuse_replay(letter.sender, now),
             Err(_) => return,

@@ -35,7 +35,7 @@ fn named(text: &str) -> Result<Name, String> {
 fn drain(name: &str, verb: &str, how: &How, terminal: &mut dyn Terminal) -> Result<(), String> {
     // What is no name must not become another path.
     let name = named(name)?;
-    let post = Post { target: format!("/v1/nodes/{name}/{verb}"), query: "", body: String::new() };
+    let post = Post { target: format!("/v1/nodes/{name}/{verb}"), force: false, body: String::new() };
     let done = |said: &Value| {
         let phase = said["phase"].as_str().unwrap_or("?");
         let stays = if said["drained"] == true && phase != "draining" { ", and drained" } else { "" };

@@ -102,7 +102,7 @@ pub(super) fn screen(status: &Value) -> String {
     let which = list(&health["which"]);
     for real in which.iter().take(DOWN) {
         let [server, name, why] = ["virtual_server", "real_server", "reason"].map(|field| text(&real[field]));
-        let _ = writeln!(out, "  {server}/{name} is down: {why}");
+        let _ = writeln!(out, "  {server}/{name}: {why}");
     }
     if which.len() > DOWN {
         let _ = writeln!(out, "  and more: `steerage status --json` tells of {}", which.len());

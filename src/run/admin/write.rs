@@ -32,38 +32,37 @@ pub(super) fn write(
     terminal: &mut dyn Terminal,
     agreed: impl FnOnce(&mut dyn Terminal) -> Result<(), String>,
 ) -> Result<(), String> {
-    write_with("", changes, how, terminal, agreed)
+    write_with(false, changes, how, terminal, agreed)
 }
 
 /// Makes changes even if they remove nodes that connections go through.
 pub(super) fn forced(changes: &[Value], how: &How, terminal: &mut dyn Terminal) -> Result<(), String> {
-    write_with("force=true", changes, how, terminal, |_| Ok(()))
+    write_with(true, changes, how, terminal, |_| Ok(()))
 }
 
-/// `query`: what else is asked of the API.
 fn write_with(
-    query: &'static str,
+    force: bool,
     changes: &[Value],
     how: &How,
     terminal: &mut dyn Terminal,
     agreed: impl FnOnce(&mut dyn Terminal) -> Result<(), String>,
 ) -> Result<(), String> {
-    let post = Post { target: "/v1/writes".to_owned(), query, body: Value::from(changes).to_string() };
+    let post = Post { target: "/v1/writes".to_owned(), force, body: Value::from(changes).to_string() };
     post.make(how, terminal, agreed, |said| format!("written at index {}\n", said["index"]))
 }
 
 /// What changes something when it is posted, and tells what it would do with `dry_run=true`.
 pub(super) struct Post {
     pub target: String,
-    /// What else is asked of the API.
-    pub query: &'static str,
+    /// Even if connections end by it.
+    pub force: bool,
     pub body: String,
 }
 
 impl Post {
     fn send(&self, admin: &Admin, trial: bool, headers: &[(&str, &str)]) -> Result<Said, String> {
-        let Self { target, query, body } = self;
-        let target = format!("{target}?{query}{}", if trial { "&dry_run=true" } else { "" });
+        let Self { target, force, body } = self;
+        let target = format!("{target}?dry_run={trial}{}", if *force { "&force=true" } else { "" });
         admin.ask(&Request { method: "POST", target: &target, headers, body })
     }
 
