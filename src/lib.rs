@@ -4,6 +4,7 @@
 //! `tests/tidy.rs` checks it): `base`, `wire`, `table`, `view`, `path`, `cluster`, `io`,
 //! `manage`, `node`, `run`, and `sim` beside `run`.
 
+pub mod asdr;
 pub mod base;
 pub mod cluster;
 pub mod io;

@@ -231,7 +231,7 @@ mod rules_catch {
             let in_tests = format!("#[cfg(test)] mod tests {{ {text} }}");
             assert_eq!(check("src/manage/health.rs", &in_tests), [0; 0], "{text}");
         }
-        for floor in ["base", "wire", "table", "view", "path", "cluster", "manage"] {
+        for floor in ["base", "wire", "table", "view", "asdr", "path", "cluster", "manage"] {
             let path = format!("src/{floor}/x.rs");
             let maps = check(&path, "use std::collections::{BTreeMap,\nHashMap};\nlet s: HashSet<u8>;");
             assert_eq!(maps, if floor == "manage" { vec![] } else { vec![2, 3] }, "{floor}");

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Besides what building needs: testpmd.
-PACKAGES = ["dpdk"]
+PACKAGES = ["dpdk-dev"]
 
 
 class Failed(Exception):

@@ -50,6 +50,12 @@ pub enum Bug {
     BufferForgotten,
     /// A worker panics once it has received a hundred frames in front (planted in the simulator's turn, not in the path).
     WorkerPanics,
+    /// The owner of shared state answers without a lease.
+    StateUnleased,
+    /// Records of shared state are taken whatever their epoch, and entries whatever was missed since.
+    StateEpochIgnored,
+    /// A write of shared state is acknowledged before any copy has it.
+    StateUnreplicated,
 }
 
 #[cfg(feature = "sim")]
@@ -68,7 +74,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 23] = [
+        pub const ALL: [Self; 26] = [
             Self::HashUnkeyed,
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
@@ -92,6 +98,9 @@ mod switch {
             Self::SentTwice,
             Self::BufferForgotten,
             Self::WorkerPanics,
+            Self::StateUnleased,
+            Self::StateEpochIgnored,
+            Self::StateUnreplicated,
         ];
 
         /// Its name on the command line.
@@ -120,6 +129,9 @@ mod switch {
                 Self::SentTwice => "sent-twice",
                 Self::BufferForgotten => "buffer-forgotten",
                 Self::WorkerPanics => "worker-panics",
+                Self::StateUnleased => "state-unleased",
+                Self::StateEpochIgnored => "state-epoch-ignored",
+                Self::StateUnreplicated => "state-unreplicated",
             }
         }
     }

@@ -10,6 +10,7 @@ mod decided;
 mod hop;
 mod host;
 mod leader;
+pub mod linear;
 pub mod living;
 mod load;
 pub mod log;
@@ -17,6 +18,7 @@ mod oracle;
 mod packet;
 mod plan;
 mod report;
+pub mod shards;
 mod world;
 
 pub use oracle::{Figures, Oracle, Violation};

@@ -10,6 +10,7 @@ from scapy.layers.inet import ICMP
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
+from waiting import until
 
 SOCKETS = {4: socket.AF_INET, 6: socket.AF_INET6}
 # Virtual server names as in the cluster file without the family, with their port. Real servers of the "cross" ones are of

@@ -36,8 +36,8 @@ def test_one_frame_more_is_noticed(steady, port):
             wire.bind(("back", 0))
             wire.send(bytes(frame))
 
-    found = steady.count(100_000, stray)
-    assert [sent.fault() is None for sent in found] == [True, False, True]
+    faults = [sent.fault() for sent in steady.count(100_000, stray)]
+    assert [fault is None for fault in faults] == [True, False, True], faults
 
 
 def test_what_is_beside_the_schedule_is_noticed():

@@ -5,5 +5,6 @@ mod command;
 mod council;
 mod living;
 mod planted;
+mod shards;
 mod wires;
 mod worlds;

@@ -51,10 +51,10 @@ const RUN_ONLY: [&[&str]; 13] = [
 ];
 
 /// Floors whose decisions have to replay: no map with an order of its own.
-const REPLAYED: [&str; 6] = ["base", "wire", "table", "view", "path", "cluster"];
+const REPLAYED: [&str; 7] = ["base", "wire", "table", "view", "asdr", "path", "cluster"];
 
 /// Floors on which packets pass.
-const NEVER_PANIC: [&str; 4] = ["wire", "table", "view", "path"];
+const NEVER_PANIC: [&str; 5] = ["wire", "table", "view", "asdr", "path"];
 
 /// Lines that a source of `src` may have; beyond [`SOFT_LINES`] it is only listed.
 pub const HARD_LINES: usize = 700;

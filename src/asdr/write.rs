@@ -1,0 +1,333 @@
+//! Writing: what an owner does, and what its copies do with it.
+
+use super::busy::{Waiter, Work};
+use super::entry::{Value, Version};
+use super::shard::{Answer, Moment, Operation, Outbox, Refusal, Shard, Unknown};
+use super::store::{EntryId, IDLE, State};
+use crate::base::limits::BUCKETS;
+use crate::base::planted::{self, Bug};
+use crate::base::{Bucket, GroupId, NodeId, NodeSet, Tick};
+use crate::wire::state::{Content, Fact, Message, Name, Record};
+
+/// What is to be written.
+enum New {
+    Value(Value, u32),
+    Nothing,
+}
+
+impl Shard {
+    /// Does what is asked of an entry that is known and that nobody waits for.
+    pub(super) fn apply(
+        &mut self,
+        m: Moment,
+        entry: EntryId,
+        waiter: Waiter,
+        out: &mut impl Outbox,
+    ) -> Option<Answer> {
+        let version = self.store.head(entry).version;
+        let current = match self.store.content(entry) {
+            Content::Value(value) if self.is_known(entry) => {
+                value.try_into().ok().map(|value: Value| (value, version))
+            }
+            _ => None,
+        };
+        let new = match &waiter.operation {
+            Operation::Read => {
+                return Some(
+                    current.map_or(Answer::NotFound, |(value, version)| Answer::Found(value, version)),
+                );
+            }
+            Operation::Set { value, ticks } => New::Value(value.clone(), *ticks),
+            Operation::Compare { expected, value, ticks } => {
+                if current.as_ref().map_or(Version::NONE, |(_, version)| *version) != *expected {
+                    return Some(Answer::Conflict(current));
+                }
+                New::Value(value.clone(), *ticks)
+            }
+            Operation::Delete if current.is_none() => return Some(Answer::Done(Version::NONE)),
+            Operation::Delete => New::Nothing,
+            Operation::Add { amount, ticks } => {
+                let number = match &current {
+                    None => Some(0),
+                    Some((value, _)) => <[u8; 8]>::try_from(&value[..]).ok().map(i64::from_be_bytes),
+                };
+                let Some(number) = number else { return Some(Answer::Refused(Refusal::NoNumber)) };
+                let sum = number.saturating_add(*amount).to_be_bytes();
+                New::Value(sum.into_iter().collect(), *ticks)
+            }
+        };
+        self.write(m, entry, &new, Some(waiter), out)
+    }
+
+    /// What this owner took over it writes as its own, or, if it has expired, away; whoever asks waits behind that.
+    pub(super) fn rewrite(
+        &mut self,
+        m: Moment,
+        entry: EntryId,
+        expired: bool,
+        waiter: Waiter,
+        out: &mut impl Outbox,
+    ) -> Option<Answer> {
+        self.counts.rewritten += 1;
+        let head = *self.store.head(entry);
+        let new = match self.store.content(entry) {
+            Content::Value(value) if !expired => {
+                let ticks = if head.expires == Tick(0) { 0 } else { head.expires.since(m.now.tick()).max(1) };
+                New::Value(value.iter().copied().collect(), ticks)
+            }
+            _ => New::Nothing,
+        };
+        if let Some(refused) = self.write(m, entry, &new, None, out) {
+            return Some(refused);
+        }
+        // Its entry may stand elsewhere now, as its key does.
+        let (bucket, mut key) =
+            (head.bucket(), arrayvec::ArrayVec::<u8, { crate::wire::state::MAX_KEY }>::new());
+        let name = self.store.name(entry);
+        key.extend(name.key.iter().copied());
+        self.attempt(m, bucket, Name { kind: name.kind, key: &key }, waiter, out)
+    }
+
+    /// An entry has expired: that is a write like any other.
+    pub(super) fn expire(&mut self, m: Moment, entry: EntryId, out: &mut impl Outbox) {
+        self.write(m, entry, &New::Nothing, None, out);
+    }
+
+    /// Writes an entry here and at all copies. None: whoever waits is told once all complete ones have it (or nobody waits).
+    fn write(
+        &mut self,
+        m: Moment,
+        entry: EntryId,
+        new: &New,
+        waiter: Option<Waiter>,
+        out: &mut impl Outbox,
+    ) -> Option<Answer> {
+        let head = *self.store.head(entry);
+        let bucket = head.bucket();
+        let place = &self.places[bucket];
+        let copies: NodeSet = place.chain.copies.iter().map(|copy| copy.node).collect();
+        let needed = self.needed(bucket);
+        let (Some(version), epoch, stay) = (place.last.next(), place.chain.epoch, place.stay) else {
+            return Some(Answer::Refused(Refusal::Full));
+        };
+        if !copies.is_empty() && !self.busy.has_room(head.busy != IDLE) {
+            return Some(Answer::Refused(Refusal::Busy));
+        }
+        let (content, expires) = match new {
+            New::Value(value, 0) => (Content::Value(value), Tick(0)),
+            New::Value(value, ticks) => (Content::Value(value), Tick(m.now.tick().0.saturating_add(*ticks))),
+            New::Nothing => (Content::Deleted, (m.now + self.bounds.grace).tick()),
+        };
+        let Ok(entry) = self.store.set(entry, version, content) else { return self.no_room() };
+        let kept = self.store.head_mut(entry);
+        (kept.expires, kept.stay, kept.unsure) = (expires, stay, false);
+        self.places[bucket].last = version;
+        self.counts.writes += 1;
+        let done = Answer::Done(version);
+        if copies.is_empty() {
+            self.settle(bucket);
+            return waiter.map(|_| done);
+        }
+        let at = match head.busy {
+            IDLE => self.busy.take(entry, bucket, epoch)?,
+            at => at,
+        };
+        self.store.head_mut(entry).busy = at;
+        self.busy.turn(at);
+        let blocks = !needed.is_empty() && !planted::is(Bug::StateUnreplicated);
+        let due = m.now + self.bounds.again;
+        let busy = self.busy.get_mut(at);
+        (busy.work, busy.entry, busy.missing, busy.blocks, busy.due) =
+            (Work::Write, entry, copies, blocks, due);
+        self.places[bucket].open += u32::from(blocks);
+        self.tell(m, at, out);
+        match waiter {
+            Some(mut waiter) if blocks => {
+                waiter.answer = Some(done);
+                self.busy.wait(at, waiter);
+                None
+            }
+            Some(_) => {
+                self.settle(bucket);
+                Some(done)
+            }
+            None => None,
+        }
+    }
+
+    /// The copies that have to have a write before anybody is answered by it.
+    fn needed(&self, bucket: usize) -> NodeSet {
+        let place = &self.places[bucket];
+        place.chain.complete().collect::<NodeSet>().with(place.declared)
+    }
+
+    /// If no write of a bucket is under way, all are everywhere.
+    fn settle(&mut self, bucket: usize) {
+        let place = &mut self.places[bucket];
+        if place.open == 0 {
+            place.stable = place.stable.max(place.last);
+        }
+    }
+
+    /// Sends a written entry to the copies that haven't said that they have it.
+    fn tell(&mut self, m: Moment, at: u16, out: &mut impl Outbox) {
+        let busy = *self.busy.get(at);
+        let name = self.store.name(busy.entry);
+        let fact = self.fact(m, busy.entry);
+        let stable = self.places[busy.bucket].stable.0;
+        let record = self.record(busy.bucket, self.busy.token(at), Message::Put { name, fact, stable });
+        busy.missing.iter().for_each(|copy| out.send(copy, &record));
+    }
+
+    /// What is known of an entry, for others.
+    pub(super) fn fact(&self, m: Moment, entry: EntryId) -> Fact<'_> {
+        let head = self.store.head(entry);
+        let ticks = if head.expires == Tick(0) { 0 } else { head.expires.since(m.now.tick()).max(1) };
+        let (version, content) = (head.version.0, self.store.content(entry));
+        Fact { version, ticks, unsure: head.unsure, content }
+    }
+
+    /// A record of a bucket in the epoch that this shard goes by.
+    pub(super) fn record<'a>(&self, bucket: usize, token: u32, message: Message<'a>) -> Record<'a> {
+        Record {
+            group: GroupId((bucket / BUCKETS) as u16),
+            bucket: Bucket((bucket % BUCKETS) as u16),
+            epoch: self.places[bucket].chain.epoch,
+            token,
+            message,
+        }
+    }
+
+    /// The owner has written an entry of which this is a copy.
+    pub(super) fn put(
+        &mut self,
+        m: Moment,
+        from: NodeId,
+        bucket: usize,
+        record: &Record<'_>,
+        (name, fact, stable): (Name<'_>, &Fact<'_>, u64),
+        out: &mut impl Outbox,
+    ) {
+        let chain = &self.places[bucket].chain;
+        let due = chain.is_owned_by(from) && chain.copy(self.me).is_some();
+        if !due && !planted::is(Bug::StateEpochIgnored) {
+            self.counts.outdated += 1;
+            return;
+        }
+        if self.keep(m, bucket, name, fact).is_some() {
+            let place = &mut self.places[bucket];
+            place.stable = place.stable.max(Version(stable));
+            out.send(from, &Record { message: Message::Stored, ..*record });
+        }
+    }
+
+    /// Keeps what another says of a key, unless something newer is here already; none: there is no room.
+    pub(super) fn keep(
+        &mut self,
+        m: Moment,
+        bucket: usize,
+        name: Name<'_>,
+        fact: &Fact<'_>,
+    ) -> Option<EntryId> {
+        let stay = self.places[bucket].stay;
+        let entry = match self.store.find(bucket, name) {
+            Some(entry) => entry,
+            None => {
+                let room = if let Content::Value(value) = fact.content { value.len() } else { 0 };
+                let Ok(entry) = self.store.insert(bucket, name, room) else {
+                    self.counts.full += 1;
+                    return None;
+                };
+                entry
+            }
+        };
+        let head = self.store.head(entry);
+        if head.stay == stay && head.state != State::Asked && head.version >= Version(fact.version) {
+            return Some(entry);
+        }
+        let Ok(entry) = self.store.set(entry, Version(fact.version), fact.content) else {
+            self.counts.full += 1;
+            return None;
+        };
+        let now = m.now.tick().0;
+        let head = self.store.head_mut(entry);
+        (head.stay, head.unsure) = (stay, fact.unsure);
+        head.expires = if fact.ticks == 0 { Tick(0) } else { Tick(now.saturating_add(fact.ticks)) };
+        if head.busy != IDLE {
+            self.busy.get_mut(head.busy).entry = entry;
+        }
+        Some(entry)
+    }
+
+    /// A copy has what was put.
+    pub(super) fn stored_by(&mut self, m: Moment, from: NodeId, token: u32, out: &mut impl Outbox) {
+        let Some(at) = self.busy.of(token).filter(|at| self.busy.get(*at).work == Work::Write) else {
+            return;
+        };
+        let busy = self.busy.get_mut(at);
+        busy.missing = busy.missing.without(NodeSet::of(from));
+        self.stored(m, at, out);
+    }
+
+    /// Answers whoever waits for a write if all complete copies have it, and goes on with the key.
+    pub(super) fn stored(&mut self, m: Moment, at: u16, out: &mut impl Outbox) {
+        let busy = *self.busy.get(at);
+        let needed = self.needed(busy.bucket);
+        let lacks = busy.missing.iter().any(|node| needed.contains(node));
+        if busy.blocks && !lacks {
+            self.busy.get_mut(at).blocks = false;
+            let place = &mut self.places[busy.bucket];
+            place.open = place.open.saturating_sub(1);
+            self.settle(busy.bucket);
+            self.go_on(m, at, out);
+        }
+        self.release(at);
+    }
+
+    /// A busy key that nothing is waited for any more is free.
+    pub(super) fn release(&mut self, at: u16) {
+        let busy = *self.busy.get(at);
+        if busy.work == Work::Write && !busy.blocks && busy.missing.is_empty() {
+            self.store.head_mut(busy.entry).busy = IDLE;
+            self.busy.give_back(at);
+        }
+    }
+
+    /// Tells whoever waited for a key what is to be said, and does what the others have asked for, until one of them has to wait
+    /// again.
+    pub(super) fn go_on(&mut self, m: Moment, at: u16, out: &mut impl Outbox) {
+        let mut waiting = self.busy.all_waiters(at);
+        while let Some(mut waiter) = self.busy.next(&mut waiting) {
+            let ticket = waiter.ticket;
+            let answer = match waiter.answer.take() {
+                _ if !m.is_leased() => Some(Answer::Unknown(Unknown::Unleased)),
+                Some(answer) => Some(answer),
+                None => self.run(m, self.busy.get(at).entry, waiter, out),
+            };
+            self.answers.extend(answer.map(|answer| (ticket, answer)));
+        }
+    }
+
+    /// What was asked for was not answered in time.
+    pub(super) fn overdue(&mut self, m: Moment, at: u16, out: &mut impl Outbox) {
+        let patience = self.bounds.patience;
+        let tired = |waiter: &Waiter| m.now.since(waiter.since) >= patience;
+        if self.busy.first(at).is_some_and(tired) {
+            let mut waiting = self.busy.all_waiters(at);
+            while let Some(waiter) = self.busy.next(&mut waiting) {
+                if tired(&waiter) {
+                    self.answers.push_back((waiter.ticket, Answer::Unknown(Unknown::Unanswered)));
+                } else {
+                    self.busy.wait(at, waiter);
+                }
+            }
+        }
+        self.busy.get_mut(at).due = m.now + self.bounds.again;
+        self.counts.resent += 1;
+        match self.busy.get(at).work {
+            Work::Write => self.tell(m, at, out),
+            Work::Hunt(_) => self.next_hop(m, at, out),
+            Work::Free => {}
+        }
+    }
+}
