@@ -28,3 +28,6 @@ mod write;
 pub use chain::{Chain, Copy, MAX_COPIES};
 pub use entry::{Key, Kind, Value, Version};
 pub use shard::{Answer, Bounds, Counts, Event, Moment, Operation, Outbox, Refusal, Shard, Ticket, Unknown};
+
+#[cfg(test)]
+mod tests;

@@ -361,19 +361,20 @@ impl Shard {
     ) -> Option<Answer> {
         match self.store.find(bucket, name) {
             Some(entry) => self.run(m, entry, waiter, out),
-            None if !self.places[bucket].whole => {
-                let Ok(entry) = self.store.insert(bucket, name, 0) else { return self.no_room() };
-                self.hunt(m, entry, waiter, out)
+            None if self.places[bucket].whole && waiter.operation == Operation::Read => {
+                Some(Answer::NotFound)
             }
-            None if waiter.operation == Operation::Read || waiter.operation == Operation::Delete => {
-                Some(self.nothing(waiter.operation))
+            None if self.places[bucket].whole && waiter.operation == Operation::Delete => {
+                Some(Answer::Done(Version::NONE))
             }
             None => {
                 let value = waiter.value().map_or(8, |value| value.len());
                 let Ok(entry) = self.store.insert(bucket, name, value) else { return self.no_room() };
-                let stay = self.places[bucket].stay;
-                self.store.head_mut(entry).stay = stay;
-                self.store.head_mut(entry).state = State::Absent;
+                let Place { stay, whole, .. } = self.places[bucket];
+                if whole {
+                    let head = self.store.head_mut(entry);
+                    (head.stay, head.state) = (stay, State::Absent);
+                }
                 self.run(m, entry, waiter, out)
             }
         }
@@ -384,15 +385,16 @@ impl Shard {
         Some(Answer::Refused(Refusal::Full))
     }
 
-    fn nothing(&self, operation: Operation) -> Answer {
-        if operation == Operation::Read { Answer::NotFound } else { Answer::Done(Version::NONE) }
-    }
-
     /// Whether what an entry says is what the last owner left, as far as anybody can know.
     pub(super) fn is_known(&self, entry: EntryId) -> bool {
         let head = self.store.head(entry);
         let known = head.stay == self.places[head.bucket()].stay && head.state != State::Asked;
         known || planted::is(Bug::StateEpochIgnored) && head.state != State::Asked
+    }
+
+    /// Whether there is nothing of an entry's bucket that isn't here.
+    pub(super) fn is_whole(&self, entry: EntryId) -> bool {
+        self.places[self.store.head(entry).bucket()].whole
     }
 
     /// Does what is asked of an entry, or lets it wait.
@@ -407,8 +409,9 @@ impl Shard {
         if head.busy != IDLE && self.busy.get(head.busy).blocks {
             return self.wait(head.busy, waiter);
         }
-        let place = &self.places[head.bucket()];
-        if !self.is_known(entry) && !place.whole {
+        // Whoever sets or deletes need not know what was there.
+        let blind = matches!(waiter.operation, Operation::Set { .. } | Operation::Delete);
+        if !self.is_known(entry) && !self.is_whole(entry) && !blind {
             return self.hunt(m, entry, waiter, out);
         }
         let expired = head.state == State::Value && head.expires != Tick(0) && head.expires <= m.now.tick();
@@ -488,7 +491,8 @@ impl Shard {
         }
         let place = &self.places[head.bucket()];
         let mine = place.chain.place_of(self.me).is_some();
-        let stale = place.whole && (head.stay != place.stay || head.state == State::Absent);
+        let stale = place.whole && (head.stay != place.stay || head.state == State::Absent)
+            || head.state == State::Asked;
         let over = head.expires != Tick(0) && head.expires <= m.now.tick();
         if !mine || stale || head.state == State::Deleted && over {
             self.store.remove(entry);

@@ -44,7 +44,9 @@ impl Shard {
                 }
                 New::Value(value.clone(), *ticks)
             }
-            Operation::Delete if current.is_none() => return Some(Answer::Done(Version::NONE)),
+            Operation::Delete if current.is_none() && (self.is_known(entry) || self.is_whole(entry)) => {
+                return Some(Answer::Done(Version::NONE));
+            }
             Operation::Delete => New::Nothing,
             Operation::Add { amount, ticks } => {
                 let number = match &current {

@@ -9,4 +9,5 @@ mod icmp;
 mod ipv6;
 mod layers;
 mod robust;
+mod state;
 mod tunnels;

@@ -11,6 +11,7 @@ use steerage::wire::icmp::{self, Icmp, Neighbour};
 use steerage::wire::ipip::{self, Inner};
 use steerage::wire::ipv4::Ipv4;
 use steerage::wire::ipv6::{self, Ipv6};
+use steerage::wire::state::{self, Record};
 use steerage::wire::tcp::Tcp;
 use steerage::wire::udp::Udp;
 use steerage::wire::vlan::Vlan;
@@ -20,7 +21,7 @@ use steerage::wire::{protocol, udp};
 type Parser = fn(&[u8]);
 
 /// The formats, in the order of their numbers; each is a file of `src/wire`.
-pub const FORMATS: [(&str, Parser); 13] = [
+pub const FORMATS: [(&str, Parser); 14] = [
     ("arp", arp),
     ("backplane", backplane),
     ("checksum", checksum),
@@ -31,6 +32,7 @@ pub const FORMATS: [(&str, Parser); 13] = [
     ("ipip", ipip),
     ("ipv4", ipv4),
     ("ipv6", ipv6),
+    ("state", state),
     ("tcp", tcp),
     ("udp", udp),
     ("vlan", vlan),
@@ -98,6 +100,16 @@ fn control(bytes: &[u8]) {
             assert_eq!(len, end + 8);
             assert_eq!(Heartbeat::parse(&out[..len], key), Ok(beat));
         }
+    }
+}
+
+fn state(mut bytes: &[u8]) {
+    while let Ok((record, rest)) = Record::parse(bytes) {
+        let mut out = vec![0; state::MAX_RECORD];
+        let len = record.write(&mut out);
+        assert_eq!(len + rest.len(), bytes.len());
+        assert_eq!(Record::parse(&out[..len]), Ok((record, &[][..])));
+        bytes = rest;
     }
 }
 
