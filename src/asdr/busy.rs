@@ -93,6 +93,11 @@ impl BusyTable {
         }
     }
 
+    /// Whether nobody waits for any key.
+    pub fn is_empty(&self) -> bool {
+        self.busy.len() == self.free.len()
+    }
+
     /// Whether a key (unless it has a record) and one who waits for it would find room.
     pub fn has_room(&self, recorded: bool) -> bool {
         (recorded || !self.free.is_empty()) && !self.free_waiters.is_empty()

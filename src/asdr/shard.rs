@@ -277,6 +277,9 @@ impl Shard {
         };
         place.declared = place.declared.iter().filter(kept).collect();
         place.pull.restart();
+        if self.busy.is_empty() {
+            return;
+        }
         for busy in self.busy.places() {
             if self.busy.get(busy).work != Work::Free && self.busy.get(busy).bucket == at {
                 self.review(m, busy, &old, out);
