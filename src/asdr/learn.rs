@@ -44,11 +44,15 @@ impl Shard {
     pub(super) fn pull(&mut self, m: Moment, out: &mut impl Outbox) {
         let mut left = PULLS;
         for _ in 0..SLICE.min(self.places.len()) {
+            // The next turn goes on from here, or those behind would never have theirs.
+            if left == 0 {
+                return;
+            }
             let at = self.pull_cursor;
             self.pull_cursor = (at + 1) % self.places.len();
             let place = &self.places[at];
             let Some(copy) = place.chain.place_of(self.me).filter(|copy| !copy.complete) else { continue };
-            if place.pull.due > m.now || left == 0 {
+            if place.pull.due > m.now {
                 continue;
             }
             left -= 1;

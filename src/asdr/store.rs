@@ -144,7 +144,8 @@ impl Store {
             hash_key,
             heads,
             classes,
-            index: Index::new(all),
+            // Roomier than flows have it: an entry that finds both its lines full is refused, and nobody could do without it.
+            index: Index::new(all + all / 2),
             lists: large::filled(buckets, |_| List { newest: NOBODY, oldest: NOBODY }),
             len: 0,
             cursor: 0,

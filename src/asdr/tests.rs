@@ -354,6 +354,26 @@ fn a_new_copy_pulls_all_there_is_and_gets_what_is_written_meanwhile() {
 }
 
 #[test]
+fn every_bucket_has_its_turn() {
+    let mut net = Net::new(2);
+    let m = net.moment();
+    let chain = chain(1, copy(0, 1, false), &[copy(1, 0, true)]);
+    for bucket in (0..4096).map(Bucket) {
+        for node in 0..2 {
+            let mut out = Sent(NodeId(node), &mut net.flying);
+            net.shards[usize::from(node)].adopt(m, GROUP, bucket, &chain, &mut out);
+        }
+    }
+    let mut whole = std::collections::BTreeSet::new();
+    for _ in 0..2000 {
+        net.pass(Duration::from_millis(5));
+        let told = std::iter::from_fn(|| net.shards[0].event());
+        whole.extend(told.map(|Event::Complete { bucket, .. }| bucket));
+    }
+    assert_eq!(whole.len(), 4096);
+}
+
+#[test]
 fn entries_expire_everywhere_and_leave_nothing() {
     let mut net = pair(2);
     net.tell(0, "a", Operation::Set { value: value("1"), ticks: 4 });
