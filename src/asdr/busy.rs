@@ -50,7 +50,7 @@ pub struct Waiter {
     pub since: Instant,
     /// It has been done, and this is to be said once it may be.
     pub answer: Option<Answer>,
-    next: u16,
+    pub(super) next: u16,
 }
 
 /// All of both, in arrays of fixed size.

@@ -1,10 +1,9 @@
 //! Hunting: an owner that isn't complete asks complete copies for a key (MECHANISMS §1, points 3 and 4).
 
 use super::busy::{Waiter, Work};
-use super::entry::Version;
 use super::shard::{Answer, Moment, Outbox, Refusal, Shard, Unknown};
 use super::store::{EntryId, State};
-use crate::base::NodeId;
+use crate::base::{NodeId, NodeSet};
 use crate::wire::state::{Content, Fact, Message, Name, Record};
 
 impl Shard {
@@ -50,7 +49,7 @@ impl Shard {
     }
 
     /// A hop hasn't answered: the next one is asked, and after the last the first again, as long as somebody waits.
-    pub(super) fn next_hop(&mut self, _m: Moment, at: u16, out: &mut impl Outbox) {
+    pub(super) fn next_hop(&mut self, at: u16, out: &mut impl Outbox) {
         let Work::Hunt(hop) = self.busy.get(at).work else { return };
         if self.busy.first(at).is_none() {
             return self.abort(at, Answer::Unknown(Unknown::Unanswered));
@@ -97,25 +96,12 @@ impl Shard {
             self.counts.outdated += 1;
             return;
         }
-        let stay = self.places[busy.bucket].stay;
         // It may have come with a page meanwhile.
-        let head = self.store.head(busy.entry);
-        let newer = head.stay == stay && head.state != State::Asked && head.version >= Version(fact.version);
-        let mut entry = busy.entry;
-        if !newer {
-            let Ok(set) = self.store.set(entry, Version(fact.version), fact.content) else {
-                self.counts.full += 1;
-                return;
-            };
-            entry = set;
-            let expires = m.now.tick().0.saturating_add(fact.ticks);
-            let head = self.store.head_mut(entry);
-            (head.stay, head.unsure) = (stay, fact.unsure);
-            head.expires = crate::base::Tick(if fact.ticks == 0 { 0 } else { expires });
+        if !self.keep_at(m, busy.entry, fact) {
+            return;
         }
         let busy = self.busy.get_mut(at);
-        (busy.work, busy.entry, busy.blocks) = (Work::Write, entry, false);
-        busy.missing = crate::base::NodeSet::EMPTY;
+        (busy.work, busy.missing, busy.blocks) = (Work::Write, NodeSet::EMPTY, false);
         self.busy.turn(at);
         self.go_on(m, at, out);
         self.release(at);

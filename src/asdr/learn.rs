@@ -140,7 +140,7 @@ impl Shard {
             return;
         }
         for (name, fact) in items {
-            if self.keep(m, bucket, name, &fact).is_none() {
+            if !self.keep(m, bucket, name, &fact) {
                 return;
             }
         }

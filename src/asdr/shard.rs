@@ -211,7 +211,7 @@ impl Shard {
             places: vec![Place::default(); buckets].into(),
             busy: BusyTable::new(bounds.busy, bounds.waiters),
             answers: VecDeque::with_capacity(2 * usize::from(bounds.waiters)),
-            events: VecDeque::new(),
+            events: VecDeque::with_capacity(BUCKETS),
             counts: Counts::default(),
             pull_cursor: 0,
         }
@@ -257,21 +257,22 @@ impl Shard {
         let stays = matches!((was, is), (Some(was), Some(is)) if was.since == is.since);
         // What is here may lack what was written meanwhile; and what the last owner wrote may never have come, unless all knew that
         // this copy is complete.
-        if !stays || old.epoch != chain.epoch && !is.is_some_and(|copy| copy.complete) {
+        let (complete, anew) = (is.is_some_and(|copy| copy.complete), old.epoch != chain.epoch);
+        if !stays || anew && !complete {
             place.stay = place.stay.wrapping_add(1);
             place.whole = false;
             place.stable = Version::NONE;
-        }
-        place.whole |= is.is_some_and(|copy| copy.complete);
-        if old.epoch != chain.epoch {
+        } else if anew {
             self.doubt(at);
-            let place = &mut self.places[at];
+        }
+        let place = &mut self.places[at];
+        place.whole |= complete;
+        if anew {
             place.last = Version::new(chain.epoch, 0);
             place.stable = place.last;
             place.declared = NodeSet::EMPTY;
             place.open = 0;
         }
-        let place = &mut self.places[at];
         let kept = |node: &NodeId| {
             chain.copy(*node).map(|copy| copy.since) == old.copy(*node).map(|copy| copy.since)
         };
@@ -289,7 +290,7 @@ impl Shard {
 
     /// The owner of a bucket has changed: what the last one hasn't said to be at all complete copies may be here alone.
     fn doubt(&mut self, bucket: usize) {
-        let Place { stable, stay, .. } = self.places[bucket];
+        let (stable, stay) = (self.places[bucket].stable, self.places[bucket].stay);
         let mut next = self.store.newest(bucket);
         while let Some(entry) = next.filter(|entry| self.store.head(*entry).version > stable) {
             let head = self.store.head_mut(entry);
@@ -354,7 +355,7 @@ impl Shard {
     }
 
     /// Does what is asked, or lets it wait.
-    pub(super) fn attempt(
+    fn attempt(
         &mut self,
         m: Moment,
         bucket: usize,
@@ -391,8 +392,8 @@ impl Shard {
     /// Whether what an entry says is what the last owner left, as far as anybody can know.
     pub(super) fn is_known(&self, entry: EntryId) -> bool {
         let head = self.store.head(entry);
-        let known = head.stay == self.places[head.bucket()].stay && head.state != State::Asked;
-        known || planted::is(Bug::StateEpochIgnored) && head.state != State::Asked
+        let lasts = head.stay == self.places[head.bucket()].stay || planted::is(Bug::StateEpochIgnored);
+        lasts && head.state != State::Asked
     }
 
     /// Whether there is nothing of an entry's bucket that isn't here.
@@ -431,9 +432,7 @@ impl Shard {
     /// Whether a complete copy may lack what this owner took over in an entry.
     fn is_doubtful(&self, entry: EntryId) -> bool {
         let head = self.store.head(entry);
-        let place = &self.places[head.bucket()];
-        let others = place.chain.complete().next().is_some() || !place.declared.is_empty();
-        others && head.unsure
+        head.unsure && !self.needed(head.bucket()).is_empty()
     }
 
     /// A record of another node's.

@@ -353,6 +353,28 @@ fn a_new_copy_pulls_all_there_is_and_gets_what_is_written_meanwhile() {
     assert_eq!(net.found(2, "key 0"), Some(value("later")));
 }
 
+/// Who waits behind a write goes on when the copy is taken out of the chain, also with a value that needs another place.
+#[test]
+fn a_copy_that_is_taken_out_is_waited_for_no_more() {
+    let mut net = pair(2);
+    net.away[1] = true;
+    let (first, _) = net.ask(0, "a", set("1"));
+    let long = "x".repeat(40);
+    let (second, _) = net.ask(0, "a", set(&long));
+    net.adopt(&chain(1, copy(0, 0, true), &[]));
+    let answers: Vec<_> = std::iter::from_fn(|| net.shards[0].answer()).collect();
+    let done = |sequence| Answer::Done(Version::new(1, sequence));
+    assert_eq!(answers, [(first, done(1)), (second, done(2))]);
+    net.away[1] = false;
+    net.adopt(&chain(1, copy(0, 0, true), &[copy(1, 1, false)]));
+    for text in ["2", "3"] {
+        assert!(matches!(net.tell(0, "a", set(text)), Answer::Done(_)));
+        assert_eq!(net.found(0, "a"), Some(value(text)));
+    }
+    net.deliver();
+    assert!(net.shards[0].busy.is_empty());
+}
+
 #[test]
 fn every_bucket_has_its_turn() {
     let mut net = Net::new(2);

@@ -15,6 +15,16 @@ enum New {
     Nothing,
 }
 
+/// When something ends that lives for so many ticks; zero of either: it doesn't.
+fn expiry(m: Moment, ticks: u32) -> Tick {
+    if ticks == 0 { Tick(0) } else { Tick(m.now.tick().0.saturating_add(ticks)) }
+}
+
+/// How many ticks it has left.
+fn left(m: Moment, expires: Tick) -> u32 {
+    if expires == Tick(0) { 0 } else { expires.since(m.now.tick()).max(1) }
+}
+
 impl Shard {
     /// Does what is asked of an entry that is known and that nobody waits for.
     pub(super) fn apply(
@@ -74,20 +84,15 @@ impl Shard {
         let head = *self.store.head(entry);
         let new = match self.store.content(entry) {
             Content::Value(value) if !expired => {
-                let ticks = if head.expires == Tick(0) { 0 } else { head.expires.since(m.now.tick()).max(1) };
-                New::Value(value.iter().copied().collect(), ticks)
+                New::Value(value.iter().copied().collect(), left(m, head.expires))
             }
             _ => New::Nothing,
         };
         if let Some(refused) = self.write(m, entry, &new, None, out) {
             return Some(refused);
         }
-        // Its entry may stand elsewhere now, as its key does.
-        let (bucket, mut key) =
-            (head.bucket(), arrayvec::ArrayVec::<u8, { crate::wire::state::MAX_KEY }>::new());
-        let name = self.store.name(entry);
-        key.extend(name.key.iter().copied());
-        self.attempt(m, bucket, Name { kind: name.kind, key: &key }, waiter, out)
+        // It stands where it was: what was written is no longer.
+        self.run(m, entry, waiter, out)
     }
 
     /// An entry has expired: that is a write like any other.
@@ -116,11 +121,12 @@ impl Shard {
             return Some(Answer::Refused(Refusal::Busy));
         }
         let (content, expires) = match new {
-            New::Value(value, 0) => (Content::Value(value), Tick(0)),
-            New::Value(value, ticks) => (Content::Value(value), Tick(m.now.tick().0.saturating_add(*ticks))),
+            New::Value(value, ticks) => (Content::Value(value), expiry(m, *ticks)),
             New::Nothing => (Content::Deleted, (m.now + self.bounds.grace).tick()),
         };
-        let Ok(entry) = self.store.set(entry, version, content) else { return self.no_room() };
+        let Some(entry) = self.set(entry, version, content) else {
+            return Some(Answer::Refused(Refusal::Full));
+        };
         let kept = self.store.head_mut(entry);
         (kept.expires, kept.stay, kept.unsure) = (expires, stay, false);
         self.places[bucket].last = version;
@@ -139,26 +145,34 @@ impl Shard {
         let blocks = !needed.is_empty() && !planted::is(Bug::StateUnreplicated);
         let due = m.now + self.bounds.again;
         let busy = self.busy.get_mut(at);
-        (busy.work, busy.entry, busy.missing, busy.blocks, busy.due) =
-            (Work::Write, entry, copies, blocks, due);
+        (busy.work, busy.missing, busy.blocks, busy.due) = (Work::Write, copies, blocks, due);
         self.places[bucket].open += u32::from(blocks);
         self.tell(m, at, out);
-        match waiter {
-            Some(mut waiter) if blocks => {
-                waiter.answer = Some(done);
-                self.busy.wait(at, waiter);
-                None
-            }
-            Some(_) => {
-                self.settle(bucket);
-                Some(done)
-            }
-            None => None,
+        if !blocks {
+            self.settle(bucket);
+            return waiter.map(|_| done);
         }
+        if let Some(waiter) = waiter {
+            self.busy.wait(at, Waiter { answer: Some(done), ..waiter });
+        }
+        None
+    }
+
+    /// Gives an entry what it says from now on, and tells where it stands then; none: there is no room, which is counted.
+    fn set(&mut self, entry: EntryId, version: Version, content: Content<'_>) -> Option<EntryId> {
+        let Ok(entry) = self.store.set(entry, version, content) else {
+            self.counts.full += 1;
+            return None;
+        };
+        let busy = self.store.head(entry).busy;
+        if busy != IDLE {
+            self.busy.get_mut(busy).entry = entry;
+        }
+        Some(entry)
     }
 
     /// The copies that have to have a write before anybody is answered by it.
-    fn needed(&self, bucket: usize) -> NodeSet {
+    pub(super) fn needed(&self, bucket: usize) -> NodeSet {
         let place = &self.places[bucket];
         place.chain.complete().collect::<NodeSet>().with(place.declared)
     }
@@ -184,9 +198,8 @@ impl Shard {
     /// What is known of an entry, for others.
     pub(super) fn fact(&self, m: Moment, entry: EntryId) -> Fact<'_> {
         let head = self.store.head(entry);
-        let ticks = if head.expires == Tick(0) { 0 } else { head.expires.since(m.now.tick()).max(1) };
         let (version, content) = (head.version.0, self.store.content(entry));
-        Fact { version, ticks, unsure: head.unsure, content }
+        Fact { version, ticks: left(m, head.expires), unsure: head.unsure, content }
     }
 
     /// A record of a bucket in the epoch that this shard goes by.
@@ -216,49 +229,41 @@ impl Shard {
             self.counts.outdated += 1;
             return;
         }
-        if self.keep(m, bucket, name, fact).is_some() {
+        if self.keep(m, bucket, name, fact) {
             let place = &mut self.places[bucket];
             place.stable = place.stable.max(Version(stable));
             out.send(from, &Record { message: Message::Stored, ..*record });
         }
     }
 
-    /// Keeps what another says of a key, unless something newer is here already; none: there is no room.
-    pub(super) fn keep(
-        &mut self,
-        m: Moment,
-        bucket: usize,
-        name: Name<'_>,
-        fact: &Fact<'_>,
-    ) -> Option<EntryId> {
-        let stay = self.places[bucket].stay;
+    /// Keeps what another says of a key, unless something newer is here already; `false`: there is no room.
+    pub(super) fn keep(&mut self, m: Moment, bucket: usize, name: Name<'_>, fact: &Fact<'_>) -> bool {
         let entry = match self.store.find(bucket, name) {
             Some(entry) => entry,
             None => {
                 let room = if let Content::Value(value) = fact.content { value.len() } else { 0 };
                 let Ok(entry) = self.store.insert(bucket, name, room) else {
                     self.counts.full += 1;
-                    return None;
+                    return false;
                 };
                 entry
             }
         };
+        self.keep_at(m, entry, fact)
+    }
+
+    /// The same, where the key's entry stands.
+    pub(super) fn keep_at(&mut self, m: Moment, entry: EntryId, fact: &Fact<'_>) -> bool {
         let head = self.store.head(entry);
+        let stay = self.places[head.bucket()].stay;
         if head.stay == stay && head.state != State::Asked && head.version >= Version(fact.version) {
-            return Some(entry);
+            return true;
         }
-        let Ok(entry) = self.store.set(entry, Version(fact.version), fact.content) else {
-            self.counts.full += 1;
-            return None;
-        };
-        let now = m.now.tick().0;
+        let Some(entry) = self.set(entry, Version(fact.version), fact.content) else { return false };
         let head = self.store.head_mut(entry);
         (head.stay, head.unsure) = (stay, fact.unsure);
-        head.expires = if fact.ticks == 0 { Tick(0) } else { Tick(now.saturating_add(fact.ticks)) };
-        if head.busy != IDLE {
-            self.busy.get_mut(head.busy).entry = entry;
-        }
-        Some(entry)
+        head.expires = expiry(m, fact.ticks);
+        true
     }
 
     /// A copy has what was put.
@@ -328,7 +333,7 @@ impl Shard {
         self.counts.resent += 1;
         match self.busy.get(at).work {
             Work::Write => self.tell(m, at, out),
-            Work::Hunt(_) => self.next_hop(m, at, out),
+            Work::Hunt(_) => self.next_hop(at, out),
             Work::Free => {}
         }
     }
