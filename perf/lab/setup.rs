@@ -16,6 +16,7 @@ use steerage::view::Protocol;
 use steerage::wire::backplane::{self, Header, Stage};
 use steerage::wire::control::{self, Heartbeat};
 use steerage::wire::eth::{self, ethertype};
+use steerage::wire::version::{Software, WireVersion};
 use steerage::wire::{ipv4, protocol, udp};
 
 /// Last byte of the VIP of each virtual server.
@@ -173,6 +174,9 @@ impl<P: Port> Lab<P> {
     /// The peer says that it lives.
     fn beat(&mut self, counter: u64, caps: PortCaps) {
         let beat = Heartbeat {
+            wire: WireVersion::OLDEST,
+            speaks: WireVersion::OLDEST,
+            software: Software::OWN,
             sender: PEER,
             incarnation: PEER_LIFE,
             counter,

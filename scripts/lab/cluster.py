@@ -169,6 +169,12 @@ key = "pki/{WITNESS}.key"
         """Starts node `number`, from 1, which has ended, with what it has stored."""
         self._processes[number - 1] = self._spawn(number, [])
 
+    def renew(self, number: int, plant: str | None = None) -> None:
+        """Stops node `number`, from 1, and starts it with what it has stored, and another fault or none."""
+        self.process(number).stop()
+        self._plant = [] if plant is None else ["--plant", plant]
+        self.start_again(number)
+
     def stop(self) -> list[int]:
         """Ends all nodes by SIGTERM; returns their exit codes in order."""
         codes = [process.stop() for process in self._processes]

@@ -56,6 +56,10 @@ pub enum Bug {
     StateEpochIgnored,
     /// A write of shared state is acknowledged before any copy has it.
     StateUnreplicated,
+    /// The node's software is the last release's, as far as other nodes can tell.
+    SoftwareOld,
+    /// A node speaks the newest wire version without waiting until all can.
+    NewestSpoken,
 }
 
 #[cfg(feature = "sim")]
@@ -74,7 +78,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 26] = [
+        pub const ALL: [Self; 28] = [
             Self::HashUnkeyed,
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
@@ -101,6 +105,8 @@ mod switch {
             Self::StateUnleased,
             Self::StateEpochIgnored,
             Self::StateUnreplicated,
+            Self::SoftwareOld,
+            Self::NewestSpoken,
         ];
 
         /// Its name on the command line.
@@ -132,6 +138,8 @@ mod switch {
                 Self::StateUnleased => "state-unleased",
                 Self::StateEpochIgnored => "state-epoch-ignored",
                 Self::StateUnreplicated => "state-unreplicated",
+                Self::SoftwareOld => "software-old",
+                Self::NewestSpoken => "newest-spoken",
             }
         }
     }

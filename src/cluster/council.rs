@@ -13,6 +13,7 @@ use super::state::{Entry, State};
 use super::voters;
 use crate::base::planted::{self, Bug};
 use crate::base::{Incarnation, Instant, NodeId, NodeSet};
+use crate::wire::version::{Software, WireVersion};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -44,6 +45,10 @@ pub struct Report {
     pub hears: NodeSet,
     /// What keeps it from going on, if something does.
     pub trouble: Trouble,
+    /// The newest wire version that it can speak.
+    pub speaks: WireVersion,
+    /// What it runs, if it says so.
+    pub software: Software,
 }
 
 /// After this long the leader asks again for replicas of the log that it didn't get.
@@ -193,7 +198,17 @@ impl<L: Log> Council<L> {
     /// What this node tells in its heartbeats.
     pub fn report(&self) -> Report {
         let (index, digest) = self.keeper.place();
-        let Some(why) = &self.failed else { return Report { index, digest, ..self.report } };
+        let own = Report {
+            index,
+            digest,
+            speaks: WireVersion::own(),
+            software: Software::OWN,
+            ..Report::default()
+        };
+        let Some(why) = &self.failed else {
+            let Report { prepared, adopted, ready, hears, .. } = self.report;
+            return Report { prepared, adopted, ready, hears, ..own };
+        };
         let trouble = match why {
             _ if self.stopped => Trouble::Log,
             Why::Apply(_) => Trouble::Apply,
@@ -201,7 +216,7 @@ impl<L: Log> Council<L> {
             Why::Digest => Trouble::Digest,
             _ => Trouble::Unsaid,
         };
-        Report { index, digest, hears: self.report.hears, trouble, ..Report::default() }
+        Report { hears: self.report.hears, trouble, ..own }
     }
 
     /// The manager has prepared a View of all up to this version; `ready` if the node could serve by it.
@@ -269,6 +284,8 @@ impl<L: Log> Council<L> {
             adopted: report.adopted,
             hears: report.hears,
             trouble: report.trouble,
+            speaks: report.speaks,
+            software: report.software,
             fault: stuck.map(Why::Stuck),
         };
         self.seen.insert(node, seen);

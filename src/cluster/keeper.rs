@@ -7,6 +7,7 @@ use super::namespace::{Change, Faults, Namespace};
 use super::state::{Entry, State};
 use crate::base::planted::{self, Bug};
 use crate::base::{Instant, NodeId, NodeSet};
+use crate::wire::version::WireVersion;
 use std::time::Duration;
 
 /// After this long the log is asked again for what it didn't give.
@@ -80,6 +81,14 @@ impl Keeper {
         why
     }
 
+    /// Software that the cluster has left behind can't take part.
+    fn understand(&mut self, wire: WireVersion) -> Result<(), Why> {
+        let own = WireVersion::own();
+        let too_new =
+            (wire > own).then(|| format!("the nodes speak wire version {wire}, this software {own} at most"));
+        too_new.map_or(Ok(()), |why| Err(self.spoil(Why::Apply(why))))
+    }
+
     fn note(&mut self) {
         self.digest = self.state.digest();
         self.digests.expect(self.state.fleet().serving().len());
@@ -96,6 +105,9 @@ impl Keeper {
         }
         let entry = Entry::decode(bytes);
         let entry = entry.map_err(|error| self.spoil(Why::Apply(format!("entry {index}: {error}"))))?;
+        if let Entry::Speak(wire) = entry {
+            self.understand(wire)?;
+        }
         let (in_force, serving) = (self.state.in_force(), self.state.fleet().serving());
         let applied = self.state.apply(index, &entry);
         news.changed |= applied.changed;
@@ -120,6 +132,7 @@ impl Keeper {
         let state = State::decode(bytes);
         let state =
             state.map_err(|error| self.spoil(Why::Apply(format!("the snapshot at {index}: {error}"))))?;
+        self.understand(state.wire())?;
         self.replace(if planted::is(Bug::SnapshotTorn) { state.torn(&self.state) } else { state }, news);
         Ok(())
     }

@@ -9,6 +9,7 @@ use super::plan;
 use super::state::{Entry, State};
 use crate::base::planted::{self, Bug};
 use crate::base::{Incarnation, Instant, NodeId, NodeSet};
+use crate::wire::version::{Software, WireVersion};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -43,6 +44,10 @@ pub struct Seen {
     pub hears: NodeSet,
     /// What keeps it from going on, if it prepares nothing any more.
     pub trouble: Trouble,
+    /// The newest wire version that it can speak.
+    pub speaks: WireVersion,
+    /// What it runs, if it says so.
+    pub software: Software,
     /// What is wrong with it that it doesn't say.
     pub fault: Option<Why>,
 }
@@ -88,6 +93,7 @@ impl Lead {
             self.waiting = (state.version(), now);
         }
         let mut wanted = self.lives(state, seen, since, now);
+        wanted.extend(speak(state, seen));
         wanted.extend(self.in_force(state, seen, now));
         // Placements move on from what is in force: a node learns and owns by Views that it runs.
         if wanted.is_empty() && state.in_force() == state.version() && self.rests != state.version() {
@@ -150,7 +156,8 @@ impl Lead {
         for (node, seen) in seen {
             let last = fleet.member(*node).map_or(Incarnation(0), |m| m.incarnation);
             let fresh = now.since(seen.heard) <= self.patience.suspicion;
-            if fresh && seen.incarnation > last && fleet.topology().nodes.contains_key(node) {
+            let known = fleet.topology().nodes.contains_key(node);
+            if fresh && known && seen.incarnation > last && seen.speaks >= state.wire() {
                 wanted.push(Entry::Join(*node, seen.incarnation));
             }
         }
@@ -225,4 +232,12 @@ impl Lead {
         }
         wanted
     }
+}
+
+/// What all nodes of the cluster can speak, if they don't yet: those that are out, too, as they are to come back. Of whom the
+/// leader hasn't heard it can't say.
+fn speak(state: &State, seen: &BTreeMap<NodeId, Seen>) -> Option<Entry> {
+    let nodes = state.fleet().topology().nodes.keys();
+    let common = nodes.map(|node| seen.get(node).map_or(WireVersion::OLDEST, |seen| seen.speaks)).min()?;
+    (common > state.wire()).then_some(Entry::Speak(common))
 }

@@ -12,6 +12,7 @@ use super::namespace::{self, ALL, By, Change, Faults, Name, Namespace, Write};
 use super::plan::Step;
 use crate::base::hash::siphash13_bytes;
 use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
+use crate::wire::version::WireVersion;
 use serde::{Deserialize, Serialize};
 
 /// An entry of the log.
@@ -35,6 +36,8 @@ pub enum Entry {
     Write(Write),
     /// Real servers are found to be well, or not.
     Health(Vec<health::Change>),
+    /// All nodes can speak this: from now on they do.
+    Speak(WireVersion),
 }
 
 impl Entry {
@@ -83,6 +86,9 @@ pub struct State {
     #[serde(with = "whole")]
     namespace: Namespace,
     standings: Standings,
+    /// Stands behind the rest, and only if it isn't the oldest: nodes that know of no other have the same bytes.
+    #[serde(skip)]
+    wire: WireVersion,
 }
 
 /// A namespace has bytes of its own.
@@ -137,7 +143,13 @@ impl State {
             published: None,
             namespace,
             standings: Standings::default(),
+            wire: WireVersion::OLDEST,
         }
+    }
+
+    /// What all nodes speak.
+    pub fn wire(&self) -> WireVersion {
+        self.wire
     }
 
     /// What people want served.
@@ -233,6 +245,10 @@ impl State {
                 // Each, however many of the others are void.
                 changes.iter().fold(false, |any, change| self.standings.apply(change) | any)
             }
+            Entry::Speak(wire) => {
+                self.wire = self.wire.max(*wire);
+                false
+            }
             Entry::Write(write) => {
                 let known = self.namespace.at_stake(write.changes.iter().map(|change| &change.key));
                 match self.namespace.apply(index, write) {
@@ -261,15 +277,23 @@ impl State {
 
     /// For a snapshot.
     pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_allocvec(self)
+        let bytes = postcard::to_allocvec(self)?;
+        if self.wire == WireVersion::OLDEST { Ok(bytes) } else { postcard::to_extend(&self.wire, bytes) }
     }
 
     /// The reverse.
     ///
     /// # Errors
-    /// If these bytes are no snapshot of this version.
+    /// If these bytes are no snapshot that this software knows.
     pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
-        let mut state: Self = postcard::from_bytes(bytes)?;
+        let (mut state, rest): (Self, _) = postcard::take_from_bytes(bytes)?;
+        let mut rest = rest;
+        if !rest.is_empty() {
+            (state.wire, rest) = postcard::take_from_bytes(rest)?;
+        }
+        if !rest.is_empty() {
+            return Err(postcard::Error::DeserializeBadEncoding);
+        }
         state.fleet.complete();
         state.published.iter_mut().for_each(Fleet::complete);
         Ok(state)
@@ -293,7 +317,9 @@ impl State {
             self.standings.whole_digest(),
             self.namespace.digest(),
         ];
-        siphash13_bytes(DIGEST_KEY, parts.map(u64::to_le_bytes).as_flattened())
+        let wire = (self.wire > WireVersion::OLDEST).then_some(u64::from(self.wire.0));
+        let bytes: Vec<_> = parts.into_iter().chain(wire).flat_map(u64::to_le_bytes).collect();
+        siphash13_bytes(DIGEST_KEY, &bytes)
     }
 }
 

@@ -207,9 +207,13 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::version::{Software, WireVersion};
 
     fn beat(incarnation: u32, counter: u64) -> Heartbeat {
         Heartbeat {
+            wire: WireVersion::OLDEST,
+            speaks: WireVersion::OLDEST,
+            software: Software::default(),
             sender: NodeId(1),
             incarnation: Incarnation(incarnation),
             counter,
@@ -228,6 +232,7 @@ mod tests {
     fn letters_are_read_once_and_by_whom_they_are_for() {
         const OWN: Incarnation = Incarnation(3);
         let letter = |counter| Letter {
+            wire: WireVersion::OLDEST,
             sender: NodeId(1),
             incarnation: Incarnation(7),
             receiver: (NodeId(0), OWN),

@@ -11,6 +11,7 @@ use crate::cluster::log::Replica;
 use crate::cluster::namespace::{ALL, Namespace};
 use crate::cluster::place::Place;
 use crate::view::Services;
+use crate::wire::version::WireVersion;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -27,6 +28,8 @@ pub struct Status {
     pub version: u64,
     /// The version that is in force.
     pub in_force: u64,
+    /// The wire version that the nodes speak: the newest that all can.
+    pub wire: u8,
     /// Who leads the log: a node's or witness's name; none if nobody is known to.
     pub leader: Option<String>,
     /// A majority of the voters is within reach: changes can be made.
@@ -81,8 +84,12 @@ pub struct NodeStatus {
     pub phase: &'static str,
     /// It is to own nothing, now and when it returns.
     pub drained: bool,
-    /// Why it is offline.
+    /// Why it is offline, or isn't let in.
     pub reason: Option<String>,
+    /// The release that it runs, as far as it was heard and says so.
+    pub software: Option<String>,
+    /// The newest wire version that this can speak.
+    pub speaks: Option<u8>,
     /// Its life that joined last.
     pub life: Option<u32>,
     /// Its share of the buckets.
@@ -176,6 +183,7 @@ pub struct Snapshot {
     index: u64,
     version: u64,
     in_force: u64,
+    wire: WireVersion,
     leader: Option<u16>,
     quorum: bool,
     replicas: Vec<Replica>,
@@ -230,6 +238,7 @@ impl Snapshot {
             index: state.index(),
             version: state.version(),
             in_force: state.in_force(),
+            wire: state.wire(),
             leader: council.leader().map(|id| id.0),
             quorum: council.quorum(),
             replicas: council.replicas().to_vec(),
@@ -264,6 +273,7 @@ impl Snapshot {
             index: self.index,
             version: self.version,
             in_force: self.in_force,
+            wire: self.wire.0,
             leader: self.leader.map(replica),
             quorum: self.quorum,
             voters: voters.collect(),
@@ -278,6 +288,10 @@ impl Snapshot {
         let member = self.fleet.member(id);
         let (phase, reason) = phase(member);
         let seen = self.seen.get(&id);
+        let old = seen.filter(|seen| seen.speaks < self.wire);
+        let old = old.map(|seen| {
+            format!("its software speaks wire version {} at most, the nodes {}", seen.speaks, self.wire)
+        });
         // What another life of it had says nothing about this one.
         let alive = seen.filter(|s| member.is_none_or(|m| m.incarnation == s.incarnation));
         let (mut buckets, mut leaving) = (BTreeMap::new(), BTreeMap::new());
@@ -295,7 +309,9 @@ impl Snapshot {
             id: id.0,
             phase,
             drained: self.fleet.is_drained(id),
-            reason,
+            reason: old.or(reason),
+            software: seen.filter(|s| s.software.is_said()).map(|s| s.software.to_string()),
+            speaks: seen.map(|s| s.speaks.0),
             life: member.map(|m| m.incarnation.0),
             weight,
             heard_ms_ago: seen.map(|s| self.now.since(s.heard).as_millis() as u64),
@@ -337,6 +353,8 @@ mod tests {
                 phase,
                 drained: phase == "draining",
                 reason: None,
+                software: None,
+                speaks: None,
                 life: Some(1),
                 weight: 1,
                 heard_ms_ago: None,

@@ -141,11 +141,13 @@ impl<P: Port> Core<P> {
             }
             if !next_connection {
                 track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
-            } else if session.snat_port != 0 && self.egress.promises.may(now) {
+            } else if session.snat_port != 0 && !leaves(view, session, meta) && self.egress.promises.may(now)
+            {
                 track::reopen(session);
                 select::connected(&self.egress.counters, session.real);
             } else {
-                // Without NAT there is nothing to keep: the next connection is balanced anew.
+                // Without NAT there is nothing to keep: the next connection is balanced anew. What has left this node must be
+                // able to end here.
                 self.close(view, id);
                 return None;
             }
@@ -258,4 +260,15 @@ impl<P: Port> Core<P> {
             self.steering.remove(hash, id);
         }
     }
+}
+
+/// Whether a session that both ends have closed is in a bucket that this node has given away: the next connection is the owner's,
+/// or a client that uses its ports again and again would keep the bucket here for ever. After a mere RST, or one FIN, which
+/// others can forge, it stays.
+#[cold]
+fn leaves(view: &View, session: &Session, meta: &Meta) -> bool {
+    let server = view.services.real_servers[session.real.index()].virtual_server;
+    let group = view.services.virtual_servers[server.index()].group;
+    session.state == State::Closed
+        && view.buckets[group.index()].placement.previous(meta.hash.bucket()) == Some(view.me)
 }

@@ -1,31 +1,39 @@
 //! Control frames between nodes, on a UDP port of their own: heartbeats, and letters of any content. Each ends in a code under
 //! the cluster's authentication key, and carries a counter that never goes back, so that an old one can't be played again.
 
+use super::version::{Software, WireVersion};
 use super::{Malformed, be16, be32, be64, need, put};
 use crate::base::limits::MAX_WORKERS;
 use crate::base::{HashKey, Incarnation, NodeId, NodeSet, hash};
 use arrayvec::ArrayVec;
 
 const MAGIC: u8 = 0x5c;
-const VERSION: u8 = 3;
 const KIND_HEARTBEAT: u8 = 1;
 const KIND_LETTER: u8 = 2;
 /// Bytes that all messages begin with.
 const HEADER_LEN: usize = 24;
 /// Bytes of a letter before its content.
 const LETTER_LEN: usize = HEADER_LEN + 4;
-/// Bytes of a heartbeat before the workers' turns.
+/// Bytes of a heartbeat before the workers' turns, in the oldest wire version.
 const FIXED_LEN: usize = 66;
+/// Bytes behind those in later ones.
+const SOFTWARE_LEN: usize = 6;
 const MAC_LEN: usize = 8;
 
 /// Bytes of the longest control message.
-pub const MAX_LEN: usize = FIXED_LEN + 4 * MAX_WORKERS + MAC_LEN;
+pub const MAX_LEN: usize = FIXED_LEN + SOFTWARE_LEN + 4 * MAX_WORKERS + MAC_LEN;
 
-/// Bytes of the longest letter's content.
-pub const MAX_LETTER: usize = MAX_LEN - LETTER_LEN - MAC_LEN;
+/// Bytes of the longest letter's content, in every wire version.
+pub const MAX_LETTER: usize = FIXED_LEN + 4 * MAX_WORKERS - LETTER_LEN;
+
+/// Bytes of a heartbeat before the workers' turns.
+fn fixed_len(wire: WireVersion) -> usize {
+    FIXED_LEN + if wire > WireVersion::OLDEST { SOFTWARE_LEN } else { 0 }
+}
 
 /// What all messages begin with.
 struct Head {
+    wire: WireVersion,
     kind: u8,
     flag: bool,
     sender: NodeId,
@@ -34,18 +42,21 @@ struct Head {
 }
 
 impl Head {
-    /// Reads the header of a message of this kind, which has `fixed` bytes at least, and how many more `more` tells from
-    /// those (none: too many). Checks the code, and tells where the message ends before it.
+    /// Reads the header of a message of this kind, which has `fixed` bytes at least (none: a heartbeat's), and how many more
+    /// `more` tells from those (none: too many). Checks the code, and tells where the message ends before it.
     fn open(
         b: &[u8],
         key: HashKey,
-        (kind, fixed): (u8, usize),
+        (kind, fixed): (u8, Option<usize>),
         more: impl FnOnce(&[u8]) -> Option<usize>,
     ) -> Result<(Self, usize), Malformed> {
-        need(b, fixed + MAC_LEN)?;
-        if b[0] != MAGIC || b[1] != VERSION {
+        need(b, HEADER_LEN + MAC_LEN)?;
+        let wire = WireVersion(b[1]);
+        if b[0] != MAGIC || !wire.is_read() {
             return Err(Malformed::Version);
         }
+        let fixed = fixed.unwrap_or(fixed_len(wire));
+        need(b, fixed + MAC_LEN)?;
         if b[2] != kind || b[3] > 1 {
             return Err(Malformed::Value);
         }
@@ -55,6 +66,7 @@ impl Head {
             return Err(Malformed::Value);
         }
         let head = Self {
+            wire,
             kind,
             flag: b[3] == 1,
             sender: NodeId(be16(b, 4)),
@@ -67,7 +79,7 @@ impl Head {
     /// Writes the header, whose other bytes are zero or the message's own, and the code behind a message that ends at `end`;
     /// returns its length with the code.
     fn seal(&self, out: &mut [u8], end: usize, key: HashKey) -> usize {
-        put(out, 0, [MAGIC, VERSION, self.kind, u8::from(self.flag)]);
+        put(out, 0, [MAGIC, self.wire.0, self.kind, u8::from(self.flag)]);
         put(out, 4, self.sender.0.to_be_bytes());
         put(out, 8, self.incarnation.0.to_be_bytes());
         put(out, 16, self.counter.to_be_bytes());
@@ -80,6 +92,8 @@ impl Head {
 /// Something that one node has to tell another, in a form that is theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
+    /// What it is written in.
+    pub wire: WireVersion,
     /// Who says it.
     pub sender: NodeId,
     /// Which life of it.
@@ -97,11 +111,12 @@ impl Letter {
     /// caller's to compare.
     pub fn parse(b: &[u8], key: HashKey) -> Result<Self, Malformed> {
         let length = |b: &[u8]| Some(usize::from(be16(b, 6))).filter(|len| *len <= MAX_LETTER);
-        let (head, end) = Head::open(b, key, (KIND_LETTER, LETTER_LEN), length)?;
+        let (head, end) = Head::open(b, key, (KIND_LETTER, Some(LETTER_LEN)), length)?;
         if head.flag {
             return Err(Malformed::Value);
         }
         Ok(Self {
+            wire: head.wire,
             sender: head.sender,
             incarnation: head.incarnation,
             receiver: (NodeId(be16(b, 12)), Incarnation(be32(b, HEADER_LEN))),
@@ -112,20 +127,26 @@ impl Letter {
 
     /// Writes the message with its code; returns its length, at most [`MAX_LEN`].
     pub fn write(&self, out: &mut [u8], key: HashKey) -> usize {
-        let Self { sender, incarnation, counter, .. } = *self;
+        let Self { wire, sender, incarnation, counter, .. } = *self;
         let end = LETTER_LEN + self.content.len();
         out[..LETTER_LEN].fill(0);
         put(out, 6, (self.content.len() as u16).to_be_bytes());
         put(out, 12, self.receiver.0.0.to_be_bytes());
         put(out, HEADER_LEN, self.receiver.1.0.to_be_bytes());
         out[LETTER_LEN..end].copy_from_slice(&self.content);
-        Head { kind: KIND_LETTER, flag: false, sender, incarnation, counter }.seal(out, end, key)
+        Head { wire, kind: KIND_LETTER, flag: false, sender, incarnation, counter }.seal(out, end, key)
     }
 }
 
 /// "I am here": sent to every peer at the configured interval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
+    /// What it is written in.
+    pub wire: WireVersion,
+    /// The newest wire version that its sender can speak.
+    pub speaks: WireVersion,
+    /// What its sender runs; the oldest wire version doesn't say.
+    pub software: Software,
     /// Who says it.
     pub sender: NodeId,
     /// Which life of it.
@@ -158,8 +179,14 @@ impl Heartbeat {
             let workers = usize::from(be16(b, 64));
             (workers <= MAX_WORKERS).then_some(4 * workers)
         };
-        let (head, end) = Head::open(b, key, (KIND_HEARTBEAT, FIXED_LEN), turns)?;
+        let (head, end) = Head::open(b, key, (KIND_HEARTBEAT, None), turns)?;
+        let fixed = fixed_len(head.wire);
+        let said = fixed > FIXED_LEN;
         Ok(Self {
+            wire: head.wire,
+            // Who knows of no newer one says nothing.
+            speaks: WireVersion(b[12]).max(head.wire),
+            software: Software([0, 2, 4].map(|at| if said { be16(b, FIXED_LEN + at) } else { 0 })),
             sender: head.sender,
             incarnation: head.incarnation,
             counter: head.counter,
@@ -170,16 +197,22 @@ impl Heartbeat {
             hears: NodeSet(be64(b, 56)),
             ready: head.flag,
             trouble: be16(b, 6),
-            turns: (FIXED_LEN..end).step_by(4).map(|at| be32(b, at)).collect(),
+            turns: (fixed..end).step_by(4).map(|at| be32(b, at)).collect(),
         })
     }
 
     /// Writes the message with its code; returns its length, at most [`MAX_LEN`].
     pub fn write(&self, out: &mut [u8], key: HashKey) -> usize {
-        let Self { sender, incarnation, counter, ready: flag, .. } = *self;
-        let end = FIXED_LEN + 4 * self.turns.len();
-        out[..FIXED_LEN].fill(0);
+        let Self { wire, sender, incarnation, counter, ready: flag, .. } = *self;
+        let fixed = fixed_len(wire);
+        let end = fixed + 4 * self.turns.len();
+        out[..fixed].fill(0);
         put(out, 6, self.trouble.to_be_bytes());
+        put(out, 12, [self.speaks.0]);
+        if fixed > FIXED_LEN {
+            let words = self.software.0.map(u16::to_be_bytes);
+            out[FIXED_LEN..fixed].copy_from_slice(words.as_flattened());
+        }
         put(out, 24, self.view.to_be_bytes());
         put(out, 32, self.configuration.to_be_bytes());
         put(out, 40, self.index.to_be_bytes());
@@ -187,8 +220,8 @@ impl Heartbeat {
         put(out, 56, self.hears.0.to_be_bytes());
         put(out, 64, (self.turns.len() as u16).to_be_bytes());
         for (i, turns) in self.turns.iter().enumerate() {
-            put(out, FIXED_LEN + 4 * i, turns.to_be_bytes());
+            put(out, fixed + 4 * i, turns.to_be_bytes());
         }
-        Head { kind: KIND_HEARTBEAT, flag, sender, incarnation, counter }.seal(out, end, key)
+        Head { wire, kind: KIND_HEARTBEAT, flag, sender, incarnation, counter }.seal(out, end, key)
     }
 }

@@ -7,6 +7,7 @@ use steerage::base::{FlowHash, HashKey, Incarnation, NodeId, NodeSet, hash};
 use steerage::wire::Malformed;
 use steerage::wire::backplane::{self, HEADER_LEN, Header, Stage, cookie};
 use steerage::wire::control::{self, Heartbeat, Letter};
+use steerage::wire::version::{Software, WireVersion};
 
 const STAGES: [Stage; 5] =
     [Stage::Receive, Stage::FragmentOwner, Stage::Owner, Stage::PreviousOwner, Stage::Returned];
@@ -25,10 +26,19 @@ fn header() -> impl Strategy<Value = Header> {
     )
 }
 
+fn wire() -> impl Strategy<Value = WireVersion> {
+    prop::sample::select(&[WireVersion::OLDEST, WireVersion::NEWEST][..])
+}
+
 fn heartbeat() -> impl Strategy<Value = Heartbeat> {
     let ids = (any::<u16>(), any::<u32>(), any::<u64>(), any::<u64>(), any::<bool>());
-    (ids, vec(any::<u32>(), 0..=MAX_WORKERS)).prop_map(
-        |((sender, incarnation, counter, view, ready), turns)| Heartbeat {
+    let speaks = (wire(), wire(), any::<[u16; 3]>());
+    (ids, speaks, vec(any::<u32>(), 0..=MAX_WORKERS)).prop_map(
+        |((sender, incarnation, counter, view, ready), (wire, speaks, software), turns)| Heartbeat {
+            wire,
+            // Who writes in a version speaks it.
+            speaks: speaks.max(wire),
+            software: Software(if wire == WireVersion::OLDEST { [0; 3] } else { software }),
             sender: NodeId(sender),
             incarnation: Incarnation(incarnation),
             counter,
@@ -46,11 +56,13 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
 
 fn letter() -> impl Strategy<Value = Letter> {
     let ids = (any::<u16>(), any::<u32>(), any::<u64>());
-    (ids, vec(any::<u8>(), 0..=control::MAX_LETTER)).prop_map(|((sender, incarnation, counter), content)| {
-        let (sender, incarnation) = (NodeId(sender), Incarnation(incarnation));
-        let receiver = (NodeId(!sender.0), Incarnation(incarnation.0.rotate_left(9)));
-        Letter { sender, incarnation, receiver, counter, content: content.into_iter().collect() }
-    })
+    (wire(), ids, vec(any::<u8>(), 0..=control::MAX_LETTER)).prop_map(
+        |(wire, (sender, incarnation, counter), content)| {
+            let (sender, incarnation) = (NodeId(sender), Incarnation(incarnation));
+            let receiver = (NodeId(!sender.0), Incarnation(incarnation.0.rotate_left(9)));
+            Letter { wire, sender, incarnation, receiver, counter, content: content.into_iter().collect() }
+        },
+    )
 }
 
 fn key() -> impl Strategy<Value = HashKey> {
@@ -161,6 +173,9 @@ fn stages_only_increase() {
 fn unknown_control_messages_are_refused() {
     let key = HashKey([1, 2]);
     let beat = Heartbeat {
+        wire: WireVersion::OLDEST,
+        speaks: WireVersion::NEWEST,
+        software: Software::default(),
         sender: NodeId(1),
         incarnation: Incarnation(1),
         counter: 1,
@@ -189,6 +204,9 @@ fn unknown_control_messages_are_refused() {
 #[test]
 fn more_workers_than_there_can_be_are_refused() {
     let beat = Heartbeat {
+        wire: WireVersion::OLDEST,
+        speaks: WireVersion::NEWEST,
+        software: Software::default(),
         sender: NodeId(1),
         incarnation: Incarnation(1),
         counter: 1,

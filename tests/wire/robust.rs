@@ -15,6 +15,7 @@ use steerage::wire::ipv4::Ipv4;
 use steerage::wire::ipv6::{self, Ipv6};
 use steerage::wire::tcp::Tcp;
 use steerage::wire::udp::Udp;
+use steerage::wire::version::{Software, WireVersion};
 use steerage::wire::vlan::Vlan;
 
 const KEY: HashKey = HashKey([1, 2]);
@@ -196,6 +197,9 @@ fn every_header_byte_with_every_value() {
     ];
     let mut packets = vec![build::packet(&v4, &udp, &[0; 30]), build::chained(&v6, &chain, 17, &[0; 30]).0];
     let beat = Heartbeat {
+        wire: WireVersion::NEWEST,
+        speaks: WireVersion::NEWEST,
+        software: Software::OWN,
         sender: NodeId(1),
         incarnation: Incarnation(1),
         counter: 1,

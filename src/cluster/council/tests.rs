@@ -200,6 +200,62 @@ fn the_leader_takes_out_whose_state_differs_from_most_and_who_cant_go_on() {
     assert!(scene.log.0.borrow().proposed.contains(&offline(2, Why::Ended(Trouble::Log))));
 }
 
+/// What nodes say that run this software, or the last release.
+fn speaking(speaks: WireVersion) -> Report {
+    Report { prepared: 1, ready: true, hears: NodeSet(7), speaks, ..Report::default() }
+}
+
+#[test]
+fn what_all_can_speak_is_spoken_once_all_have_said_so() {
+    let (old, new) = (WireVersion::OLDEST, WireVersion::NEWEST);
+    let mut scene = Scene::new();
+    scene.give(Output::Role { leader: Some(ME.into()), term: 1, quorum: true });
+    let raised = |scene: &Scene| scene.log.0.borrow().proposed.contains(&Entry::Speak(new));
+    let said = |scene: &mut Scene, node: u16, life, speaks| {
+        scene.council.heard(NodeId(node), Incarnation(life), &speaking(speaks), None, scene.now);
+        scene.turn();
+    };
+    said(&mut scene, 0, 1, new);
+    assert!(!raised(&scene), "nothing is known of node 2");
+    said(&mut scene, 2, 1, old);
+    assert!(!raised(&scene), "it can't");
+    // It is renewed. What it said before it was taken out holds until it says something else.
+    scene.append(&Entry::Offline(NodeId(2), Incarnation(1), Why::Silent));
+    scene.turn();
+    assert!(!raised(&scene), "it is to come back as it was");
+    said(&mut scene, 2, 2, new);
+    assert!(raised(&scene));
+    scene.append(&Entry::Speak(new));
+    scene.turn();
+    assert_eq!(scene.council.state().wire(), new);
+    // Another that can't is not let in, and keeps nobody from anything.
+    let joins = |scene: &Scene, life| {
+        scene.log.0.borrow().proposed.contains(&Entry::Join(NodeId(0), Incarnation(life)))
+    };
+    said(&mut scene, 0, 2, old);
+    assert!(!joins(&scene, 2));
+    said(&mut scene, 0, 3, new);
+    assert!(joins(&scene, 3));
+}
+
+#[test]
+fn what_is_spoken_and_cant_be_here_ends_the_life() {
+    let newer = WireVersion(WireVersion::NEWEST.0 + 1);
+    let mut state = first();
+    state.apply(1, &Entry::Speak(newer));
+    let snapshot = Output::Install { index: 9, bytes: state.encode().unwrap() };
+    for by_snapshot in [false, true] {
+        let mut scene = Scene::new();
+        match by_snapshot {
+            true => scene.give(snapshot.clone()),
+            false => scene.append(&Entry::Speak(newer)),
+        }
+        scene.turn();
+        assert!(matches!(scene.council.ended(), Some(Why::Apply(why)) if why.contains("wire version")));
+        assert!(scene.council.lease().is_none() && !scene.council.report().ready);
+    }
+}
+
 #[test]
 fn a_log_that_has_stopped_ends_the_life_and_there_is_no_other() {
     let mut scene = Scene::new();

@@ -68,6 +68,31 @@ fn a_snapshot_has_the_digest_of_what_it_was_made_of() {
     assert_ne!(other.digest(), state.digest());
 }
 
+/// Nodes of the last release and of this one hold the same state while they serve together, and give it to each other.
+#[test]
+fn what_the_oldest_wire_version_says_is_as_it_was() {
+    let mut state = state();
+    apply(&mut state, lives(0));
+    let bytes = state.encode().unwrap();
+    let digest = (state.digest(), siphash13_bytes(DIGEST_KEY, &bytes));
+    assert_eq!(digest, (0xfc44_1df4_b2b8_18d2, 0xada4_8ca2_c26c_e82e), "{digest:x?}");
+    apply(&mut state, [Entry::Speak(WireVersion::NEWEST)]);
+    let longer = state.encode().unwrap();
+    assert_eq!(State::decode(&longer).unwrap(), state);
+    assert_eq!(longer.len(), bytes.len() + 1);
+    assert!(State::decode(&[longer, vec![0]].concat()).is_err(), "another release's");
+}
+
+#[test]
+fn the_wire_version_only_rises() {
+    let mut state = state();
+    let (version, digest) = (state.version(), state.digest());
+    assert_eq!(state.wire(), WireVersion::OLDEST);
+    apply(&mut state, [Entry::Speak(WireVersion::NEWEST), Entry::Speak(WireVersion::OLDEST)]);
+    assert_eq!((state.wire(), state.version()), (WireVersion::NEWEST, version));
+    assert_ne!(state.digest(), digest);
+}
+
 #[test]
 fn a_real_server_takes_its_health_along() {
     let mut state = state();

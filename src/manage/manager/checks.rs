@@ -96,6 +96,7 @@ impl Manager {
             checks.version = version;
             self.assign(checks, now);
         }
+        let wire = self.wire();
         let Checks { probing, prober, .. } = checks;
         while let Some((attempt, outcome)) = probing.answer() {
             prober.outcome(now, attempt, outcome);
@@ -113,6 +114,7 @@ impl Manager {
                     let content = report.encode().unwrap_or_default();
                     if let (Some(address), Some(courier)) = (address, &mut self.courier) {
                         let letter = Letter {
+                            wire,
                             sender: self.config.me,
                             incarnation: self.incarnation,
                             receiver,

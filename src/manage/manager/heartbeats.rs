@@ -1,7 +1,9 @@
 //! Heartbeats, to peers and from them, over the backplane and the management network.
 
 use super::Manager;
+use super::seat::Seat;
 use crate::base::limits::MAX_WORKERS;
+use crate::base::planted::{self, Bug};
 use crate::base::{Instant, NodeId};
 use crate::cluster::council::Report;
 use crate::cluster::fleet::Trouble;
@@ -10,6 +12,7 @@ use crate::manage::refusals::Why;
 use crate::path::message::{CHANNEL, Command};
 use crate::path::verdict::Verdict;
 use crate::wire::control::{Heartbeat, Letter, MAX_LEN};
+use crate::wire::version::WireVersion;
 use arrayvec::ArrayVec;
 use std::net::SocketAddr;
 use tracing::{error, info, warn};
@@ -37,6 +40,14 @@ impl Manager {
             News::NewLife => {
                 info!("node {name} is up, life {}", beat.incarnation);
                 self.forget_votes(beat.sender);
+                let wire = self.wire();
+                if beat.speaks < wire {
+                    error!(
+                        "the nodes speak wire version {wire}, node {name} {} at most: it is not let in until its software is \
+                         renewed",
+                        beat.speaks
+                    );
+                }
             }
             News::Up => info!("node {name} is back"),
             News::None | News::Copy | News::Configuration => {}
@@ -55,7 +66,8 @@ impl Manager {
             let (index, digest, prepared) = (beat.index, beat.configuration, beat.prepared);
             let (adopted, ready, hears) = (beat.view, beat.ready, beat.hears);
             let trouble = Trouble::numbered(beat.trouble);
-            let report = Report { index, digest, prepared, adopted, ready, hears, trouble };
+            let (speaks, software) = (beat.speaks, beat.software);
+            let report = Report { index, digest, prepared, adopted, ready, hears, trouble, speaks, software };
             let stuck = self.peers.stuck(beat, now);
             self.reported(beat.sender, beat.incarnation, &report, stuck, now);
         }
@@ -68,6 +80,14 @@ impl Manager {
             );
         }
         matches!(news, News::NewLife | News::Up)
+    }
+
+    /// The wire version that this node speaks.
+    pub(super) fn wire(&self) -> WireVersion {
+        if planted::is(Bug::NewestSpoken) {
+            return WireVersion::NEWEST;
+        }
+        self.seat.as_ref().map_or(WireVersion::OLDEST, Seat::wire)
     }
 
     fn name_of(&self, node: NodeId) -> &str {
@@ -108,6 +128,9 @@ impl Manager {
             Report { adopted: self.views.current().version, digest: self.digest, ready, ..Report::default() };
         let report = self.report().unwrap_or(alone);
         let beat = Heartbeat {
+            wire: self.wire(),
+            speaks: report.speaks,
+            software: report.software,
             sender: self.config.me,
             incarnation: self.incarnation,
             counter: self.heartbeats,

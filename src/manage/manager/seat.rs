@@ -20,6 +20,7 @@ use crate::cluster::state::{Entry, State};
 use crate::manage::config::Config;
 use crate::manage::preview::{self, Here, Sight};
 use crate::view::Quarantine;
+use crate::wire::version::WireVersion;
 use compiling::Compiled;
 use following::{Awaited, PAUSE};
 use founding::Founding;
@@ -94,6 +95,11 @@ impl Seat {
         let all = self.state().published().maps().get(&GroupId(0));
         let placed = all.is_some_and(|map| map.get(Bucket(0)).owner.is_some());
         self.council.report().adopted > 0 && placed
+    }
+
+    /// What the nodes speak; what is decided but can't be spoken here ends this life.
+    pub(super) fn wire(&self) -> WireVersion {
+        self.state().wire()
     }
 
     /// A node's life, and whether it serves in it.

@@ -28,12 +28,13 @@ fn by_group(counts: &Value) -> String {
 pub(super) fn screen(status: &Value) -> String {
     let quorum = if status["quorum"] == true { "quorum" } else { "NO QUORUM: nothing can be changed" };
     let mut out = format!(
-        "{quorum}, leader {}, voters {}\nindex {}, version {}, in force {}; told by {}\n",
+        "{quorum}, leader {}, voters {}\nindex {}, version {}, in force {}; wire version {}; told by {}\n",
         text(&status["leader"]),
         list(&status["voters"]).iter().map(text).collect::<Vec<_>>().join(" "),
         text(&status["index"]),
         text(&status["version"]),
         text(&status["in_force"]),
+        text(&status["wire"]),
         text(&status["node"]),
     );
     if let Some(why) = status["out"].as_str() {
@@ -44,6 +45,7 @@ pub(super) fn screen(status: &Value) -> String {
         ("node", Left),
         ("phase", Left),
         ("ready", Left),
+        ("software", Left),
         ("life", Right),
         ("heard ms ago", Right),
         ("prepared", Right),
@@ -61,6 +63,7 @@ pub(super) fn screen(status: &Value) -> String {
                 false => text(&node["phase"]),
             },
             if node["ready"] == true { "yes" } else { "no" }.to_owned(),
+            text(&node["software"]),
             text(&node["life"]),
             text(&node["heard_ms_ago"]),
             text(&node["prepared"]),
@@ -72,7 +75,8 @@ pub(super) fn screen(status: &Value) -> String {
     }
     nodes.write(&mut out);
     for node in list(&status["nodes"]).iter().filter(|node| node["reason"].is_string()) {
-        let _ = writeln!(out, "  {} is offline: {}", text(&node["name"]), text(&node["reason"]));
+        let [name, phase, why] = ["name", "phase", "reason"].map(|field| text(&node[field]));
+        let _ = writeln!(out, "  {name} is {phase}: {why}");
     }
     let columns =
         [("group", Left), ("to move", Right), ("handing over", Right), ("unowned", Right), ("members", Left)];

@@ -16,6 +16,7 @@ use steerage::wire::arp::{self, Arp, Operation};
 use steerage::wire::control::{self, Heartbeat};
 use steerage::wire::eth::{self, Eth, ethertype};
 use steerage::wire::icmp::{self, Neighbour};
+use steerage::wire::version::{Software, WireVersion};
 use steerage::wire::{ipv4, ipv6, udp};
 
 /// Frames that fit a link in each direction.
@@ -250,6 +251,9 @@ impl Solo {
         self.beats += 1;
         for peer in [1, 2] {
             let beat = Heartbeat {
+                wire: WireVersion::OLDEST,
+                speaks: WireVersion::NEWEST,
+                software: Software::OWN,
                 sender: NodeId(peer),
                 incarnation: Incarnation(self.lives[usize::from(peer) - 1]),
                 counter: self.beats,

@@ -215,9 +215,16 @@ fn a_forged_syn_or_rst_moves_no_living_flow() {
     assert_eq!(world.sum("sessions_opened"), opened);
 }
 
-/// The next connection from a port: with NAT it keeps server and SNAT port, where the flow is; without, it is the owner's.
+/// The next connection from a port is the owner's; with NAT it keeps server and SNAT port, where the flow is, unless both ends have
+/// closed the last one.
 #[test]
-fn the_next_connection_is_the_owners_unless_nated() {
+fn the_next_connection_is_the_owners_once_both_ends_have_closed() {
+    for both in [true, false] {
+        next_connections(both);
+    }
+}
+
+fn next_connections(both: bool) {
     let mut world = unequal("");
     let flows: Vec<_> =
         every_kind(&mut world, 2, 3000).into_iter().filter(|f| f.packet.flags.is_some()).collect();
@@ -226,12 +233,12 @@ fn the_next_connection_is_the_owners_unless_nated() {
     for flow in &flows {
         let before = (world.count(1, "sessions_closed"), world.count(2, "sessions_opened"));
         assert_eq!(flow.forward_as(&mut world, 3, &flow.packet.with_flags(FIN | ACK)), Fate::Right);
-        if let Some(reply) = &flow.reply {
+        if let Some(reply) = flow.reply.as_ref().filter(|_| both) {
             assert_eq!(world.exchange(3, &reply.with_flags(FIN | ACK).frame_to(3)).len(), 1);
         }
         let out = world.exchange(3, &flow.packet.with_flags(SYN).frame_to(3));
         let after = (world.count(1, "sessions_closed"), world.count(2, "sessions_opened"));
-        let (sender, moved) = if flow.kind == NAT { (1, 0) } else { (2, 1) };
+        let (sender, moved) = if flow.kind == NAT && !both { (1, 0) } else { (2, 1) };
         assert_eq!(out.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [sender]);
         assert_eq!((after.0 - before.0, after.1 - before.1), (moved, moved), "{flow:?}");
     }

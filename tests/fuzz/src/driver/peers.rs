@@ -12,6 +12,7 @@ use steerage::wire::control::Heartbeat;
 use steerage::wire::ipv4::Ipv4;
 use steerage::wire::protocol;
 use steerage::wire::tcp::flags::ACK;
+use steerage::wire::version::{Software, WireVersion};
 
 impl Driver {
     /// A packet that a peer steers here.
@@ -98,7 +99,11 @@ impl Driver {
             None => 1,
         };
         let old = draw.once_in(8);
+        let wire = draw.one_of(&[WireVersion::OLDEST, WireVersion::NEWEST]);
         let beat = Heartbeat {
+            wire,
+            speaks: WireVersion::NEWEST,
+            software: Software::OWN,
             sender,
             incarnation: Incarnation(life - u32::from(old)),
             counter: if draw.once_in(4) { 1 } else { self.beats },
