@@ -209,7 +209,9 @@ class Stage:
                 self.tell(f"n{number} owns {buckets} of 4096 buckets")
                 return
             if time.monotonic() > end:
-                raise LabError(f"n{number} owns {buckets} buckets after {patience} s")
+                # What it was busy with.
+                tail = self._nodes.process(number).tail()
+                raise LabError(f"n{number} owns {buckets} buckets after {patience} s:\n{tail}")
             time.sleep(0.05)
 
     @contextmanager

@@ -198,9 +198,9 @@ impl Peers {
         changed
     }
 
-    /// What is known of a node.
-    pub fn get(&self, node: NodeId) -> &Peer {
-        &self.peers[node.index()]
+    /// What is known of a node: nothing of one that was decided upon and isn't in this node's configuration yet.
+    pub fn get(&self, node: NodeId) -> Peer {
+        self.peers.get(node.index()).copied().unwrap_or_default()
     }
 }
 
@@ -260,6 +260,13 @@ mod tests {
             Ok(()),
             "a life counts from one"
         );
+    }
+
+    /// Who returns with the file that it began with may find a node leading that has joined since.
+    #[test]
+    fn of_a_node_that_has_joined_meanwhile_nothing_is_known() {
+        let peers = Peers::new(NodeId(0), 2, Duration::from_millis(100));
+        assert_eq!((peers.get(NodeId(2)).incarnation, peers.get(NodeId(2)).up), (Incarnation(0), false));
     }
 
     #[test]
