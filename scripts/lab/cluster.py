@@ -37,11 +37,12 @@ class Cluster:
         witness: bool = False,
         plant: str | None = None,
         small_disk: int | None = None,
+        closed: str | None = None,
     ):
         """`log`: the nodes decide together, as members of a cluster that begins with the first `begin` of them (all).
         `witness`: a witness votes, too, in the namespace of the last node, which is none of the cluster's then.
         `plant`: a fault in every node, whose binary is `build.breakable`'s. `small_disk`: what this node (from 1) stores lies on
-        a disk of a few megabytes, until it is started again."""
+        a disk of a few megabytes, until it is started again. `closed`: how long nodes remember closed connections, if not as their profile says."""
         self.lab = lab
         self._binary = binary
         self._hugepages = hugepages
@@ -51,6 +52,7 @@ class Cluster:
         self._with_witness = witness
         self._plant = [] if plant is None else ["--plant", plant]
         self._small_disk = small_disk
+        self._closed = closed
         self._processes: list[Process] = []
         self.names = [f"n{number}" for number in range(1, (begin or len(lab.nodes)) + 1)]
 
@@ -76,7 +78,7 @@ class Cluster:
         if self._with_witness:
             self._start_witness()
         for number in range(1, len(self.names) + 1):
-            text = node_file(number, self._socket(number), self._hugepages, self._steering_cache)
+            text = node_file(number, self._socket(number), self._hugepages, self._steering_cache, self._closed)
             self._file(number).write_text(text + (log_part(number) if self._log else "") + self._witness_part())
             self._processes.append(self._spawn(number, ["--new-cluster"] if self._log else []))
         self.wait_ready()
@@ -136,7 +138,7 @@ key = "pki/{WITNESS}.key"
             self.admin(1, ["set", f"snat/{plan.front(plan.SNAT + number, family)}", f"node={name}"])
         shared = self.lab.directory / f"cluster-{name}.toml"
         shared.write_text(cluster_file(self.names, len(self.lab.servers), self._log))
-        text = node_file(number, self._socket(number), self._hugepages, self._steering_cache)
+        text = node_file(number, self._socket(number), self._hugepages, self._steering_cache, self._closed)
         self._file(number).write_text(text.replace("cluster.toml", shared.name) + log_part(number))
         self._processes.append(self._spawn(number, []))
 
@@ -275,9 +277,10 @@ key = "pki/{WITNESS}.key"
         return self.lab.directory / f"n{number}.sock"
 
 
-def node_file(number: int, socket: Path, hugepages: bool, steering_cache: bool) -> str:
+def node_file(number: int, socket: Path, hugepages: bool, steering_cache: bool, closed: str | None = None) -> str:
     """Configuration of node `number`, from 1."""
     host = plan.NODES + number
+    timeouts = f'\n[timeouts]\nclosed = "{closed}"\n' if closed else ""
     addresses = ", ".join(f'"{plan.front(host, family)}/{plan.FRONT_LENGTH[family]}"' for family in plan.FAMILIES)
     return f"""\
 profile = "lab"
@@ -292,6 +295,7 @@ count = 1
 
 [tables]
 steering_cache = {_toml(steering_cache)}
+{timeouts}
 
 [dpdk]
 hugepages = {_toml(hugepages)}

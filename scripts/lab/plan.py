@@ -110,7 +110,8 @@ VIPS = {
         Vip("pair", 5, "nat", group="pair"),
         Vip("solo", 6, "dsr-l2", group="solo"),
         Vip("local", 7, "dsr-l2", ingress="local"),
-        Vip("flat", 200, "dsr-l2", flat=True),
+        # In a cluster of three one node answers for both of its addresses.
+        Vip("flat", 206, "dsr-l2", flat=True),
     )
 }
 

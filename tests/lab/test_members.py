@@ -106,7 +106,7 @@ def test_an_isolated_node_gives_its_vip_up_before_another_takes_it(cluster):
         asker.start()
     time.sleep(1)
     owner = askers[0].owner()
-    assert askers[1].owner() == owner, "the VIPs are such that one test will do for both"
+    assert askers[1].owner() == owner, "see the plan"
     cut = time.monotonic()
     lab.isolate(owner)
     time.sleep(3)
