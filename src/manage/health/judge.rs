@@ -3,9 +3,12 @@
 //! A real server changes when a majority of its probers has said something believable of late and a majority of those
 //! agrees. It goes down by any majority, but comes up by an undivided one, or by one that has held for [`HOLD`] intervals:
 //! so where two nodes disagree for long, a third that can't make up its mind doesn't make it flap.
+//!
+//! The first judgements of a new virtual server's real servers are made together: until then all have their share, and were one
+//! found well before the others, it would have all of it for a while.
 
 use super::{Report, believed};
-use crate::base::{Instant, NodeId, NodeSet, RealServerId};
+use crate::base::{Instant, NodeId, NodeSet, RealServerId, VirtualServerId};
 use crate::cluster::health::{Change, Health, STEPS, Standing};
 use crate::cluster::namespace::HealthSpec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,12 +17,19 @@ use std::time::Duration;
 /// Intervals that a divided majority has to hold before it brings a real server up.
 pub const HOLD: u32 = 10;
 
+/// Intervals for which the first judgement of a virtual server waits for the others.
+const GATHER: u32 = 3;
+
 /// A proposal whose change has not come by then is made again: it may have been refused, or lost with its leader.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// How the reports of one real server are weighed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watch {
+    /// Whose real server it is.
+    pub of: VirtualServerId,
+    /// How long the first judgement of that virtual server waits for the others.
+    pub gather: Duration,
     /// How long a report is believed.
     pub believed: Duration,
     /// How long a divided majority has to hold before it brings the real server up.
@@ -30,8 +40,9 @@ pub struct Watch {
 
 impl Watch {
     /// As it follows from the check, and the slow start of its virtual server.
-    pub fn new(spec: &HealthSpec, slow_start: Option<Duration>) -> Self {
-        Self { believed: believed(spec), hold: spec.interval * HOLD, slow_start }
+    pub fn new(of: VirtualServerId, spec: &HealthSpec, slow_start: Option<Duration>) -> Self {
+        let (gather, hold) = (spec.interval * GATHER, spec.interval * HOLD);
+        Self { of, gather, believed: believed(spec), hold, slow_start }
     }
 }
 
@@ -55,8 +66,32 @@ struct Case {
     /// Since when a majority has been saying that it is up.
     up_since: Option<Instant>,
     proposed: Option<(Health, Instant)>,
+    /// Since when it could be judged for the first time.
+    judged_since: Option<Instant>,
     /// When to look at it again.
     wake: Option<Instant>,
+}
+
+/// The real servers of one virtual server.
+#[derive(Debug, Default)]
+struct Fellows {
+    all: BTreeSet<RealServerId>,
+    /// How many of them are judged; and how many aren't and can't be yet.
+    judged: usize,
+    open: usize,
+}
+
+impl Fellows {
+    /// One of them is counted, or no more.
+    fn count(&mut self, case: &Case, counts: bool) {
+        let judged = usize::from(case.committed != Health::Unknown);
+        let open = usize::from(case.committed == Health::Unknown && case.judged_since.is_none());
+        if counts {
+            (self.judged, self.open) = (self.judged + judged, self.open + open);
+        } else {
+            (self.judged, self.open) = (self.judged - judged, self.open - open);
+        }
+    }
 }
 
 /// What a case comes to now: what to propose, and when to look at it again at the latest.
@@ -70,6 +105,8 @@ struct Finding {
 #[derive(Debug, Default)]
 pub struct Judge {
     cases: BTreeMap<RealServerId, Case>,
+    /// Those of each virtual server.
+    fellows: BTreeMap<VirtualServerId, Fellows>,
     /// Real servers of which something has changed.
     dirty: BTreeSet<RealServerId>,
     wakes: BTreeSet<(Instant, RealServerId)>,
@@ -98,8 +135,15 @@ impl Judge {
             votes: BTreeMap::new(),
             up_since: None,
             proposed: None,
+            judged_since: None,
             wake: None,
         });
+        // A real server's id is one virtual server's for ever.
+        debug_assert_eq!(case.watch.of, watch.of);
+        let fellows = self.fellows.entry(watch.of).or_default();
+        if fellows.all.insert(server) {
+            fellows.count(case, true);
+        }
         case.watch = watch;
         case.probers = probers;
         case.votes.retain(|node, _| probers.contains(*node));
@@ -109,19 +153,30 @@ impl Judge {
 
     /// Watches it no more.
     pub fn remove(&mut self, server: RealServerId) {
-        if let Some(Case { wake: Some(wake), .. }) = self.cases.remove(&server) {
+        let Some(case) = self.cases.remove(&server) else { return };
+        if let Some(wake) = case.wake {
             self.wakes.remove(&(wake, server));
         }
         self.dirty.remove(&server);
+        if let Some(fellows) = self.fellows.get_mut(&case.watch.of) {
+            fellows.all.remove(&server);
+            fellows.count(&case, false);
+            if fellows.all.is_empty() {
+                self.fellows.remove(&case.watch.of);
+            }
+        }
     }
 
     /// What the log has made of a real server, by this leader's proposal or another's.
     pub fn committed(&mut self, now: Instant, server: RealServerId, health: Health) {
         let Some(case) = self.cases.get_mut(&server) else { return };
         if case.committed != health {
+            let fellows = self.fellows.entry(case.watch.of).or_default();
+            fellows.count(case, false);
             case.committed = health;
             case.since = now;
             case.proposed = None;
+            fellows.count(case, true);
             self.dirty.insert(server);
         }
     }
@@ -159,7 +214,24 @@ impl Judge {
         while changes.len() < most {
             let Some(server) = self.dirty.pop_first() else { break };
             let Some(case) = self.cases.get_mut(&server) else { continue };
-            let finding = case.look(now);
+            let mut finding = case.look(now);
+            if case.committed == Health::Unknown {
+                let fellows = self.fellows.entry(case.watch.of).or_default();
+                let (was, could) = (case.judged_since, finding.proposal.is_some() || case.proposed.is_some());
+                fellows.count(case, false);
+                case.judged_since = could.then(|| was.unwrap_or(now));
+                fellows.count(case, true);
+                let due = was.unwrap_or(now) + case.watch.gather;
+                if fellows.judged == 0 && fellows.open > 0 && now < due {
+                    if finding.proposal.take().is_some() {
+                        case.proposed = None;
+                    }
+                    finding.wake = Some(finding.wake.map_or(due, |wake| wake.min(due)));
+                } else if could && was.is_none() {
+                    // The others waited for this one.
+                    self.dirty.extend(fellows.all.iter().filter(|fellow| **fellow != server));
+                }
+            }
             if let Some(wake) = case.wake.take() {
                 self.wakes.remove(&(wake, server));
             }

@@ -1,11 +1,12 @@
 //! The leader's side, with reporting nodes that err, flap, die and contradict each other.
 
 use super::*;
+use crate::base::VirtualServerId;
 
 const SERVER: RealServerId = RealServerId(1);
 
 fn watch() -> Watch {
-    Watch::new(&spec(), None)
+    Watch::new(VirtualServerId(0), &spec(), None)
 }
 
 /// A judge, and the log that commits what it proposes after a while.
@@ -75,6 +76,34 @@ fn a_majority_decides() {
     let reason = &leader.standings.get(SERVER).unwrap().reason;
     assert_eq!(reason, "down for 2 of 3 nodes: refused n0");
     assert_eq!(leader.applied.len(), 2);
+}
+
+/// The real servers of a new virtual server, of which the last is heard of `late` milliseconds after the others: when each was
+/// judged.
+fn first_judgements(late: u64) -> Vec<u64> {
+    let mut leader = Leader::new(watch(), nodes(0..1));
+    for server in 2..5 {
+        leader.judge.put(at(0), RealServerId(server), watch(), nodes(0..1), Health::Unknown);
+    }
+    let another = Watch { of: VirtualServerId(1), ..watch() };
+    leader.judge.put(at(0), RealServerId(9), another, nodes(0..1), Health::Unknown);
+    for server in 1..5 {
+        if server == 4 {
+            leader.pass(late);
+        }
+        let report =
+            Report { server: RealServerId(server), number: 1, up: server != 2, reason: String::new() };
+        leader.judge.hear(at(leader.now), NodeId(0), report);
+    }
+    leader.pass(100);
+    leader.applied.iter().map(|(at, _)| *at).collect()
+}
+
+#[test]
+fn first_judgements_of_a_virtual_server_are_made_together_but_not_for_ever() {
+    assert_eq!(first_judgements(500), [510; 4]);
+    let gather = watch().gather.as_millis() as u64;
+    assert_eq!(first_judgements(2 * gather), [gather + 10, gather + 10, gather + 10, 2 * gather + 10]);
 }
 
 #[test]

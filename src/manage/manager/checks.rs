@@ -197,13 +197,13 @@ impl Manager {
 /// The real servers of a configuration that the namespace wants checked.
 fn checked(config: &Config, space: &Namespace) -> BTreeMap<RealServerId, Checked> {
     let mut all = BTreeMap::new();
-    for (_, name, server) in space.virtual_servers() {
+    for (of, name, server) in space.virtual_servers() {
         let Some(group) = space.group_id(&server.group) else { continue };
         for (id, _, real) in space.real_servers(name) {
             let Some(spec) = space.health_of(server, real).filter(|spec| spec.probe != Probe::None) else {
                 continue;
             };
-            let watch = Watch::new(spec, space.slow_start_of(server));
+            let watch = Watch::new(of, spec, space.slow_start_of(server));
             let port = real.port.unwrap_or(server.port);
             let target = Target { server: id, address: real.address, port, spec: Arc::new(spec.clone()) };
             all.insert(id, Checked { target, group, watch });
