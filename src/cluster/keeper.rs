@@ -36,7 +36,9 @@ pub struct Keeper {
     digests: Digests,
     /// The state is wrong, or lacks something: nothing is made of it, and nothing more put into it.
     spoilt: bool,
-    /// When the log was last asked for another.
+    /// What is decided is beyond this software.
+    outdated: bool,
+    /// When the log was last asked for another state.
     asked: Option<Instant>,
     tries: usize,
 }
@@ -46,7 +48,7 @@ impl Keeper {
     pub fn new(me: NodeId, first: State) -> Self {
         let state = first.clone();
         let (digest, digests) = (state.digest(), Digests::default());
-        Self { me, first, state, digest, digests, spoilt: false, asked: None, tries: 0 }
+        Self { me, first, state, digest, digests, spoilt: false, outdated: false, asked: None, tries: 0 }
     }
 
     /// What is decided, as far as is known here.
@@ -77,16 +79,20 @@ impl Keeper {
     }
 
     fn spoil(&mut self, why: Why) -> Why {
-        (self.spoilt, self.asked) = (true, None);
+        self.spoilt = true;
         why
     }
 
     /// Software that the cluster has left behind can't take part.
     fn understand(&mut self, wire: WireVersion) -> Result<(), Why> {
         let own = WireVersion::own();
-        let too_new =
-            (wire > own).then(|| format!("the nodes speak wire version {wire}, this software {own} at most"));
-        too_new.map_or(Ok(()), |why| Err(self.spoil(Why::Apply(why))))
+        if wire <= own {
+            return Ok(());
+        }
+        // What another node has would be no better.
+        self.outdated = true;
+        let why = format!("the nodes speak wire version {wire}, this software {own} at most");
+        Err(self.spoil(Why::Apply(why)))
     }
 
     fn note(&mut self) {
@@ -105,11 +111,9 @@ impl Keeper {
         }
         let entry = Entry::decode(bytes);
         let entry = entry.map_err(|error| self.spoil(Why::Apply(format!("entry {index}: {error}"))))?;
-        if let Entry::Speak(wire) = entry {
-            self.understand(wire)?;
-        }
         let (in_force, serving) = (self.state.in_force(), self.state.fleet().serving());
         let applied = self.state.apply(index, &entry);
+        self.understand(self.state.wire())?;
         news.changed |= applied.changed;
         news.in_force |= self.state.in_force() != in_force;
         // Who is taken out may have answered for VIPs, also if it owned no bucket.
@@ -201,7 +205,7 @@ impl Keeper {
     /// asked after the other.
     pub fn restore(&mut self, log: &mut impl Log, others: NodeSet, now: Instant) {
         let asked = self.asked.is_some_and(|at| now.since(at) < AGAIN);
-        if !self.spoilt || asked || planted::is(Bug::NothingRestored) {
+        if !self.spoilt || asked || self.outdated || planted::is(Bug::NothingRestored) {
             return;
         }
         self.asked = Some(now);

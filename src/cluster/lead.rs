@@ -235,9 +235,14 @@ impl Lead {
 }
 
 /// What all nodes of the cluster can speak, if they don't yet: those that are out, too, as they are to come back. Of whom the
-/// leader hasn't heard it can't say.
+/// leader hasn't heard in the latest life that joined it can't say.
 fn speak(state: &State, seen: &BTreeMap<NodeId, Seen>) -> Option<Entry> {
-    let nodes = state.fleet().topology().nodes.keys();
-    let common = nodes.map(|node| seen.get(node).map_or(WireVersion::OLDEST, |seen| seen.speaks)).min()?;
-    (common > state.wire()).then_some(Entry::Speak(common))
+    let fleet = state.fleet();
+    let last = |node: &NodeId| fleet.member(*node).map_or(Incarnation(0), |member| member.incarnation);
+    let nodes = fleet.topology().nodes.keys();
+    let said = nodes.map(|node| Some((*node, seen.get(node).filter(|seen| seen.incarnation >= last(node))?)));
+    let said: Vec<_> = said.collect::<Option<_>>()?;
+    let common = said.iter().map(|(_, seen)| seen.speaks).min()?;
+    let lives = said.iter().map(|(node, seen)| (*node, seen.incarnation)).collect();
+    (common > state.wire()).then_some(Entry::Speak(common, lives))
 }

@@ -14,6 +14,7 @@ use crate::base::hash::siphash13_bytes;
 use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
 use crate::wire::version::WireVersion;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +37,9 @@ pub enum Entry {
     Write(Write),
     /// Real servers are found to be well, or not.
     Health(Vec<health::Change>),
-    /// All nodes can speak this: from now on they do.
-    Speak(WireVersion),
+    /// All nodes can speak this, as they said in these lives: from now on they do. Without effect if one of them has begun another
+    /// life by now, which may be an older release's, or there is another node.
+    Speak(WireVersion, BTreeMap<NodeId, Incarnation>),
 }
 
 impl Entry {
@@ -86,7 +88,7 @@ pub struct State {
     #[serde(with = "whole")]
     namespace: Namespace,
     standings: Standings,
-    /// Stands behind the rest, and only if it isn't the oldest: nodes that know of no other have the same bytes.
+    /// Stands behind the rest, and only if it isn't the first: nodes that know of no other have the same bytes.
     #[serde(skip)]
     wire: WireVersion,
 }
@@ -143,7 +145,7 @@ impl State {
             published: None,
             namespace,
             standings: Standings::default(),
-            wire: WireVersion::OLDEST,
+            wire: WireVersion::FIRST,
         }
     }
 
@@ -245,8 +247,12 @@ impl State {
                 // Each, however many of the others are void.
                 changes.iter().fold(false, |any, change| self.standings.apply(change) | any)
             }
-            Entry::Speak(wire) => {
-                self.wire = self.wire.max(*wire);
+            Entry::Speak(wire, lives) => {
+                let last = |node| self.fleet.member(node).map_or(Incarnation(0), |member| member.incarnation);
+                let said = |node: &NodeId| lives.get(node).is_some_and(|life| *life >= last(*node));
+                if self.fleet.topology().nodes.keys().all(said) {
+                    self.wire = self.wire.max(*wire);
+                }
                 false
             }
             Entry::Write(write) => {
@@ -278,7 +284,7 @@ impl State {
     /// For a snapshot.
     pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         let bytes = postcard::to_allocvec(self)?;
-        if self.wire == WireVersion::OLDEST { Ok(bytes) } else { postcard::to_extend(&self.wire, bytes) }
+        if self.wire == WireVersion::FIRST { Ok(bytes) } else { postcard::to_extend(&self.wire, bytes) }
     }
 
     /// The reverse.
@@ -317,7 +323,7 @@ impl State {
             self.standings.whole_digest(),
             self.namespace.digest(),
         ];
-        let wire = (self.wire > WireVersion::OLDEST).then_some(u64::from(self.wire.0));
+        let wire = (self.wire > WireVersion::FIRST).then_some(u64::from(self.wire.0));
         let bytes: Vec<_> = parts.into_iter().chain(wire).flat_map(u64::to_le_bytes).collect();
         siphash13_bytes(DIGEST_KEY, &bytes)
     }

@@ -220,6 +220,7 @@ fn build(
             advertised(config, NodeSet(u64::MAX), NodeSet::EMPTY).into_iter().map(|a| (a, ())),
         )),
         hops: hops.all,
+        numbered: here.map_or_else(|| before.map_or(1, |b| b.view.version + 1), |b| b.view.numbered),
         adjacencies: Adjacencies::default(),
         neighbours: ExactMap::build([]),
     };

@@ -83,6 +83,8 @@ pub struct Egress<P: Port> {
     pub ports: Vec<PortSlot<P>>,
     rings: Vec<Option<RingSlot<P::Frame>>>,
     held: ArrayVec<Held<P::Frame>, MAX_HELD>,
+    /// By which View's numbers they wait for next hops: [`View::numbered`].
+    numbered: u64,
     events: Sender<Event>,
     heartbeats: Sender<Heartbeat>,
     /// What it may promise.
@@ -111,6 +113,7 @@ impl<P: Port> Egress<P> {
             ports,
             rings,
             held: ArrayVec::new(),
+            numbered: 0,
             events,
             heartbeats,
             promises,
@@ -321,6 +324,21 @@ impl<P: Port> Egress<P> {
         }
         let promise = self.promises.made();
         self.held.push(Held { frame, towards, until: now + HOLD, promise });
+    }
+
+    /// From now on next hops have the numbers that this View says. If those are others, the packets that wait for next hops go: which
+    /// neighbours were meant can't be told any more.
+    pub fn number_by(&mut self, view: &View) {
+        if self.numbered == view.numbered {
+            return;
+        }
+        self.numbered = view.numbered;
+        for held in std::mem::take(&mut self.held) {
+            match held.towards {
+                Towards::Hop(_) => self.drop(held.frame, Verdict::NeighbourUnresolved),
+                Towards::Address(_) => self.held.push(held),
+            }
+        }
     }
 
     /// Sends the waiting packets whose neighbour has answered, and gives up on those that waited too long. To be called

@@ -232,6 +232,11 @@ impl<P: Port> Core<P> {
                 self.close(view, id);
             }
         }
+        for _ in 0..self.steering.capacity() {
+            if let Some(id) = self.steering.step() {
+                self.steering.remove(view.hash_key.flow(self.steering.key(id)), id);
+            }
+        }
     }
 
     /// Visits the next entry; gives the session there, if one stays.

@@ -74,8 +74,9 @@ pub struct Parts<P: Port> {
 
 impl<P: Port> Worker<P> {
     /// A worker at rest. All its memory is allocated here.
-    pub fn new(parts: Parts<P>) -> Self {
+    pub fn new(mut parts: Parts<P>) -> Self {
         parts.egress.counters.view.set(parts.view.get().version);
+        parts.egress.number_by(parts.view.get());
         let Node { incarnation: life, up, .. } = *parts.view.get().this_node();
         Self {
             view: parts.view,
@@ -131,6 +132,7 @@ impl<P: Port> Worker<P> {
             }
             (self.life, self.up) = (incarnation, up);
             self.core.egress.counters.view.set(view.version);
+            self.core.egress.number_by(view);
             self.core.egress.retry_held(view, now);
         }
         let mut busy = self.receive(now, true);

@@ -405,6 +405,8 @@ pub struct View {
     pub leaving: u64,
     /// Next hops by id; a number that isn't used any more is [`Hop::VACANT`].
     pub hops: Vec<Hop>,
+    /// The version since which the numbers mean what they do. They change with this machine's interfaces and routes only.
+    pub numbered: u64,
     /// The headers in front of packets, which follow from all of the above: see [`Self::link`].
     pub adjacencies: Adjacencies,
     /// All neighbours that are known: the next hops, and clients on the link.

@@ -14,7 +14,7 @@ const KIND_LETTER: u8 = 2;
 const HEADER_LEN: usize = 24;
 /// Bytes of a letter before its content.
 const LETTER_LEN: usize = HEADER_LEN + 4;
-/// Bytes of a heartbeat before the workers' turns, in the oldest wire version.
+/// Bytes of a heartbeat before the workers' turns, in the first wire version.
 const FIXED_LEN: usize = 66;
 /// Bytes behind those in later ones.
 const SOFTWARE_LEN: usize = 6;
@@ -28,7 +28,7 @@ pub const MAX_LETTER: usize = FIXED_LEN + 4 * MAX_WORKERS - LETTER_LEN;
 
 /// Bytes of a heartbeat before the workers' turns.
 fn fixed_len(wire: WireVersion) -> usize {
-    FIXED_LEN + if wire > WireVersion::OLDEST { SOFTWARE_LEN } else { 0 }
+    FIXED_LEN + if wire >= WireVersion::TELLS_SOFTWARE { SOFTWARE_LEN } else { 0 }
 }
 
 /// What all messages begin with.
@@ -145,7 +145,7 @@ pub struct Heartbeat {
     pub wire: WireVersion,
     /// The newest wire version that its sender can speak.
     pub speaks: WireVersion,
-    /// What its sender runs; the oldest wire version doesn't say.
+    /// What its sender runs; the first wire version doesn't say.
     pub software: Software,
     /// Who says it.
     pub sender: NodeId,

@@ -10,7 +10,13 @@ use serde::{Deserialize, Serialize};
 pub struct WireVersion(pub u8);
 
 impl WireVersion {
-    /// The oldest that this software reads: what is spoken where nothing is decided, and what a new cluster begins with.
+    /// The first that there was, and what a new cluster begins with.
+    pub const FIRST: Self = Self(3);
+    /// From here on heartbeats tell their sender's release.
+    pub const TELLS_SOFTWARE: Self = Self(4);
+
+    /// The oldest that this release reads: what is spoken where nothing is decided. It rises with each release that has a new
+    /// version; what a version looks like doesn't, so formats go by the constants above.
     pub const OLDEST: Self = Self(3);
     /// The newest, the next one.
     pub const NEWEST: Self = Self(4);
@@ -28,7 +34,7 @@ impl WireVersion {
 
 impl Default for WireVersion {
     fn default() -> Self {
-        Self::OLDEST
+        Self::FIRST
     }
 }
 

@@ -210,7 +210,13 @@ fn what_all_can_speak_is_spoken_once_all_have_said_so() {
     let (old, new) = (WireVersion::OLDEST, WireVersion::NEWEST);
     let mut scene = Scene::new();
     scene.give(Output::Role { leader: Some(ME.into()), term: 1, quorum: true });
-    let raised = |scene: &Scene| scene.log.0.borrow().proposed.contains(&Entry::Speak(new));
+    let entry = |lives: [u32; 3]| {
+        Entry::Speak(new, (0..3).map(|node| (NodeId(node), Incarnation(lives[usize::from(node)]))).collect())
+    };
+    let raised = |scene: &Scene| {
+        let proposed = &scene.log.0.borrow().proposed;
+        proposed.iter().any(|entry| matches!(entry, Entry::Speak(..)))
+    };
     let said = |scene: &mut Scene, node: u16, life, speaks| {
         scene.council.heard(NodeId(node), Incarnation(life), &speaking(speaks), None, scene.now);
         scene.turn();
@@ -223,9 +229,12 @@ fn what_all_can_speak_is_spoken_once_all_have_said_so() {
     scene.append(&Entry::Offline(NodeId(2), Incarnation(1), Why::Silent));
     scene.turn();
     assert!(!raised(&scene), "it is to come back as it was");
+    scene.append(&Entry::Join(NodeId(2), Incarnation(3)));
     said(&mut scene, 2, 2, new);
-    assert!(raised(&scene));
-    scene.append(&Entry::Speak(new));
+    assert!(!raised(&scene), "that was an earlier life");
+    said(&mut scene, 2, 3, new);
+    assert!(scene.log.0.borrow().proposed.contains(&entry([1, 1, 3])));
+    scene.append(&entry([1, 1, 3]));
     scene.turn();
     assert_eq!(scene.council.state().wire(), new);
     // Another that can't is not let in, and keeps nobody from anything.
@@ -242,17 +251,20 @@ fn what_all_can_speak_is_spoken_once_all_have_said_so() {
 fn what_is_spoken_and_cant_be_here_ends_the_life() {
     let newer = WireVersion(WireVersion::NEWEST.0 + 1);
     let mut state = first();
-    state.apply(1, &Entry::Speak(newer));
+    let speak = Entry::Speak(newer, (0..3).map(|node| (NodeId(node), Incarnation(1))).collect());
+    state.apply(1, &speak);
     let snapshot = Output::Install { index: 9, bytes: state.encode().unwrap() };
     for by_snapshot in [false, true] {
         let mut scene = Scene::new();
         match by_snapshot {
             true => scene.give(snapshot.clone()),
-            false => scene.append(&Entry::Speak(newer)),
+            false => scene.append(&speak),
         }
         scene.turn();
         assert!(matches!(scene.council.ended(), Some(Why::Apply(why)) if why.contains("wire version")));
         assert!(scene.council.lease().is_none() && !scene.council.report().ready);
+        (0..50).for_each(|_| _ = scene.turn());
+        assert!(scene.log.0.borrow().restored_from.is_empty(), "another's state would be no better");
     }
 }
 

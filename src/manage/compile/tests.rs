@@ -375,7 +375,39 @@ fn a_next_hop_that_nothing_needs_leaves_its_number_to_another() {
     assert_eq!(gone.services.real_servers[RealServerId(2).index()].hop, None, "what was removed has no way");
     let again = step(real(3, 6));
     assert_eq!(again.hops[id].address, Addr::v4([10, 10, 1, 6]));
-    assert_eq!(again.hops.len(), two.hops.len());
+    assert_eq!((again.hops.len(), again.numbered), (two.hops.len(), first.numbered));
+}
+
+#[test]
+fn who_reads_the_numbers_of_next_hops_is_told_when_they_are_others() {
+    let config = config();
+    let view = compile(&config, Incarnation(1), &caps(1500)).unwrap();
+    let again =
+        |caps: &[PortCaps]| recompile(&config, Incarnation(1), caps, (&config, &view)).unwrap().numbered;
+    assert_eq!(again(&caps(1500)), view.numbered);
+    // Another interface, as far as can be told.
+    assert_ne!(again(&caps(1400)), view.numbered);
+}
+
+/// A state that is had anew begins with less than there was: what workers know by number still means something.
+#[test]
+fn lists_by_id_never_get_shorter() {
+    let (first, mut space) = (config(), space());
+    let fewer = first.with(&space).unwrap();
+    let changes = Op::Server { v: 3, forward: 0, group: false, idle: 0, at: 0 }.changes(&space);
+    assert!(apply(&mut space, 20, changes));
+    let more = fewer.with(&space).unwrap();
+    let lengths = |config: &Config, view: &View| {
+        let services = &view.services;
+        let lists = (view.nodes.len(), services.groups.len(), services.snats.len());
+        (lists, services.virtual_servers.len(), services.real_servers.len(), config.real_server_ids)
+    };
+    let view = compile(&more, Incarnation(1), &caps(1500)).unwrap();
+    // As the namespace was before that.
+    let back = more.with(&super::tests::space()).unwrap();
+    let after = recompile(&back, Incarnation(1), &caps(1500), (&more, &view)).unwrap();
+    assert_eq!(lengths(&back, &after), lengths(&more, &view));
+    assert!(lengths(&fewer, &compile(&fewer, Incarnation(1), &caps(1500)).unwrap()) < lengths(&more, &view));
 }
 
 /// A session's entry is found by hashes again, when it ends, that were made when it began.

@@ -189,8 +189,12 @@ impl Config {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let Shared { cluster, snats, vips, virtual_servers } = shared;
-        let real_server_ids = space.ids(Kind::RealServer);
+        let Shared { mut cluster, snats, vips, virtual_servers } = shared;
+        cluster.nodes = cluster.nodes.as_long_as(&self.cluster.nodes);
+        cluster.groups = cluster.groups.as_long_as(&self.cluster.groups);
+        let (snats, virtual_servers) =
+            (snats.as_long_as(&self.snats), virtual_servers.as_long_as(&self.virtual_servers));
+        let real_server_ids = space.ids(Kind::RealServer).max(self.real_server_ids);
         Ok(Self { me, cluster, snats, vips, virtual_servers, real_server_ids, ..self.clone() })
     }
 }

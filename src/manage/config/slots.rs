@@ -20,6 +20,14 @@ impl<T> Slots<T> {
         Self(slots)
     }
 
+    /// The same with as many slots as `other` at least. A state that is had anew begins with less than there was, and what a worker
+    /// knows still names that.
+    pub fn as_long_as(mut self, other: &Self) -> Self {
+        let len = self.0.len().max(other.0.len());
+        self.0.resize_with(len, || None);
+        self
+    }
+
     /// How many slots there are, holes among them.
     pub fn slots(&self) -> usize {
         self.0.len()

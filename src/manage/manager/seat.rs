@@ -99,7 +99,7 @@ impl Seat {
 
     /// What the nodes speak; what is decided but can't be spoken here ends this life.
     pub(super) fn wire(&self) -> WireVersion {
-        self.state().wire()
+        self.state().wire().max(WireVersion::OLDEST)
     }
 
     /// A node's life, and whether it serves in it.
