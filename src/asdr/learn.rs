@@ -181,7 +181,7 @@ impl Shard {
 
     /// If nobody listens it is told another time.
     fn tell_complete(&mut self, at: usize, copy: Copy) {
-        let (group, bucket) = (GroupId((at / BUCKETS) as u16), Bucket((at % BUCKETS) as u16));
+        let (group, bucket) = self.bucket(at);
         let epoch = self.places[at].chain.epoch;
         if self.events.len() < BUCKETS {
             self.events.push_back(Event::Complete { group, bucket, epoch, copy });

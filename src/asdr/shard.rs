@@ -135,6 +135,8 @@ pub struct Bounds {
     pub entries: [usize; 3],
     /// Groups of which buckets come here.
     pub groups: usize,
+    /// Which worker this is, of how many: each has the buckets whose numbers leave its own as the rest.
+    pub worker: (u16, u16),
     /// Keys on which others are waited for at once.
     pub busy: u16,
     /// Who waits for them.
@@ -145,6 +147,13 @@ pub struct Bounds {
     pub patience: Duration,
     /// How long it is known of a key that it was deleted: longer than a record takes on its way.
     pub grace: Duration,
+}
+
+impl Bounds {
+    /// Buckets of a group that come here.
+    pub(super) fn each(&self) -> usize {
+        BUCKETS.div_ceil(usize::from(self.worker.1))
+    }
 }
 
 /// What a shard has counted.
@@ -198,12 +207,14 @@ pub struct Shard {
     pub(super) events: VecDeque<Event>,
     pub(super) counts: Counts,
     pub(super) pull_cursor: usize,
+    /// Buckets of which this node is to have a copy, and has not all.
+    pub(super) learning: usize,
 }
 
 impl Shard {
     /// An empty shard, which has no bucket yet.
     pub fn new(me: NodeId, hash_key: HashKey, bounds: Bounds) -> Self {
-        let buckets = bounds.groups * BUCKETS;
+        let buckets = bounds.groups * bounds.each();
         Self {
             me,
             bounds,
@@ -214,6 +225,7 @@ impl Shard {
             events: VecDeque::with_capacity(BUCKETS),
             counts: Counts::default(),
             pull_cursor: 0,
+            learning: 0,
         }
     }
 
@@ -239,8 +251,16 @@ impl Shard {
 
     /// A bucket's number here; none: there is no such group.
     pub(super) fn at(&self, group: GroupId, bucket: Bucket) -> Option<usize> {
-        let at = group.index() * BUCKETS + bucket.index();
-        (group.index() < self.bounds.groups && bucket.index() < BUCKETS).then_some(at)
+        let (worker, workers) = self.bounds.worker;
+        let at = group.index() * self.bounds.each() + usize::from(bucket.0 / workers);
+        let here = group.index() < self.bounds.groups && bucket.index() < BUCKETS && bucket.0 % workers == worker;
+        here.then_some(at)
+    }
+
+    /// The reverse.
+    pub(super) fn bucket(&self, at: usize) -> (GroupId, Bucket) {
+        let ((worker, workers), each) = (self.bounds.worker, self.bounds.each());
+        (GroupId((at / each) as u16), Bucket((at % each) as u16 * workers + worker))
     }
 
     /// Who has a bucket from now on. A chain that names this node in a `since` that it had under another life is not to be given:
@@ -254,6 +274,8 @@ impl Shard {
         }
         let old = std::mem::replace(&mut place.chain, chain.clone());
         let (was, is) = (old.place_of(me), chain.place_of(me));
+        let lacks = |copy: Option<Copy>| usize::from(copy.is_some_and(|copy| !copy.complete));
+        self.learning = self.learning + lacks(is) - lacks(was);
         let stays = matches!((was, is), (Some(was), Some(is)) if was.since == is.since);
         // What is here may lack what was written meanwhile; and what the last owner wrote may never have come, unless all knew that
         // this copy is complete.
@@ -472,12 +494,16 @@ impl Shard {
     /// What is due: records are sent again, whoever has waited too long is told, buckets are pulled, old entries go.
     pub fn turn(&mut self, m: Moment, out: &mut impl Outbox) {
         const SLICE: usize = 64;
-        for at in self.busy.visit(SLICE) {
-            if self.busy.get(at).work != Work::Free && self.busy.get(at).due <= m.now {
-                self.overdue(m, at, out);
+        if !self.busy.is_empty() {
+            for at in self.busy.visit(SLICE) {
+                if self.busy.get(at).work != Work::Free && self.busy.get(at).due <= m.now {
+                    self.overdue(m, at, out);
+                }
             }
         }
-        self.pull(m, out);
+        if self.learning > 0 {
+            self.pull(m, out);
+        }
         for _ in 0..SLICE {
             if let Some(entry) = self.store.step() {
                 self.age(m, entry, out);

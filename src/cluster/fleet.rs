@@ -1,7 +1,7 @@
 //! The nodes as the cluster has decided about them: which life of each is in, what it may do, and which buckets it owns
 //! (MECHANISMS §0, §6). A deterministic part of the replicated state: every method is the effect of one log entry.
 
-use super::place::{Map, Share};
+use super::place::{self, Learnt, Map, Share};
 use super::plan::Step;
 use crate::base::hash::siphash13_bytes;
 use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId, NodeSet};
@@ -139,10 +139,16 @@ pub struct Fleet {
     /// Nodes that are to own nothing, in whichever life.
     drained: NodeSet,
     maps: BTreeMap<GroupId, Arc<Map>>,
+    /// Nodes share state by all placements.
+    #[serde(skip)]
+    shares_state: bool,
     /// Digest of each placement: they are large, and few change at a time.
     #[serde(skip)]
     sums: BTreeMap<GroupId, u64>,
 }
+
+/// What stands behind a fleet's own form where nodes share state: each placement's, in the order of the groups.
+pub(super) type Stays = Vec<(u32, Vec<place::Stays>)>;
 
 /// Buckets whose owner died, and which another has now: a lease of the dead one may cover them for a while.
 pub type TakenOver = Vec<(GroupId, Vec<Bucket>)>;
@@ -197,7 +203,11 @@ impl Fleet {
 
     /// The placement of a group is another.
     fn sum(&mut self, group: GroupId) {
-        let map = self.maps.get(&group).map(|map| postcard::to_allocvec(&**map).unwrap_or_default());
+        let bytes = |map: &Arc<Map>| {
+            let own = postcard::to_allocvec(&**map).unwrap_or_default();
+            map.stays().map_or(own.clone(), |stays| postcard::to_extend(&stays, own).unwrap_or_default())
+        };
+        let map = self.maps.get(&group).map(bytes);
         match map {
             Some(bytes) => _ = self.sums.insert(group, siphash13_bytes(DIGEST_KEY, &bytes)),
             None => _ = self.sums.remove(&group),
@@ -209,6 +219,35 @@ impl Fleet {
         for group in self.maps.keys().copied().collect::<Vec<_>>() {
             self.sum(group);
         }
+    }
+
+    /// From now on nodes share state: see [`Map::share_state`].
+    pub fn share_state(&mut self) {
+        self.shares_state = true;
+        for map in self.maps.values_mut() {
+            Arc::make_mut(map).share_state();
+        }
+        self.complete();
+    }
+
+    /// What stands behind its own form; none where nodes share nothing yet.
+    pub(super) fn stays(&self) -> Option<Stays> {
+        self.shares_state.then(|| self.maps.values().filter_map(|map| map.stays()).collect())
+    }
+
+    /// The reverse; `false` if that is another fleet's.
+    pub(super) fn set_stays(&mut self, stays: Option<Stays>) -> bool {
+        let Some(stays) = stays else { return true };
+        self.shares_state = true;
+        let fits = stays.len() == self.maps.len();
+        fits && self.maps.values_mut().zip(stays).all(|(map, stays)| Arc::make_mut(map).set_stays(stays))
+    }
+
+    /// Copies of buckets of a group are complete. Whether any of it is news.
+    pub fn learnt(&mut self, group: GroupId, learnt: &[Learnt]) -> bool {
+        let news = self.maps.get_mut(&group).is_some_and(|map| Arc::make_mut(map).learnt(learnt));
+        self.sum(group);
+        news
     }
 
     /// The nodes that may own buckets of a group now: members that serve, or if there is none, backups.
@@ -239,7 +278,13 @@ impl Fleet {
         for group in groups {
             match (self.topology.groups.contains_key(&group), self.maps.contains_key(&group)) {
                 (true, true) => continue,
-                (true, false) => _ = self.maps.insert(group, Arc::default()),
+                (true, false) => {
+                    let mut map = Map::default();
+                    if self.shares_state {
+                        map.share_state();
+                    }
+                    self.maps.insert(group, Arc::new(map));
+                }
                 (false, _) => _ = self.maps.remove(&group),
             }
             self.sum(group);

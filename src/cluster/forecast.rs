@@ -28,7 +28,7 @@ pub fn with(fleet: &Fleet, topology: &Topology) -> Fleet {
 
 /// A group's placement when it has come to rest; none without such a group.
 pub fn at_rest(fleet: &Fleet, group: GroupId) -> Option<Map> {
-    let mut map = Map::clone(fleet.maps().get(&group)?);
+    let mut map = Map::clone(fleet.maps().get(&group)?).without_state();
     let shares = fleet.shares(group);
     for _ in 0..ROUNDS {
         // The last sessions of a bucket that was handed over end some day.

@@ -220,7 +220,8 @@ impl Lead {
         let mut learning = false;
         let each = fleet.maps().iter().filter_map(|(group, map)| {
             learning |= !map.learners(fleet.serving()).is_empty();
-            let mut steps = map.learners(settled);
+            // Where nodes share state, owners tell who has all.
+            let mut steps = if map.shares_state() { Vec::new() } else { map.learners(settled) };
             if steps.is_empty() {
                 steps = plan::next(map, &fleet.shares(*group), COPIES, MOVES);
             }

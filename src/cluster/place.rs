@@ -21,6 +21,9 @@ pub struct Replica {
     pub node: NodeId,
     /// It has all of it.
     pub complete: bool,
+    /// Which stay of the node with the bucket this is (see [`Map::share_state`]).
+    #[serde(skip)]
+    pub stay: u32,
 }
 
 /// One bucket.
@@ -34,6 +37,9 @@ pub struct Place {
     pub replicas: ArrayVec<Replica, MAX_REPLICAS>,
     /// Who owned it before and may still have its sessions.
     pub previous: Option<NodeId>,
+    /// Which stay of the owner with the bucket this is.
+    #[serde(skip)]
+    pub stay: u32,
 }
 
 impl Place {
@@ -42,17 +48,32 @@ impl Place {
         self.replicas.iter().any(|r| r.node == node)
     }
 
-    /// Makes `node` the owner. What it replaces is the previous owner, and stands by from now on, if `alive`.
-    pub(super) fn own(&mut self, node: NodeId, alive: bool, epoch: u64) {
+    /// Makes `node` the owner. What it replaces is the previous owner, and stands by from now on, if `alive`. Who wasn't complete
+    /// has nothing that could be relied upon: it begins a new `stay`.
+    pub(super) fn own(&mut self, node: NodeId, alive: bool, epoch: u64, stay: u32) {
+        let whole = self.replicas.iter().find(|r| r.node == node && r.complete).map(|r| r.stay);
         self.replicas.retain(|r| r.node != node);
         self.previous = None;
         if let Some(old) = self.owner.filter(|_| alive) {
             self.previous = Some(old);
             self.replicas.truncate(MAX_REPLICAS - 1);
-            self.replicas.insert(0, Replica { node: old, complete: true });
+            self.replicas.insert(0, Replica { node: old, complete: true, stay: self.stay });
         }
-        (self.owner, self.epoch) = (Some(node), epoch);
+        (self.owner, self.epoch, self.stay) = (Some(node), epoch, whole.unwrap_or(stay));
     }
+}
+
+/// Who stands by for a bucket has all of its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Learnt {
+    /// The bucket.
+    pub bucket: Bucket,
+    /// In which epoch of the owner that was so.
+    pub epoch: u64,
+    /// Who.
+    pub node: NodeId,
+    /// Which stay of it.
+    pub stay: u32,
 }
 
 /// A node that may own buckets of a group, and its share relative to the others'.
@@ -71,7 +92,13 @@ pub struct Map {
     places: Vec<Place>,
     /// The latest epoch of any bucket.
     epoch: u64,
+    /// The latest stay of any node with a bucket; none: nodes share no state yet.
+    #[serde(skip)]
+    stay: Option<u32>,
 }
+
+/// What a placement's own form doesn't hold, of a bucket: the owner's stay, and those of who stands by, in order.
+pub(super) type Stays = (u32, ArrayVec<u32, MAX_REPLICAS>);
 
 /// Places as a snapshot has them, which may be damaged or another version's: buckets and nodes are array indices from here on.
 fn of_all_buckets<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Place>, D::Error> {
@@ -91,7 +118,7 @@ fn of_all_buckets<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Place>, D::E
 
 impl Default for Map {
     fn default() -> Self {
-        Self { places: vec![Place::default(); BUCKETS], epoch: 0 }
+        Self { places: vec![Place::default(); BUCKETS], epoch: 0, stay: None }
     }
 }
 
@@ -114,6 +141,75 @@ impl Map {
         self.epoch = epoch;
     }
 
+    /// From now on nodes share state by this placement (a wire version that the oldest release doesn't speak): who stands by is
+    /// complete when that was said of him, and each stay of a node with a bucket has a number, by which a node that was taken out
+    /// and came back knows that it may have missed something. Nobody has anything yet, so that every owner has all there is.
+    pub(super) fn share_state(&mut self) {
+        if self.stay.is_none() {
+            self.stay = Some(1);
+            for place in &mut self.places {
+                place.stay = 1;
+                place.replicas.iter_mut().for_each(|replica| (replica.complete, replica.stay) = (false, 1));
+            }
+        }
+    }
+
+    /// Whether nodes share state by it.
+    pub fn shares_state(&self) -> bool {
+        self.stay.is_some()
+    }
+
+    /// The same, for what is worked out and has nothing to be learnt.
+    pub(super) fn without_state(mut self) -> Self {
+        self.stay = None;
+        self
+    }
+
+    /// The number of stays that begin now.
+    pub(super) fn next_stay(&self) -> u32 {
+        self.stay.map_or(0, |stay| stay + 1)
+    }
+
+    /// They have begun.
+    pub(super) fn began(&mut self, stay: u32) {
+        self.stay = self.stay.map(|last| last.max(stay));
+    }
+
+    /// These copies are complete, each as its owner says in an epoch. Whether any of it is news: what was said of another epoch or
+    /// another stay is void.
+    pub(super) fn learnt(&mut self, learnt: &[Learnt]) -> bool {
+        let mut news = false;
+        for one in learnt.iter().filter(|one| one.bucket.index() < BUCKETS) {
+            let place = &mut self.places[one.bucket.index()];
+            if place.epoch != one.epoch {
+                continue;
+            }
+            let same = |r: &&mut Replica| r.node == one.node && r.stay == one.stay && !r.complete;
+            news |= place.replicas.iter_mut().find(same).map(|replica| replica.complete = true).is_some();
+        }
+        news
+    }
+
+    /// What stands behind the placement's own form where nodes share state.
+    pub(super) fn stays(&self) -> Option<(u32, Vec<Stays>)> {
+        let of = |place: &Place| (place.stay, place.replicas.iter().map(|replica| replica.stay).collect());
+        self.stay.map(|stay| (stay, self.places.iter().map(of).collect()))
+    }
+
+    /// The reverse; `false` if that is another placement's.
+    pub(super) fn set_stays(&mut self, (stay, each): (u32, Vec<Stays>)) -> bool {
+        let fits = |(place, (_, stays)): (&Place, &Stays)| place.replicas.len() == stays.len();
+        if each.len() != self.places.len() || !self.places.iter().zip(&each).all(fits) {
+            return false;
+        }
+        self.stay = Some(stay);
+        for (place, (stay, stays)) in self.places.iter_mut().zip(each) {
+            place.stay = stay;
+            place.replicas.iter_mut().zip(stays).for_each(|(replica, stay)| replica.stay = stay);
+        }
+        true
+    }
+
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Bucket, &Place)> {
         self.places.iter().enumerate().map(|(i, place)| (Bucket(i as u16), place))
@@ -129,7 +225,7 @@ impl Map {
     /// another owner now.
     pub fn fail(&mut self, seed: u64, dead: NodeId, others: &[Share]) -> Vec<Bucket> {
         let mut moved = Vec::new();
-        let epoch = self.next_epoch();
+        let (epoch, stay) = (self.next_epoch(), self.next_stay());
         for (i, place) in self.places.iter_mut().enumerate() {
             place.replicas.retain(|r| r.node != dead);
             if place.previous == Some(dead) {
@@ -143,7 +239,7 @@ impl Map {
             match heir.or_else(|| by_hash(seed, i, others)) {
                 Some(node) => {
                     let previous = place.previous.filter(|p| *p != node);
-                    place.own(node, false, epoch);
+                    place.own(node, false, epoch, stay);
                     // Who had it before the dead one may still hold sessions of it.
                     place.previous = previous;
                 }
@@ -154,6 +250,7 @@ impl Map {
         }
         if !moved.is_empty() {
             self.begin(epoch);
+            self.began(stay);
         }
         moved
     }

@@ -46,7 +46,7 @@ impl Map {
     /// Takes steps that were planned on a predecessor of this placement: those that don't apply any more are left out. Whether
     /// any did.
     pub fn take(&mut self, steps: &[Step]) -> bool {
-        let epoch = self.next_epoch();
+        let (epoch, stay) = (self.next_epoch(), self.next_stay());
         let mut taken = false;
         for step in steps {
             let (Step::Learn(bucket, node)
@@ -56,23 +56,25 @@ impl Map {
             if bucket.index() >= BUCKETS {
                 continue;
             }
+            let shares = self.shares_state();
             let place = self.get_mut(bucket);
             let before = place.replicas.len();
             taken |= match step {
                 Step::Learn(..) if place.owner == Some(node) || place.has_replica(node) => false,
-                Step::Learn(..) => place.replicas.try_push(Replica { node, complete: false }).is_ok(),
+                Step::Learn(..) => place.replicas.try_push(Replica { node, complete: false, stay }).is_ok(),
+                // What there is to be learnt nobody else can say.
+                Step::Complete(..) if shares => false,
                 Step::Complete(..) => {
                     let learner = place.replicas.iter_mut().find(|r| r.node == node && !r.complete);
                     learner.map(|r| r.complete = true).is_some()
                 }
                 Step::Own(..) if place.owner == Some(node) => false,
                 Step::Own(..) => {
-                    let heir = Replica { node, complete: true };
                     let ready = place.owner.is_none()
-                        || place.replicas.contains(&heir)
+                        || place.replicas.iter().any(|r| r.node == node && r.complete)
                         || planted::is(Bug::IncompleteOwns) && place.has_replica(node);
                     if ready {
-                        place.own(node, true, epoch);
+                        place.own(node, true, epoch, stay);
                         self.begin(epoch);
                     }
                     ready
@@ -82,6 +84,9 @@ impl Map {
                     place.replicas.len() < before
                 }
             };
+        }
+        if taken {
+            self.began(stay);
         }
         taken
     }

@@ -6,15 +6,20 @@
 //! back: what keeps it from being prepared is a node, and that is taken out.
 
 use super::fences::Fences;
-use super::fleet::{DIGEST_KEY, Fleet, GroupShape, TakenOver, Topology, Why};
+use super::fleet::{DIGEST_KEY, Fleet, GroupShape, Stays, TakenOver, Topology, Why};
 use super::health::{self, Standings};
 use super::namespace::{self, ALL, By, Change, Faults, Name, Namespace, Write};
+use super::place::Learnt;
 use super::plan::Step;
 use crate::base::hash::siphash13_bytes;
 use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
 use crate::wire::version::WireVersion;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// What stands behind a state's own form unless the oldest wire version is spoken: the version, and what belongs to the fleets, by
+/// what is decided and by what is in force.
+type Behind = (WireVersion, Vec<Option<Stays>>);
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +45,8 @@ pub enum Entry {
     /// All nodes can speak this, as they said in these lives: from now on they do. Without effect if one of them has begun another
     /// life by now, which may be an older release's, or there is another node.
     Speak(WireVersion, BTreeMap<NodeId, Incarnation>),
+    /// Who stands by for buckets of a group has all of their state, as their owners say.
+    Learnt(GroupId, Vec<Learnt>),
 }
 
 impl Entry {
@@ -250,11 +257,17 @@ impl State {
             Entry::Speak(wire, lives) => {
                 let last = |node| self.fleet.member(node).map_or(Incarnation(0), |member| member.incarnation);
                 let said = |node: &NodeId| lives.get(node).is_some_and(|life| *life >= last(*node));
-                if self.fleet.topology().nodes.keys().all(said) {
-                    self.wire = self.wire.max(*wire);
+                if !self.fleet.topology().nodes.keys().all(said) {
+                    return Applied::default();
                 }
-                false
+                let begins = self.wire < WireVersion::SHARES_STATE && *wire >= WireVersion::SHARES_STATE;
+                self.wire = self.wire.max(*wire);
+                if begins {
+                    self.fleet.share_state();
+                }
+                begins
             }
+            Entry::Learnt(group, learnt) => self.fleet.learnt(*group, learnt),
             Entry::Write(write) => {
                 let known = self.namespace.at_stake(write.changes.iter().map(|change| &change.key));
                 match self.namespace.apply(index, write) {
@@ -284,7 +297,12 @@ impl State {
     /// For a snapshot.
     pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         let bytes = postcard::to_allocvec(self)?;
-        if self.wire == WireVersion::FIRST { Ok(bytes) } else { postcard::to_extend(&self.wire, bytes) }
+        if self.wire == WireVersion::FIRST {
+            return Ok(bytes);
+        }
+        let stays = [&self.fleet].into_iter().chain(&self.published).map(Fleet::stays).collect();
+        let behind: Behind = (self.wire, stays);
+        postcard::to_extend(&behind, bytes)
     }
 
     /// The reverse.
@@ -293,12 +311,14 @@ impl State {
     /// If these bytes are no snapshot that this software knows.
     pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
         let (mut state, rest): (Self, _) = postcard::take_from_bytes(bytes)?;
-        let mut rest = rest;
         if !rest.is_empty() {
-            (state.wire, rest) = postcard::take_from_bytes(rest)?;
-        }
-        if !rest.is_empty() {
-            return Err(postcard::Error::DeserializeBadEncoding);
+            let ((wire, stays), rest): (Behind, _) = postcard::take_from_bytes(rest)?;
+            state.wire = wire;
+            let mut fleets: Vec<_> = [&mut state.fleet].into_iter().chain(&mut state.published).collect();
+            let same = rest.is_empty() && fleets.len() == stays.len();
+            if !same || !fleets.iter_mut().zip(stays).all(|(fleet, stays)| fleet.set_stays(stays)) {
+                return Err(postcard::Error::DeserializeBadEncoding);
+            }
         }
         state.fleet.complete();
         state.published.iter_mut().for_each(Fleet::complete);

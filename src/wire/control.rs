@@ -1,15 +1,17 @@
-//! Control frames between nodes, on a UDP port of their own: heartbeats, and letters of any content. Each ends in a code under
-//! the cluster's authentication key, and carries a counter that never goes back, so that an old one can't be played again.
+//! Control frames between nodes, on a UDP port of their own: heartbeats, letters of any content, and records of shared state. Each
+//! ends in a code under the cluster's authentication key, and carries a counter that never goes back, so that an old one can't be
+//! played again.
 
 use super::version::{Software, WireVersion};
 use super::{Malformed, be16, be32, be64, need, put};
 use crate::base::limits::MAX_WORKERS;
-use crate::base::{HashKey, Incarnation, NodeId, NodeSet, hash};
+use crate::base::{HashKey, Incarnation, NodeId, NodeSet, WorkerId, hash};
 use arrayvec::ArrayVec;
 
 const MAGIC: u8 = 0x5c;
 const KIND_HEARTBEAT: u8 = 1;
 const KIND_LETTER: u8 = 2;
+const KIND_RECORDS: u8 = 3;
 /// Bytes that all messages begin with.
 const HEADER_LEN: usize = 24;
 /// Bytes of a letter before its content.
@@ -86,6 +88,67 @@ impl Head {
         let code = hash::mac(key, &out[..end]);
         put(out, end, code.to_be_bytes());
         end + MAC_LEN
+    }
+}
+
+/// Bytes of a message of records before those.
+pub const RECORDS_LEN: usize = HEADER_LEN + 4;
+
+/// Bytes of the longest message of records: such frames pass where any of IPv6 do, the outer headers counted.
+pub const MAX_RECORDS: usize = 1200;
+
+/// From which worker to which records go that fill a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Records {
+    /// Who says it, and which life of it.
+    pub sender: (NodeId, Incarnation),
+    /// Which worker of it.
+    pub from: WorkerId,
+    /// Higher in every such message of this worker's.
+    pub counter: u64,
+    /// Whom it is for.
+    pub receiver: NodeId,
+    /// Which worker of that.
+    pub to: WorkerId,
+}
+
+impl Records {
+    /// Whether a control message is one of records, if it is any.
+    pub fn is(b: &[u8]) -> bool {
+        b.get(2) == Some(&KIND_RECORDS)
+    }
+
+    /// Reads a message and checks its code; gives the records as they stand there, one or more ([`super::state::Record`]). The
+    /// oldest wire version has no such message.
+    ///
+    /// # Errors
+    /// As [`Heartbeat::parse`].
+    pub fn parse(b: &[u8], key: HashKey) -> Result<(Self, &[u8]), Malformed> {
+        let length = |b: &[u8]| Some(usize::from(be16(b, 6))).filter(|len| *len <= MAX_RECORDS);
+        let (head, end) = Head::open(b, key, (KIND_RECORDS, Some(RECORDS_LEN)), length)?;
+        if head.flag || head.wire < WireVersion::SHARES_STATE {
+            return Err(Malformed::Value);
+        }
+        let records = Self {
+            sender: (head.sender, head.incarnation),
+            from: WorkerId(be16(b, HEADER_LEN)),
+            counter: head.counter,
+            receiver: NodeId(be16(b, 12)),
+            to: WorkerId(be16(b, HEADER_LEN + 2)),
+        };
+        Ok((records, &b[RECORDS_LEN..end]))
+    }
+
+    /// Writes what stands around the records, which end at `end`; returns the message's length.
+    pub fn seal(&self, out: &mut [u8], end: usize, key: HashKey) -> usize {
+        let (sender, incarnation) = self.sender;
+        out[..RECORDS_LEN].fill(0);
+        put(out, 6, ((end - RECORDS_LEN) as u16).to_be_bytes());
+        put(out, 12, self.receiver.0.to_be_bytes());
+        put(out, HEADER_LEN, self.from.0.to_be_bytes());
+        put(out, HEADER_LEN + 2, self.to.0.to_be_bytes());
+        let (wire, kind, counter) = (WireVersion::NEWEST, KIND_RECORDS, self.counter);
+        Head { wire, kind, flag: false, sender, incarnation, counter }.seal(out, end, key)
     }
 }
 

@@ -1,0 +1,151 @@
+//! Sessions that other nodes can go on with: those of NATed flows, each of which is an entry of the shared state, too (MECHANISMS §4
+//! point 5). A bucket's owner writes one once the real server has answered, and lets the client's part of the handshake go on when
+//! every complete copy has it. Who takes the bucket over when its owner dies makes sessions of the entries.
+
+use super::counters::Counters;
+use super::egress::Egress;
+use super::message::{Event, Learnt};
+use super::port::Port;
+use super::post::Post;
+use super::select;
+use super::verdict::Verdict;
+use crate::asdr::{self, Answer, Bounds, Key, Kind, Moment, Operation, Refusal, Shard, Ticket, Value};
+use crate::base::limits::BUCKETS;
+use crate::base::{Bucket, FlowKey, GroupId, HashKey, Instant, NodeId, RealServerId, SnatId, WorkerId};
+use crate::table::flow::EntryId;
+use crate::table::session::{Names, Session, SessionTable, State};
+use crate::view::{Chains, View};
+use crate::wire::control::Records;
+use crate::wire::state::Record;
+use arrayvec::ArrayVec;
+use std::collections::VecDeque;
+
+/// Buckets of which a turn takes up what a new View says.
+const ADOPTIONS: usize = 256;
+/// Entries that a turn makes sessions of, or looks at.
+const TAKEN: usize = 64;
+/// What sessions want done that waits for the end of a burst, at most.
+const WISHES: usize = 1024;
+/// Nobody waits for the answer.
+const NOBODY: Ticket = Ticket(u64::MAX);
+
+/// What a session wants done to its entry.
+enum Wish {
+    /// It shall be at all complete copies.
+    Store(EntryId),
+    /// The flow has ended.
+    Delete(GroupId, FlowKey),
+}
+
+/// How far a session's entry is: a bit each.
+struct Marks(Box<[u64]>);
+
+impl Marks {
+    fn new(sessions: usize) -> Self {
+        Self(vec![0; sessions.div_ceil(64)].into())
+    }
+
+    fn has(&self, id: EntryId) -> bool {
+        self.0[id.number() / 64] >> (id.number() % 64) & 1 == 1
+    }
+
+    fn set(&mut self, id: EntryId, on: bool) {
+        let (word, bit) = (&mut self.0[id.number() / 64], 1 << (id.number() % 64));
+        *word = if on { *word | bit } else { *word & !bit };
+    }
+}
+
+/// What becomes of the entries of a bucket without a previous owner from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inheritance {
+    /// He died: they are this node's sessions from now on.
+    Take,
+    /// He has told that none is in use any more.
+    Clear,
+}
+
+/// How far the latest View's chains are taken up.
+#[derive(Clone, Copy, Debug, Default)]
+struct Adoption {
+    /// See [`View::placed`].
+    placed: u64,
+    /// The next group and bucket; none: all are.
+    next: Option<(usize, usize)>,
+}
+
+/// See the module's text.
+pub struct Shared {
+    me: WorkerId,
+    shard: Shard,
+    post: Post,
+    /// Entries were asked for; and are at all complete copies.
+    asked: Marks,
+    stored: Marks,
+    wishes: VecDeque<Wish>,
+    adoption: Adoption,
+    /// Who was the previous owner of each bucket of this worker's, by what was taken up last: node and one; zero: nobody.
+    previous: Box<[u16]>,
+    inherited: VecDeque<(GroupId, Bucket, Inheritance)>,
+}
+
+/// The name of a flow's entry: the client's tuple.
+fn key(flow: &FlowKey) -> Key {
+    let mut bytes = ArrayVec::new();
+    bytes.extend(flow.src.0);
+    bytes.extend(flow.dst.0);
+    bytes.extend(flow.src_port.to_be_bytes());
+    bytes.extend(flow.dst_port.to_be_bytes());
+    bytes.push(flow.protocol);
+    Key { kind: Kind::Nat, bytes }
+}
+
+/// The reverse.
+fn flow(key: &[u8]) -> Option<FlowKey> {
+    let (addresses, rest) = key.split_at_checked(32)?;
+    let &[a, b, c, d, protocol] = rest else { return None };
+    let address = |at: usize| addresses[at..at + 16].try_into().ok().map(Addr);
+    let (from, to) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    (protocol != 0).then_some(FlowKey::new(address(0)?, address(16)?, from, to, protocol))
+}
+
+/// What an entry says: real server, SNAT address and port.
+fn value(session: &Session) -> Value {
+    let mut bytes = Value::new();
+    bytes.extend(session.real.0.to_be_bytes());
+    bytes.extend(session.snat.0.to_be_bytes());
+    bytes.extend(session.snat_port.to_be_bytes());
+    bytes
+}
+
+/// The session that an entry says, by a View; none if that doesn't have what it names.
+fn session(view: &View, value: &[u8], now: Instant) -> Option<Session> {
+    let &[a, b, c, d, e, f, g, h] = value else { return None };
+    let real = RealServerId(u32::from_be_bytes([a, b, c, d]));
+    let snat = SnatId(u16::from_be_bytes([e, f]));
+    let services = &view.services;
+    let known = real.index() < services.real_servers.len() && snat.index() < services.snats.len();
+    if !known || services.real_servers[real.index()].is_gone() {
+        return None;
+    }
+    let mut session = Session::default();
+    (session.real, session.snat, session.snat_port) = (real, snat, u16::from_be_bytes([g, h]));
+    (session.state, session.last_seen) = (State::Established, now.tick());
+    Some(session)
+}
+
+impl Shared {
+    /// Of a worker with so many sessions; nothing is shared yet. All its memory is allocated here.
+    pub fn new(me: NodeId, worker: WorkerId, hash_key: HashKey, sessions: usize, bounds: Bounds) -> Self {
+        Self {
+            me: worker,
+            shard: Shard::new(me, hash_key, bounds),
+            post: Post::new(),
+            asked: Marks::new(sessions),
+            stored: Marks::new(sessions),
+            wishes: VecDeque::with_capacity(WISHES),
+            adoption: Adoption::default(),
+            previous: vec![0; bounds.groups * BUCKETS].into(),
+            inherited: VecDeque::with_capacity(bounds.groups * BUCKETS),
+        }
+    }
+}
