@@ -148,4 +148,50 @@ impl Shared {
             inherited: VecDeque::with_capacity(bounds.groups * BUCKETS),
         }
     }
+
+    /// A new View: what it says of chains is taken up in the next turns. Until that has been done this worker doesn't run it.
+    pub fn look_at(&mut self, view: &View) {
+        if self.adoption.placed != view.placed {
+            self.adoption = Adoption { placed: view.placed, next: Some((0, 0)) };
+        }
+    }
+
+    /// Whether the latest View is taken up.
+    pub fn runs(&self) -> bool {
+        self.adoption.next.is_none()
+    }
+
+    /// Another life of the node begins: what it had is void.
+    pub fn begin(&mut self, view: &View, now: Instant) {
+        let _ = (view, now);
+        self.shard.forget();
+        self.wishes.clear();
+        self.inherited.clear();
+        self.previous.fill(0);
+        self.adoption = Adoption { placed: view.placed, next: Some((0, 0)) };
+    }
+
+    /// The server has answered a NATed flow: its session is to be at all complete copies.
+    pub fn store(&mut self, id: EntryId) {
+        if !self.asked.has(id) && self.wishes.len() < WISHES {
+            self.asked.set(id, true);
+            self.wishes.push_back(Wish::Store(id));
+        }
+    }
+
+    /// Whether it is there, or nothing is shared by the View.
+    pub fn is_stored(&self, view: &View, group: GroupId, id: EntryId) -> bool {
+        self.stored.has(id) || view.buckets[group.index()].chains.is_none()
+    }
+
+    /// A session has ended.
+    pub fn ended(&mut self, group: GroupId, id: EntryId, flow: &FlowKey) {
+        if self.asked.has(id) {
+            self.asked.set(id, false);
+            self.stored.set(id, false);
+            if self.wishes.len() < WISHES {
+                self.wishes.push_back(Wish::Delete(group, *flow));
+            }
+        }
+    }
 }
