@@ -194,4 +194,207 @@ impl Shared {
             }
         }
     }
+
+    /// What a turn has to do besides packets: what the View says is taken up, what sessions want is asked for, what was answered is
+    /// noted, and what is written is sent.
+    pub fn turn<P: Port>(
+        &mut self,
+        view: &View,
+        sessions: &mut SessionTable,
+        egress: &mut Egress<P>,
+        now: Instant,
+    ) {
+        self.adopt(view, egress, now);
+        self.wish(view, sessions, egress, now);
+        self.inherit(view, sessions, egress, now);
+        let m = moment(egress, now);
+        let mut out = self.post.open(view, egress, self.me, now);
+        self.shard.turn(m, &mut out);
+        out.flush();
+        while let Some((ticket, answer)) = self.shard.answer() {
+            self.answered(view, sessions, ticket, &answer);
+        }
+        while let Some(asdr::Event::Complete { group, bucket, epoch, copy }) = self.shard.event() {
+            egress.tell(Event::Learnt(group, Learnt { bucket, epoch, node: copy.node, stay: copy.since }));
+        }
+    }
+
+    /// A message of another node's worker, whose code is right.
+    pub fn receive<P: Port>(
+        &mut self,
+        view: &View,
+        egress: &mut Egress<P>,
+        head: &Records,
+        mut records: &[u8],
+        now: Instant,
+    ) -> Result<(), Verdict> {
+        self.post.admit(view, head)?;
+        let m = moment(egress, now);
+        let mut out = self.post.open(view, egress, self.me, now);
+        while !records.is_empty() {
+            let (record, behind) = Record::parse(records).map_err(|_| Verdict::ControlRefused)?;
+            self.shard.receive(m, head.sender.0, &record, &mut out);
+            records = behind;
+        }
+        Ok(())
+    }
+
+    /// Takes up what the latest View says of some buckets.
+    fn adopt<P: Port>(&mut self, view: &View, egress: &mut Egress<P>, now: Instant) {
+        let Some((mut group, mut bucket)) = self.adoption.next else { return };
+        let m = moment(egress, now);
+        for _ in 0..ADOPTIONS {
+            let Some(buckets) = view.buckets.get(group) else {
+                self.adoption.next = None;
+                return;
+            };
+            match &buckets.chains {
+                Some(chains) if view.worker_of(view.me, Bucket(bucket as u16)) == self.me => {
+                    let at = (GroupId(group as u16), Bucket(bucket as u16));
+                    self.note_previous(view, at, chains);
+                    let mut out = self.post.open(view, egress, self.me, now);
+                    self.shard.adopt(m, at.0, at.1, &chains[bucket], &mut out);
+                }
+                Some(_) => {}
+                None => bucket = BUCKETS - 1,
+            }
+            (group, bucket) = if bucket + 1 < BUCKETS { (group, bucket + 1) } else { (group + 1, 0) };
+        }
+        self.adoption.next = Some((group, bucket));
+    }
+
+    /// Who owned a bucket before may have had sessions of it: what becomes of their entries when it is named no more.
+    fn note_previous(&mut self, view: &View, at: (GroupId, Bucket), chains: &Chains) {
+        let (group, bucket) = at;
+        let placement = &view.buckets[group.index()].placement;
+        let previous = placement.previous(bucket).filter(|node| view.may_hold(*node) && *node != view.me);
+        let known = &mut self.previous[group.index() * BUCKETS + bucket.index()];
+        let was = std::mem::replace(known, previous.map_or(0, |node| node.0 + 1));
+        let chain = &chains[bucket.index()];
+        if previous.is_some() || !chain.is_owned_by(view.me) {
+            return;
+        }
+        let inheritance = match was.checked_sub(1).map(NodeId) {
+            Some(was) if view.nodes[was.index()].up => Inheritance::Clear,
+            Some(_) => Inheritance::Take,
+            None if self.shard.epoch(group, bucket) != Some(chain.epoch) => Inheritance::Take,
+            None => return,
+        };
+        if self.inherited.len() < self.inherited.capacity() {
+            self.inherited.push_back((group, bucket, inheritance));
+        }
+    }
+
+    /// Does what sessions want.
+    fn wish<P: Port>(
+        &mut self,
+        view: &View,
+        sessions: &mut SessionTable,
+        egress: &mut Egress<P>,
+        now: Instant,
+    ) {
+        let m = moment(egress, now);
+        while let Some(wish) = self.wishes.pop_front() {
+            let (group, flow, operation, ticket) = match wish {
+                Wish::Store(id) if self.asked.has(id) => {
+                    let (flow, session) = (*sessions.flows().key(id), *sessions.flows().get(id));
+                    let set = Operation::Set { value: value(&session), ticks: 0 };
+                    (group_of(view, &session), flow, set, ticket(view, &flow, id))
+                }
+                Wish::Store(_) => continue,
+                Wish::Delete(group, flow) => (group, flow, Operation::Delete, NOBODY),
+            };
+            let bucket = view.hash_key.flow(&flow).bucket();
+            let mut out = self.post.open(view, egress, self.me, now);
+            let said = self.shard.ask(m, (group, bucket), &key(&flow), operation, ticket, &mut out);
+            if let Some(answer) = said {
+                self.answered(view, sessions, ticket, &answer);
+            }
+        }
+    }
+
+    /// What has become of an entry that a session asked for.
+    fn answered(&mut self, view: &View, sessions: &SessionTable, to: Ticket, answer: &Answer) {
+        let Some(id) = EntryId::numbered(to.0 as u32, sessions.flows().capacity()) else { return };
+        // The entry may be another session's by now.
+        if !self.asked.has(id) || ticket(view, sessions.flows().key(id), id) != to {
+            return;
+        }
+        match answer {
+            // Where the bucket is another's, nobody waits for it here.
+            Answer::Done(_) | Answer::Refused(Refusal::NotOwner) => self.stored.set(id, true),
+            // The next packet that needs it asks again.
+            _ => self.asked.set(id, false),
+        }
+    }
+
+    /// Makes sessions of what a dead owner had, or clears what nobody uses any more.
+    fn inherit<P: Port>(
+        &mut self,
+        view: &View,
+        sessions: &mut SessionTable,
+        egress: &mut Egress<P>,
+        now: Instant,
+    ) {
+        let Some((group, bucket, inheritance)) = self.inherited.pop_front() else { return };
+        let mut unused: ArrayVec<FlowKey, TAKEN> = ArrayVec::new();
+        for (name, bytes) in self.shard.values(group, bucket, Kind::Nat) {
+            let Some(flow) = flow(name) else { continue };
+            let hash = view.hash_key.flow(&flow);
+            if sessions.flows().find(hash, &flow).is_some() {
+                continue;
+            }
+            match (inheritance, session(view, bytes, now)) {
+                (Inheritance::Take, Some(session)) => {
+                    let names = select::names(view, &flow, &session);
+                    let opened = sessions.open(
+                        names,
+                        flow,
+                        session,
+                        |key, session| select::names(view, key, session),
+                        |_| (),
+                    );
+                    match opened {
+                        Ok(id) => {
+                            self.asked.set(id, true);
+                            self.stored.set(id, true);
+                            egress.counters.sessions_inherited.inc();
+                            egress.counters.real_servers[session.real.index()].sessions.inc();
+                        }
+                        Err(_) => egress.counters.sessions_refused.inc(),
+                    }
+                }
+                // What it names is gone.
+                _ => {
+                    if unused.try_push(flow).is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        if unused.is_full() {
+            self.inherited.push_front((group, bucket, inheritance));
+        }
+        let m = moment(egress, now);
+        for flow in unused {
+            let mut out = self.post.open(view, egress, self.me, now);
+            let _ = self.shard.ask(m, (group, bucket), &key(&flow), Operation::Delete, NOBODY, &mut out);
+        }
+    }
+}
+
+/// Now, and until when the node may answer.
+fn moment<P: Port>(egress: &Egress<P>, now: Instant) -> Moment {
+    Moment { now, lease: egress.promises.until() }
+}
+
+/// The group of a session's virtual server.
+fn group_of(view: &View, session: &Session) -> GroupId {
+    let server = view.services.real_servers[session.real.index()].virtual_server;
+    view.services.virtual_servers[server.index()].group
+}
+
+/// Names a session: its entry, and some of its hash.
+fn ticket(view: &View, flow: &FlowKey, id: EntryId) -> Ticket {
+    Ticket((view.hash_key.flow(flow).0 << 32) | id.number() as u64)
 }
