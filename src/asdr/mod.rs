@@ -17,7 +17,6 @@
 //! - A copy that isn't complete becomes so once it has pulled all there was when it became a copy, and everything written since.
 
 mod busy;
-mod chain;
 mod entry;
 mod hunt;
 mod learn;
@@ -25,7 +24,7 @@ mod shard;
 mod store;
 mod write;
 
-pub use chain::{Chain, Copy, MAX_COPIES};
+pub use crate::view::chain::{Chain, Copy, MAX_COPIES};
 pub use entry::{Key, Kind, Value, Version};
 pub use shard::{Answer, Bounds, Counts, Event, Moment, Operation, Outbox, Refusal, Shard, Ticket, Unknown};
 

@@ -1,13 +1,13 @@
 //! One worker's part of the table: what it owns and what it has copies of.
 
 use super::busy::{BusyTable, Waiter, Work};
-use super::chain::{Chain, Copy};
-use super::entry::{Key, Value, Version};
+use crate::view::chain::{Chain, Copy};
+use super::entry::{Key, Kind, Value, Version};
 use super::store::{EntryId, IDLE, State, Store};
 use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, GroupId, HashKey, Instant, NodeId, NodeSet, Tick};
-use crate::wire::state::{Message, Name, Record};
+use crate::wire::state::{Content, Message, Name, Record};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -232,6 +232,40 @@ impl Shard {
     /// What was counted so far.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// In which epoch of its owner a bucket is here; none: no View has told of it.
+    pub fn epoch(&self, group: GroupId, bucket: Bucket) -> Option<u32> {
+        self.at(group, bucket).map(|at| self.places[at].chain.epoch)
+    }
+
+    /// What is known of a bucket's entries of one kind, by key: those that have values.
+    pub fn values(&self, group: GroupId, bucket: Bucket, kind: Kind) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let newest = self.at(group, bucket).and_then(|at| self.store.newest(at));
+        let all = std::iter::successors(newest, |entry| self.store.older(*entry));
+        all.filter(|entry| self.is_known(*entry)).filter_map(move |entry| {
+            let name = self.store.name(entry);
+            match self.store.content(entry) {
+                Content::Value(value) if name.kind == kind as u8 => Some((name.key, value)),
+                _ => None,
+            }
+        })
+    }
+
+    /// Another life of the node begins: nothing that is here is of any use, and nobody is to be answered.
+    pub fn forget(&mut self) {
+        for at in self.busy.places() {
+            if self.busy.get(at).work != Work::Free {
+                self.abort(at, Answer::Unknown(Unknown::Moved));
+            }
+        }
+        for place in &mut self.places {
+            let stay = place.stay.wrapping_add(1);
+            *place = Place { stay, ..Place::default() };
+        }
+        self.answers.clear();
+        self.events.clear();
+        self.learning = 0;
     }
 
     /// The next answer to what was asked.

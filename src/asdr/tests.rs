@@ -10,6 +10,7 @@ const BUCKET: Bucket = Bucket(7);
 const BOUNDS: Bounds = Bounds {
     entries: [1000, 100, 10],
     groups: 1,
+    worker: (0, 1),
     busy: 64,
     waiters: 100,
     again: Duration::from_millis(10),

@@ -4,9 +4,8 @@ use super::busy::{Waiter, Work};
 use super::entry::{Value, Version};
 use super::shard::{Answer, Moment, Operation, Outbox, Refusal, Shard, Unknown};
 use super::store::{EntryId, IDLE, State};
-use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
-use crate::base::{Bucket, GroupId, NodeId, NodeSet, Tick};
+use crate::base::{NodeId, NodeSet, Tick};
 use crate::wire::state::{Content, Fact, Message, Name, Record};
 
 /// What is to be written.
@@ -204,13 +203,9 @@ impl Shard {
 
     /// A record of a bucket in the epoch that this shard goes by.
     pub(super) fn record<'a>(&self, bucket: usize, token: u32, message: Message<'a>) -> Record<'a> {
-        Record {
-            group: GroupId((bucket / BUCKETS) as u16),
-            bucket: Bucket((bucket % BUCKETS) as u16),
-            epoch: self.places[bucket].chain.epoch,
-            token,
-            message,
-        }
+        let epoch = self.places[bucket].chain.epoch;
+        let (group, bucket) = self.bucket(bucket);
+        Record { group, bucket, epoch, token, message }
     }
 
     /// The owner has written an entry of which this is a copy.

@@ -1,8 +1,9 @@
 //! The nodes as the cluster has decided about them: which life of each is in, what it may do, and which buckets it owns
 //! (MECHANISMS §0, §6). A deterministic part of the replicated state: every method is the effect of one log entry.
 
-use super::place::{self, Learnt, Map, Share};
+use super::place::{self, Map, Share};
 use super::plan::Step;
+use crate::view::Learnt;
 use crate::base::hash::siphash13_bytes;
 use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId, NodeSet};
 use serde::{Deserialize, Serialize};

@@ -7,6 +7,8 @@ use crate::base::hash::mix;
 use crate::base::limits::{BUCKETS, MAX_NODES};
 use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, NodeId, NodeSet};
+use crate::view::Learnt;
+use crate::view::chain::{Chain, Copy};
 use arrayvec::ArrayVec;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -61,19 +63,6 @@ impl Place {
         }
         (self.owner, self.epoch, self.stay) = (Some(node), epoch, whole.unwrap_or(stay));
     }
-}
-
-/// Who stands by for a bucket has all of its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Learnt {
-    /// The bucket.
-    pub bucket: Bucket,
-    /// In which epoch of the owner that was so.
-    pub epoch: u64,
-    /// Who.
-    pub node: NodeId,
-    /// Which stay of it.
-    pub stay: u32,
 }
 
 /// A node that may own buckets of a group, and its share relative to the others'.
@@ -181,7 +170,7 @@ impl Map {
         let mut news = false;
         for one in learnt.iter().filter(|one| one.bucket.index() < BUCKETS) {
             let place = &mut self.places[one.bucket.index()];
-            if place.epoch != one.epoch {
+            if place.epoch != u64::from(one.epoch) {
                 continue;
             }
             let same = |r: &&mut Replica| r.node == one.node && r.stay == one.stay && !r.complete;
@@ -267,6 +256,16 @@ impl Map {
         }
         news
     }
+}
+
+/// Who has a bucket's state, as `me` has to see it: as [`seen_by`] says of its owner.
+pub fn chain_seen_by(me: NodeId, over: NodeSet, published: &Place, latest: &Place) -> Chain {
+    let place = if published.owner == Some(me) && latest.owner != Some(me) { latest } else { published };
+    let lives = |node: &NodeId| !over.contains(*node);
+    let owner = place.owner.filter(lives).map(|node| Copy { node, since: place.stay, complete: true });
+    let copies = place.replicas.iter().filter(|replica| lives(&replica.node));
+    let copies = copies.map(|r| Copy { node: r.node, since: r.stay, complete: r.complete });
+    Chain { epoch: place.epoch as u32, owner, copies: copies.collect() }
 }
 
 /// Who serves a bucket as `me` has to see it, and who served it before, where `published` is in force and `latest` is decided:

@@ -145,6 +145,7 @@ impl Manager {
                 }
                 Event::Known(known) => self.inquiries.answered(known),
                 Event::Held(held) => self.census.told(held),
+                Event::Learnt(group, learnt) => self.note_learnt(group, learnt, now),
             }
         }
         for _ in 0..CHANNEL {

@@ -1,7 +1,8 @@
 //! One whole appliance as a steppable value: its workers and its manager, wired to each other. Production pins the parts to
 //! threads ([`Node::into_parts`]); tests and the simulator call [`Node::turn`].
 
-use crate::base::limits::RING_FRAMES;
+use crate::asdr::Bounds;
+use crate::base::limits::{MAX_GROUPS, RING_FRAMES};
 use crate::base::{Incarnation, Instant, PortId, WorkerId};
 use crate::cluster::namespace::MAX_REAL_SERVER_IDS;
 use crate::manage::compile::{self, CompileError};
@@ -12,6 +13,7 @@ use crate::path::egress::{Egress, Handoff, PortSlot};
 use crate::path::message::CHANNEL;
 use crate::path::port::{OpenDevice, Port, PortCaps};
 use crate::path::promise::Promises;
+use crate::path::shared::Shared;
 use crate::path::worker::{Parts, Worker};
 use crate::table::lease::Lease;
 use crate::table::publish;
@@ -47,6 +49,11 @@ pub enum NodeError {
         needed: usize,
     },
 }
+
+/// Sessions of a worker that wait at a time until other nodes have them, at most.
+const BUSY: u16 = 4096;
+/// Groups that may come while a node runs.
+const GROUPS: usize = 8;
 
 /// See the module's text.
 pub struct Node<P: Port> {
@@ -131,6 +138,13 @@ impl<P: Port> Node<P> {
                 sessions: config.tables.sessions,
                 session_names: 1 + usize::from(nat),
                 steering_sessions: config.tables.steering_sessions,
+                shared: Shared::new(
+                    config.me,
+                    id,
+                    config.cluster.hash_key,
+                    config.tables.sessions,
+                    bounds(config, nat, (id.0, config.workers.count)),
+                ),
             }));
             links.push(WorkerLink { counters, commands: command_in });
         }
@@ -177,6 +191,24 @@ impl<P: Port> Node<P> {
     /// The parts, for threads of their own.
     pub fn into_parts(self) -> (Vec<Worker<P>>, Manager) {
         (self.workers, self.manager)
+    }
+}
+
+/// How much a worker shares with other nodes' at most: without a log nothing, without NAT nothing much.
+fn bounds(config: &Config, nat: bool, worker: (u16, u16)) -> Bounds {
+    let shares = config.log.is_some();
+    // Its own, and copies of as many.
+    let sessions = if nat && shares { 2 * config.tables.sessions } else { 0 };
+    let busy = if shares { BUSY } else { 0 };
+    Bounds {
+        entries: [0, sessions, 0],
+        groups: if shares { (config.cluster.groups.slots() + GROUPS).min(MAX_GROUPS) } else { 0 },
+        worker,
+        busy,
+        waiters: 2 * busy,
+        again: config.cluster.heartbeat,
+        patience: config.cluster.suspicion * 2,
+        grace: config.cluster.suspicion * 8,
     }
 }
 

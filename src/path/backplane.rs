@@ -9,7 +9,7 @@ use crate::base::planted::{self, Bug};
 use crate::base::{Addr, Incarnation, Instant, NodeId};
 use crate::view::{Adjacency, Owner, Reach, View};
 use crate::wire::backplane::{self, Header, Stage};
-use crate::wire::control::Heartbeat;
+use crate::wire::control::{Heartbeat, Records};
 use crate::wire::ipip::{self, Inner};
 use crate::wire::{ipv4, protocol, udp};
 
@@ -24,6 +24,8 @@ pub enum Received {
     Packet,
     /// A control frame for the management thread, whose message starts at this offset.
     Control(usize),
+    /// A control frame of shared state, likewise.
+    Records(usize),
     /// ICMP to this node itself.
     Local,
 }
@@ -54,7 +56,9 @@ pub fn receive<F: Frame>(
     let bytes = ip.get(payload..end.min(ip.len())).ok_or(Verdict::BackplaneMalformed)?;
     if outer.key.dst_port == view.control_port {
         parse::trim(frame, link.payload, outer)?;
-        return Ok(Received::Control(payload));
+        let records = Records::is(bytes);
+        let offset = payload;
+        return Ok(if records { Received::Records(offset) } else { Received::Control(offset) });
     }
     if !(view.data_port..view.data_port.saturating_add(me.workers)).contains(&outer.key.dst_port) {
         return Err(Verdict::StrayOnBackplane);

@@ -71,6 +71,8 @@ counters! {
     sessions_closed,
     /// Sessions not established, or no more, that had to make room.
     sessions_evicted,
+    /// Sessions made of what another node had shared of them before it died.
+    sessions_inherited,
     /// New flows balanced without a session because there was no room (never NATed ones).
     sessions_refused,
     /// Steering decisions that could not be kept because there was no room.
@@ -87,6 +89,8 @@ counters! {
     control_rx,
     /// Control frames sent.
     control_tx,
+    /// Of those received, messages of shared state.
+    state_rx,
     /// Messages to the management thread that found its channel full.
     events_lost,
     /// Turns.

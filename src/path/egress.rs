@@ -29,6 +29,8 @@ pub enum Handoff<F> {
     /// A packet of a flow that the other owns; the frame starts at its IP header. The version is the one in force where its meta
     /// was made.
     Packet(F, Meta, u32),
+    /// A control frame with records of shared state for the other, whose message starts at this offset.
+    Records(F, usize),
     /// A finished Ethernet frame for a port on which the sender has no queue; and whether it may hold a promise.
     Transmit(F, PortId, bool),
 }

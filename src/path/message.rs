@@ -5,7 +5,7 @@ use crate::base::limits::{HEAD_BYTES, MAX_NODES};
 use crate::base::{FlowKey, GroupId, Instant, InterfaceId, Mac, NodeId, WorkerId};
 use crate::table::session::{Direction, Session};
 use crate::table::steering::Steering;
-use crate::view::{BucketSet, Neighbour};
+use crate::view::{BucketSet, Learnt, Neighbour};
 use crate::wire::control;
 use arrayvec::ArrayVec;
 
@@ -29,6 +29,8 @@ pub enum Event {
     Known(Known),
     /// What a worker still has of a group's buckets that another node owns now.
     Held(Held),
+    /// A copy of a bucket of this group, which this node owns, is complete.
+    Learnt(GroupId, Learnt),
 }
 
 /// The sessions that a worker found in buckets of one group of which its node is the previous owner, by one whole pass over

@@ -38,6 +38,11 @@ impl Promises {
         holds
     }
 
+    /// Until when promises may be made.
+    pub fn until(&self) -> Instant {
+        self.lease.until()
+    }
+
     /// Whether there is a promise in what leaves next.
     pub fn made(&self) -> bool {
         self.made

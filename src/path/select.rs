@@ -3,6 +3,7 @@
 use super::counters::Counters;
 use super::meta::Meta;
 use super::promise::Promises;
+use super::shared::{self, Shared};
 use super::track;
 use super::verdict::Verdict;
 use crate::base::hash::mix;
@@ -53,7 +54,7 @@ pub fn names(view: &View, key: &FlowKey, session: &Session) -> Names {
 /// there is no room, or when its first packet is its last. With NAT the node promises a port, which it may only under its lease.
 pub fn open(
     view: &View,
-    sessions: &mut SessionTable,
+    (sessions, shared): (&mut SessionTable, &mut Shared),
     (counters, promises): (&Counters, &mut Promises),
     id: VirtualServerId,
     meta: &Meta,
@@ -69,19 +70,24 @@ pub fn open(
             // Its SNAT port is lost with its session; another one would be another connection to the real server.
             return Err(Verdict::NoSession);
         }
-        if view.quarantined(server.group, meta.hash.bucket(), now) || !promises.may(now) {
+        let bucket = meta.hash.bucket();
+        if view.quarantined(server.group, bucket, now)
+            || shared.inherits(server.group, bucket)
+            || !promises.may(now)
+        {
             return Err(Verdict::NoLease);
         }
         let (snat, port, reply) =
-            snat(view, sessions, counters, real, meta, now).ok_or(Verdict::SnatExhausted)?;
+            snat(view, (sessions, shared), counters, real, meta, now).ok_or(Verdict::SnatExhausted)?;
         (session.snat, session.snat_port, names_here.reply) = (snat, port, Some(reply));
     } else if session.state != State::HalfOpen {
         return Ok(Opened::Stateless(real)); // a lone RST or FIN: little will follow
     }
     let names_of = |key: &FlowKey, session: &Session| names(view, key, session);
-    let opened = sessions.open(names_here, meta.key, session, names_of, |session| {
+    let opened = sessions.open(names_here, meta.key, session, names_of, |id, key, session| {
         counters.sessions_evicted.inc();
         gone(counters, session);
+        shared.ended(shared::group_of(view, session), id, key);
     });
     match opened {
         Ok(entry) => {
@@ -115,7 +121,7 @@ pub fn gone(counters: &Counters, session: &Session) {
 /// longest. At most 15 probes each of [`SNAT_ADDRESSES`].
 fn snat(
     view: &View,
-    sessions: &mut SessionTable,
+    (sessions, shared): (&mut SessionTable, &mut Shared),
     counters: &Counters,
     real: RealServerId,
     meta: &Meta,
@@ -169,6 +175,7 @@ fn snat(
     }
     let (id, port, hash) = spare?;
     let (key, session) = (*sessions.flows().key(id), *sessions.flows().get(id));
+    shared.ended(group_id, id, &key);
     sessions.close(id, names(view, &key, &session));
     gone(counters, &session);
     counters.sessions_evicted.inc();

@@ -4,17 +4,17 @@
 
 use super::counters::Counters;
 use super::egress::Egress;
-use super::message::{Event, Learnt};
+use super::message::Event;
 use super::port::Port;
 use super::post::Post;
 use super::select;
 use super::verdict::Verdict;
 use crate::asdr::{self, Answer, Bounds, Key, Kind, Moment, Operation, Refusal, Shard, Ticket, Value};
 use crate::base::limits::BUCKETS;
-use crate::base::{Bucket, FlowKey, GroupId, HashKey, Instant, NodeId, RealServerId, SnatId, WorkerId};
+use crate::base::{Addr, Bucket, FlowKey, GroupId, HashKey, Instant, NodeId, RealServerId, SnatId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Names, Session, SessionTable, State};
-use crate::view::{Chains, View};
+use crate::view::{Chains, Learnt, View};
 use crate::wire::control::Records;
 use crate::wire::state::Record;
 use arrayvec::ArrayVec;
@@ -22,7 +22,9 @@ use std::collections::VecDeque;
 
 /// Buckets of which a turn takes up what a new View says.
 const ADOPTIONS: usize = 256;
-/// Entries that a turn makes sessions of, or looks at.
+/// Buckets that a turn inherits, if they have no entries.
+const HEIRLOOMS: usize = 16;
+/// Entries of a bucket that a turn gives up.
 const TAKEN: usize = 64;
 /// What sessions want done that waits for the end of a burst, at most.
 const WISHES: usize = 1024;
@@ -45,13 +47,17 @@ impl Marks {
         Self(vec![0; sessions.div_ceil(64)].into())
     }
 
-    fn has(&self, id: EntryId) -> bool {
-        self.0[id.number() / 64] >> (id.number() % 64) & 1 == 1
+    fn has(&self, at: usize) -> bool {
+        self.0[at / 64] >> (at % 64) & 1 == 1
     }
 
-    fn set(&mut self, id: EntryId, on: bool) {
-        let (word, bit) = (&mut self.0[id.number() / 64], 1 << (id.number() % 64));
+    fn set(&mut self, at: usize, on: bool) {
+        let (word, bit) = (&mut self.0[at / 64], 1 << (at % 64));
         *word = if on { *word | bit } else { *word & !bit };
+    }
+
+    fn clear(&mut self) {
+        self.0.fill(0);
     }
 }
 
@@ -86,6 +92,7 @@ pub struct Shared {
     /// Who was the previous owner of each bucket of this worker's, by what was taken up last: node and one; zero: nobody.
     previous: Box<[u16]>,
     inherited: VecDeque<(GroupId, Bucket, Inheritance)>,
+    inheriting: Marks,
 }
 
 /// The name of a flow's entry: the client's tuple.
@@ -146,6 +153,7 @@ impl Shared {
             adoption: Adoption::default(),
             previous: vec![0; bounds.groups * BUCKETS].into(),
             inherited: VecDeque::with_capacity(bounds.groups * BUCKETS),
+            inheriting: Marks::new(bounds.groups * BUCKETS),
         }
     }
 
@@ -162,33 +170,33 @@ impl Shared {
     }
 
     /// Another life of the node begins: what it had is void.
-    pub fn begin(&mut self, view: &View, now: Instant) {
-        let _ = (view, now);
+    pub fn begin(&mut self, view: &View) {
         self.shard.forget();
         self.wishes.clear();
         self.inherited.clear();
+        [&mut self.asked, &mut self.stored, &mut self.inheriting].map(Marks::clear);
         self.previous.fill(0);
         self.adoption = Adoption { placed: view.placed, next: Some((0, 0)) };
     }
 
     /// The server has answered a NATed flow: its session is to be at all complete copies.
     pub fn store(&mut self, id: EntryId) {
-        if !self.asked.has(id) && self.wishes.len() < WISHES {
-            self.asked.set(id, true);
+        if !self.asked.has(id.number()) && self.wishes.len() < WISHES {
+            self.asked.set(id.number(), true);
             self.wishes.push_back(Wish::Store(id));
         }
     }
 
     /// Whether it is there, or nothing is shared by the View.
     pub fn is_stored(&self, view: &View, group: GroupId, id: EntryId) -> bool {
-        self.stored.has(id) || view.buckets[group.index()].chains.is_none()
+        self.stored.has(id.number()) || view.buckets[group.index()].chains.is_none()
     }
 
     /// A session has ended.
     pub fn ended(&mut self, group: GroupId, id: EntryId, flow: &FlowKey) {
-        if self.asked.has(id) {
-            self.asked.set(id, false);
-            self.stored.set(id, false);
+        if self.asked.has(id.number()) {
+            self.asked.set(id.number(), false);
+            self.stored.set(id.number(), false);
             if self.wishes.len() < WISHES {
                 self.wishes.push_back(Wish::Delete(group, *flow));
             }
@@ -229,6 +237,7 @@ impl Shared {
         now: Instant,
     ) -> Result<(), Verdict> {
         self.post.admit(view, head)?;
+        egress.counters.state_rx.inc();
         let m = moment(egress, now);
         let mut out = self.post.open(view, egress, self.me, now);
         while !records.is_empty() {
@@ -268,7 +277,7 @@ impl Shared {
         let (group, bucket) = at;
         let placement = &view.buckets[group.index()].placement;
         let previous = placement.previous(bucket).filter(|node| view.may_hold(*node) && *node != view.me);
-        let known = &mut self.previous[group.index() * BUCKETS + bucket.index()];
+        let known = &mut self.previous[place(group, bucket)];
         let was = std::mem::replace(known, previous.map_or(0, |node| node.0 + 1));
         let chain = &chains[bucket.index()];
         if previous.is_some() || !chain.is_owned_by(view.me) {
@@ -282,7 +291,13 @@ impl Shared {
         };
         if self.inherited.len() < self.inherited.capacity() {
             self.inherited.push_back((group, bucket, inheritance));
+            self.inheriting.set(place(group, bucket), true);
         }
+    }
+
+    /// Whether a bucket has sessions that this worker doesn't know yet: their ports are in use.
+    pub fn inherits(&self, group: GroupId, bucket: Bucket) -> bool {
+        self.inheriting.has(place(group, bucket))
     }
 
     /// Does what sessions want.
@@ -296,7 +311,7 @@ impl Shared {
         let m = moment(egress, now);
         while let Some(wish) = self.wishes.pop_front() {
             let (group, flow, operation, ticket) = match wish {
-                Wish::Store(id) if self.asked.has(id) => {
+                Wish::Store(id) if self.asked.has(id.number()) => {
                     let (flow, session) = (*sessions.flows().key(id), *sessions.flows().get(id));
                     let set = Operation::Set { value: value(&session), ticks: 0 };
                     (group_of(view, &session), flow, set, ticket(view, &flow, id))
@@ -317,14 +332,14 @@ impl Shared {
     fn answered(&mut self, view: &View, sessions: &SessionTable, to: Ticket, answer: &Answer) {
         let Some(id) = EntryId::numbered(to.0 as u32, sessions.flows().capacity()) else { return };
         // The entry may be another session's by now.
-        if !self.asked.has(id) || ticket(view, sessions.flows().key(id), id) != to {
+        if !self.asked.has(id.number()) || ticket(view, sessions.flows().key(id), id) != to {
             return;
         }
         match answer {
             // Where the bucket is another's, nobody waits for it here.
-            Answer::Done(_) | Answer::Refused(Refusal::NotOwner) => self.stored.set(id, true),
+            Answer::Done(_) | Answer::Refused(Refusal::NotOwner) => self.stored.set(id.number(), true),
             // The next packet that needs it asks again.
-            _ => self.asked.set(id, false),
+            _ => self.asked.set(id.number(), false),
         }
     }
 
@@ -336,10 +351,28 @@ impl Shared {
         egress: &mut Egress<P>,
         now: Instant,
     ) {
-        let Some((group, bucket, inheritance)) = self.inherited.pop_front() else { return };
+        for _ in 0..HEIRLOOMS {
+            let Some(next) = self.inherited.pop_front() else { return };
+            if self.inherit_one(view, sessions, egress, next, now) > 0 {
+                return;
+            }
+        }
+    }
+
+    /// Does so with one bucket; how many entries there were.
+    fn inherit_one<P: Port>(
+        &mut self,
+        view: &View,
+        sessions: &mut SessionTable,
+        egress: &mut Egress<P>,
+        (group, bucket, inheritance): (GroupId, Bucket, Inheritance),
+        now: Instant,
+    ) -> usize {
+        let mut seen = 0;
         let mut unused: ArrayVec<FlowKey, TAKEN> = ArrayVec::new();
         for (name, bytes) in self.shard.values(group, bucket, Kind::Nat) {
             let Some(flow) = flow(name) else { continue };
+            seen += 1;
             let hash = view.hash_key.flow(&flow);
             if sessions.flows().find(hash, &flow).is_some() {
                 continue;
@@ -352,12 +385,12 @@ impl Shared {
                         flow,
                         session,
                         |key, session| select::names(view, key, session),
-                        |_| (),
+                        |_, _, _| (),
                     );
                     match opened {
                         Ok(id) => {
-                            self.asked.set(id, true);
-                            self.stored.set(id, true);
+                            self.asked.set(id.number(), true);
+                            self.stored.set(id.number(), true);
                             egress.counters.sessions_inherited.inc();
                             egress.counters.real_servers[session.real.index()].sessions.inc();
                         }
@@ -374,12 +407,15 @@ impl Shared {
         }
         if unused.is_full() {
             self.inherited.push_front((group, bucket, inheritance));
+        } else {
+            self.inheriting.set(place(group, bucket), false);
         }
         let m = moment(egress, now);
         for flow in unused {
             let mut out = self.post.open(view, egress, self.me, now);
             let _ = self.shard.ask(m, (group, bucket), &key(&flow), Operation::Delete, NOBODY, &mut out);
         }
+        seen
     }
 }
 
@@ -388,8 +424,13 @@ fn moment<P: Port>(egress: &Egress<P>, now: Instant) -> Moment {
     Moment { now, lease: egress.promises.until() }
 }
 
+/// A bucket's number among those of all groups.
+fn place(group: GroupId, bucket: Bucket) -> usize {
+    group.index() * BUCKETS + bucket.index()
+}
+
 /// The group of a session's virtual server.
-fn group_of(view: &View, session: &Session) -> GroupId {
+pub fn group_of(view: &View, session: &Session) -> GroupId {
     let server = view.services.real_servers[session.real.index()].virtual_server;
     view.services.virtual_servers[server.index()].group
 }

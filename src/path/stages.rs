@@ -8,6 +8,7 @@ use super::parse::{self, Intake, Link};
 use super::port::{Frame, Port};
 use super::rewrite;
 use super::select::{self, Opened};
+use super::shared::{self, Shared};
 use super::steer::{self, Decision};
 use super::track;
 use super::verdict::Verdict;
@@ -18,7 +19,16 @@ use crate::table::session::{Direction, Session, SessionTable, State};
 use crate::table::steering::SteeringTable;
 use crate::view::View;
 use crate::wire::backplane::Stage;
+use crate::wire::control::Records;
 use crate::wire::eth::ethertype;
+use crate::wire::protocol;
+use arrayvec::ArrayVec;
+use std::time::Duration;
+
+/// Packets that wait until their flows are shared.
+const AWAITING: usize = 64;
+/// How long they do: many times what the backplane takes, and less than the client takes to send again.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// What a frame is that carries no IP packet.
 pub enum NoIp {
@@ -36,6 +46,10 @@ pub struct Core<P: Port> {
     pub sessions: SessionTable,
     /// Where flows go that it received and doesn't own.
     pub steering: SteeringTable,
+    /// Its part of what the nodes share.
+    pub shared: Shared,
+    /// Ends of handshakes that wait until other nodes could go on with their flows, and until when.
+    pub awaiting: ArrayVec<(P::Frame, Meta, Instant), AWAITING>,
     /// Its queues and rings out.
     pub egress: Egress<P>,
 }
@@ -96,6 +110,9 @@ impl<P: Port> Core<P> {
         if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta)
             && let Some(session) = self.take(view, id, direction, meta, now)
         {
+            if session.snat_port != 0 && self.waits(view, id, &session, direction, meta) {
+                return self.hold(frame, meta, now);
+            }
             self.egress.counters.session_hits.inc();
             let egress = &mut self.egress;
             return match direction {
@@ -159,6 +176,77 @@ impl<P: Port> Core<P> {
         Some(*session)
     }
 
+    /// Whether a packet has to wait, as it would end a NATed flow's handshake and no other node could go on with that yet.
+    #[inline]
+    fn waits(
+        &mut self,
+        view: &View,
+        id: EntryId,
+        session: &Session,
+        direction: Direction,
+        meta: &Meta,
+    ) -> bool {
+        let group = shared::group_of(view, session);
+        if self.shared.is_stored(view, group, id) {
+            return false;
+        }
+        let proven = !matches!(session.state, State::HalfOpen);
+        if proven {
+            self.shared.store(id);
+        }
+        // What the server says may go on: it is the client's part that makes the connection.
+        let ends = direction == Direction::Forward && meta.key.protocol == protocol::TCP;
+        ends && proven && session.state != State::Reset
+    }
+
+    #[cold]
+    fn hold(&mut self, frame: P::Frame, meta: &Meta, now: Instant) {
+        if self.awaiting.is_full() {
+            return self.egress.drop(frame, Verdict::Unshared);
+        }
+        self.awaiting.push((frame, *meta, now + PATIENCE));
+    }
+
+    /// What is to be done about shared state in a turn, and packets that waited for it.
+    pub fn share(&mut self, view: &View, now: Instant) {
+        let Self { shared, sessions, egress, .. } = self;
+        shared.turn(view, sessions, egress, now);
+        if shared.runs() {
+            egress.counters.view.set(view.version);
+        }
+        for (frame, meta, until) in std::mem::take(&mut self.awaiting) {
+            if now >= until {
+                self.egress.drop(frame, Verdict::Unshared);
+            } else {
+                self.packet_again(view, frame, &meta, until, now);
+            }
+        }
+    }
+
+    /// A packet that has waited.
+    #[cold]
+    fn packet_again(&mut self, view: &View, frame: P::Frame, meta: &Meta, until: Instant, now: Instant) {
+        let before = self.awaiting.len();
+        self.packet(view, frame, meta, now);
+        if let Some(last) = self.awaiting.get_mut(before) {
+            last.2 = until;
+        }
+    }
+
+    /// A message of shared state from another node.
+    pub fn records(&mut self, view: &View, frame: P::Frame, offset: usize, now: Instant) {
+        let message = frame.head().get(offset..).unwrap_or_default();
+        let Ok((head, records)) = Records::parse(message, view.auth_key) else {
+            return self.egress.drop(frame, Verdict::ControlRefused);
+        };
+        if head.to != self.id && head.receiver == view.me && head.to.0 < view.this_node().workers {
+            return self.egress.hand(head.to, Handoff::Records(frame, offset));
+        }
+        if let Err(verdict) = self.shared.receive(view, &mut self.egress, &head, records, now) {
+            self.egress.drop(frame, verdict);
+        }
+    }
+
     /// Balances a packet without state.
     #[inline(always)]
     fn stateless(
@@ -181,7 +269,8 @@ impl<P: Port> Core<P> {
         match steer::decide(view, &mut self.steering, &self.egress.counters, self.id, meta, now) {
             Ok(Decision::Open(server)) => {
                 let promises = (&*self.egress.counters, &mut self.egress.promises);
-                match select::open(view, &mut self.sessions, promises, server, meta, now) {
+                let tables = (&mut self.sessions, &mut self.shared);
+                match select::open(view, tables, promises, server, meta, now) {
                     Ok(Opened::Session(id)) => {
                         let session = *self.sessions.flows().get(id);
                         rewrite::forward(
@@ -218,6 +307,7 @@ impl<P: Port> Core<P> {
 
     fn close(&mut self, view: &View, id: EntryId) {
         let (key, session) = (*self.sessions.flows().key(id), *self.sessions.flows().get(id));
+        self.shared.ended(shared::group_of(view, &session), id, &key);
         self.sessions.close(id, select::names(view, &key, &session));
         select::gone(&self.egress.counters, &session);
         self.egress.counters.sessions_closed.inc();
@@ -232,6 +322,7 @@ impl<P: Port> Core<P> {
                 self.close(view, id);
             }
         }
+        self.shared.begin(view);
         for _ in 0..self.steering.capacity() {
             if let Some(id) = self.steering.step() {
                 self.steering.remove(view.hash_key.flow(self.steering.key(id)), id);

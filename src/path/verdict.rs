@@ -68,6 +68,8 @@ verdicts! {
     /// A steered packet that has come as far as packets go, at a node that can't take it: for nodes that disagree it has gone
     /// round.
     StageExhausted = "stage_exhausted",
+    /// The end of a NATed flow's handshake, before other nodes could go on with it; the client sends again.
+    Unshared = "unshared",
     /// The group has no node.
     NoOwner = "no_owner",
     /// The ring to the worker that owns the flow is full.

@@ -10,6 +10,7 @@ use super::meta::{Batch, Kind};
 use super::parse::{self, Intake};
 use super::port::{Burst, Frame, Pool, Port};
 use super::promise::ReadClock;
+use super::shared::Shared;
 use super::stages::Core;
 use super::steer;
 use super::verdict::Verdict;
@@ -70,6 +71,8 @@ pub struct Parts<P: Port> {
     pub session_names: usize,
     /// Room for steering sessions.
     pub steering_sessions: usize,
+    /// Its part of what the nodes share.
+    pub shared: Shared,
 }
 
 impl<P: Port> Worker<P> {
@@ -84,6 +87,8 @@ impl<P: Port> Worker<P> {
                 id: parts.id,
                 sessions: SessionTable::new(parts.sessions, parts.session_names),
                 steering: SteeringTable::new(parts.steering_sessions, 1),
+                shared: parts.shared,
+                awaiting: ArrayVec::new(),
                 egress: parts.egress,
             },
             rings: parts.rings,
@@ -131,7 +136,7 @@ impl<P: Port> Worker<P> {
                 self.core.begin(view);
             }
             (self.life, self.up) = (incarnation, up);
-            self.core.egress.counters.view.set(view.version);
+            self.core.shared.look_at(view);
             self.core.egress.number_by(view);
             self.core.egress.retry_held(view, now);
         }
@@ -140,6 +145,7 @@ impl<P: Port> Worker<P> {
         busy |= self.receive(now, false);
         busy |= self.obey(now);
         self.chores(now);
+        self.core.share(self.view.get(), now);
         self.core.egress.flush();
         self.sweep(now);
         let counters = &self.core.egress.counters;
@@ -239,6 +245,7 @@ impl<P: Port> Worker<P> {
             }
             Ok(Received::Local) => icmp::receive(view, &mut core.egress, frame, meta, now),
             Ok(Received::Control(offset)) => backplane::control(view, &core.egress, frame, offset),
+            Ok(Received::Records(offset)) => core.records(view, frame, offset, now),
             Err(verdict) => core.egress.drop(frame, verdict),
         }
     }
@@ -266,6 +273,7 @@ impl<P: Port> Worker<P> {
                         }
                         self.batch.push(frame);
                     }
+                    Handoff::Records(frame, offset) => self.core.records(view, frame, offset, now),
                     Handoff::Transmit(frame, port, promise) => {
                         self.core.egress.transmit_for(port, frame, promise, now);
                     }

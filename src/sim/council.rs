@@ -17,6 +17,7 @@ use crate::cluster::namespace::{
 };
 use crate::cluster::place::seen_by;
 use crate::cluster::state::{Entry, State};
+use crate::view::Learnt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -77,6 +78,7 @@ struct Seat {
     quarantine: BTreeMap<(GroupId, Bucket), Instant>,
     all_until: Instant,
     beat_due: Instant,
+    learnt_due: Instant,
     stalled_until: Instant,
     /// When it last heard each node.
     heard: BTreeMap<NodeId, Instant>,
@@ -108,6 +110,24 @@ struct World {
 /// Whether a fault is planted by which this node's state is wrong for a while: what it knows proves nothing until the end.
 fn skips_at_times(node: usize) -> bool {
     node == 1 && (planted::is(Bug::EntrySkippedAtTimes) || planted::is(Bug::NothingRestored))
+}
+
+/// Has it decided that who stands by for what this node owns has all of it: by then there was time for that.
+fn tell_learnt(council: &mut Council<ModelLog>, me: NodeId, now: Instant) {
+    let mut told = Vec::new();
+    for (group, map) in council.state().published().maps().iter().filter(|(_, map)| map.shares_state()) {
+        let own = map.iter().filter(|(_, place)| place.owner == Some(me));
+        let all = own.flat_map(|(bucket, place)| {
+            let learn = place.replicas.iter().filter(|replica| !replica.complete);
+            let epoch = place.epoch as u32;
+            learn.map(move |r| Learnt { bucket, epoch, node: r.node, stay: r.stay })
+        });
+        let learnt: Vec<_> = all.collect();
+        if !learnt.is_empty() {
+            told.push(Entry::Learnt(*group, learnt));
+        }
+    }
+    told.into_iter().for_each(|entry| council.want(entry, now));
 }
 
 fn name(node: u16) -> Name {
@@ -181,6 +201,7 @@ impl World {
             quarantine: BTreeMap::new(),
             all_until: Instant::ZERO,
             beat_due: local,
+            learnt_due: local,
             stalled_until: Instant::ZERO,
             clock,
             asked: BTreeMap::new(),
@@ -377,6 +398,11 @@ impl World {
         if let Some((version, _)) = seat.adopting.filter(|(_, at)| local >= *at) {
             seat.adopting = None;
             seat.council.adopted(version);
+        }
+        let serves = seat.council.lease().is_some_and(|until| local < until);
+        if serves && local >= seat.learnt_due {
+            seat.learnt_due = local + delay * 4;
+            tell_learnt(&mut seat.council, NodeId(node), local);
         }
         let ended = seat.council.ended().is_some();
         for (ask, entry) in std::mem::take(&mut seat.asked) {

@@ -32,6 +32,7 @@ const GROUP: GroupId = GroupId(0);
 const BOUNDS: Bounds = Bounds {
     entries: [20_000, 16, 16],
     groups: 1,
+    worker: (0, 1),
     busy: 256,
     waiters: 1024,
     again: Duration::from_millis(10),

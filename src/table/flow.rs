@@ -14,8 +14,13 @@ pub struct EntryId(u32);
 
 impl EntryId {
     /// As a number below [`MAX_FLOWS`](crate::base::limits::MAX_FLOWS).
-    pub(super) fn number(self) -> usize {
+    pub fn number(self) -> usize {
         self.0 as usize
+    }
+
+    /// The entry of this number, in a table of so many.
+    pub fn numbered(number: u32, capacity: usize) -> Option<Self> {
+        ((number as usize) < capacity).then_some(Self(number))
     }
 
     pub(super) fn new(number: u32) -> Self {

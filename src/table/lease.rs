@@ -19,6 +19,12 @@ impl Lease {
         self.0.store(until.0, Ordering::Relaxed);
     }
 
+    /// Until when it holds.
+    #[inline(always)]
+    pub fn until(&self) -> Instant {
+        Instant(self.0.load(Ordering::Relaxed))
+    }
+
     /// Whether it still holds at `now`.
     #[inline(always)]
     pub fn holds(&self, now: Instant) -> bool {

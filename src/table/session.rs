@@ -163,7 +163,7 @@ impl SessionTable {
         key: FlowKey,
         session: Session,
         names_of: impl Fn(&FlowKey, &Session) -> Names,
-        mut gone: impl FnMut(&Session),
+        mut gone: impl FnMut(EntryId, &FlowKey, &Session),
     ) -> Result<EntryId, Full> {
         let queued = session.state == State::HalfOpen;
         if queued {
@@ -223,7 +223,7 @@ impl SessionTable {
     fn evict_oldest(
         &mut self,
         names_of: &impl Fn(&FlowKey, &Session) -> Names,
-        gone: &mut impl FnMut(&Session),
+        gone: &mut impl FnMut(EntryId, &FlowKey, &Session),
     ) -> bool {
         let next = self.next.take();
         let Some(id) = std::mem::take(&mut self.half_open[self.oldest]).entry() else { return false };
@@ -232,7 +232,7 @@ impl SessionTable {
             // That place is the same session's as when it was looked at: its place is its alone.
             let known = next.filter(|(next, _)| *next == id).map(|(_, names)| names);
             let names = known.unwrap_or_else(|| names_of(self.flows.key(id), self.flows.get(id)));
-            gone(self.flows.get(id));
+            gone(id, self.flows.key(id), self.flows.get(id));
             self.close(id, names);
         }
         goes
@@ -276,7 +276,7 @@ mod tests {
     /// Opens session `i`; also says how many had to go for it.
     fn open(table: &mut SessionTable, i: u32) -> Result<(EntryId, usize), Full> {
         let (session, mut evicted) = (Session::default(), 0);
-        let id = table.open(names(&key(i), &session), key(i), session, names, |_| evicted += 1)?;
+        let id = table.open(names(&key(i), &session), key(i), session, names, |_, _, _| evicted += 1)?;
         Ok((id, evicted))
     }
 
@@ -334,7 +334,7 @@ mod tests {
         let reply = FlowKey::new(Addr::v4([10, 1, 1, 1]), Addr::v4([10, 0, 0, 9]), 8080, 0x1005, 6);
         let both = Names { forward: KEY.flow(&key(1)), reply: Some(KEY.flow(&reply)) };
         let session = Session { snat_port: 0x1005, ..Session::default() };
-        let id = table.open(both, key(1), session, names, |_| ()).unwrap();
+        let id = table.open(both, key(1), session, names, |_, _, _| ()).unwrap();
         assert_eq!(table.find(both.forward, &key(1), |_| false), Some((id, Direction::Forward)));
         assert_eq!(table.find(KEY.flow(&reply), &reply, |_| true), Some((id, Direction::Reply)));
         // Same port, other real server: not ours.

@@ -1,10 +1,13 @@
 //! What of a group changes while it runs: whose its buckets are.
 
+use super::chain::Chain;
 use super::{Owner, View};
 use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, GroupId, Incarnation, Instant, NodeId, WorkerId};
 use crate::table::placement::Placement;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A set of a group's buckets: a bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,22 @@ pub struct Quarantine {
     pub until: Instant,
 }
 
+/// Who has each bucket's state, in the order of the buckets.
+pub type Chains = Arc<[Chain]>;
+
+/// Who stands by for a bucket has all of its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Learnt {
+    /// The bucket.
+    pub bucket: Bucket,
+    /// In which epoch of the owner that was so.
+    pub epoch: u32,
+    /// Who.
+    pub node: NodeId,
+    /// Which stay of it: see [`Copy::since`](super::chain::Copy::since).
+    pub stay: u32,
+}
+
 /// The buckets of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buckets {
@@ -50,11 +69,13 @@ pub struct Buckets {
     pub placement: Placement,
     /// Those that are in quarantine.
     pub quarantine: Option<Box<Quarantine>>,
+    /// Who has the state of each; none: nodes share nothing.
+    pub chains: Option<Chains>,
 }
 
 impl From<Placement> for Buckets {
     fn from(placement: Placement) -> Self {
-        Self { placement, quarantine: None }
+        Self { placement, quarantine: None, chains: None }
     }
 }
 

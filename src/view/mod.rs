@@ -5,9 +5,10 @@
 
 mod adjacency;
 mod buckets;
+pub mod chain;
 
 pub use adjacency::{Adjacencies, Adjacency, Packet, Reach, ServerWay};
-pub use buckets::{BucketSet, Buckets, Quarantine};
+pub use buckets::{BucketSet, Buckets, Chains, Learnt, Quarantine};
 
 use crate::base::limits::{BUCKETS, MAX_GROUPS, MAX_NODES};
 use crate::base::{

@@ -19,7 +19,7 @@ use crate::cluster::namespace::{Change, Fault, Faults, Key, Namespace, Object};
 use crate::cluster::state::{Entry, State};
 use crate::manage::config::Config;
 use crate::manage::preview::{self, Here, Sight};
-use crate::view::Quarantine;
+use crate::view::{Learnt, Quarantine};
 use crate::wire::version::WireVersion;
 use compiling::Compiled;
 use following::{Awaited, PAUSE};
@@ -73,6 +73,9 @@ pub struct Seat {
     divided: Option<u64>,
     /// Something is decided that the View doesn't say yet.
     stale: bool,
+    /// Copies that are complete, as this node's workers say, and when it was last proposed that they are.
+    learnt: BTreeMap<(GroupId, Learnt), Option<Instant>>,
+    learnt_due: Instant,
 }
 
 impl Seat {
@@ -133,6 +136,8 @@ impl Manager {
             settled: None,
             divided: None,
             stale: true,
+            learnt: BTreeMap::new(),
+            learnt_due: now,
         };
         self.seat = Some(seat);
         self.publish(now);

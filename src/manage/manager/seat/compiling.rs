@@ -4,12 +4,12 @@ use super::{Seat, times};
 use crate::base::hash::mix;
 use crate::base::{Addr, GroupId, Instant, NodeId};
 use crate::cluster::fleet::{Fleet, Why};
-use crate::cluster::place::seen_by;
+use crate::cluster::place::{chain_seen_by, seen_by};
 use crate::manage::compile;
 use crate::manage::config::Config;
 use crate::manage::manager::Manager;
 use crate::table::placement::{Home, Placement};
-use crate::view::{Buckets, Hop, View};
+use crate::view::{Buckets, Chains, Hop, View};
 use std::collections::BTreeSet;
 use tracing::error;
 
@@ -37,7 +37,16 @@ impl Seat {
                 }),
                 _ => Placement::initial(0, &[]),
             };
-            Buckets { placement, quarantine: self.quarantine.get(&group).copied().map(Box::new) }
+            let chains = published.get(&group).zip(latest.get(&group)).filter(|(map, _)| map.shares_state());
+            let chains = chains.map(|(published, latest)| {
+                let of = |(bucket, place)| chain_seen_by(me, over, place, latest.get(bucket));
+                published.iter().map(of).collect::<Chains>()
+            });
+            // What is as it was is shared.
+            let before = view.buckets.get(group.index()).and_then(|buckets| buckets.chains.clone());
+            let chains = if chains == before { before } else { chains };
+            let quarantine = self.quarantine.get(&group).copied().map(Box::new);
+            Buckets { placement, quarantine, chains }
         });
         each.collect()
     }

@@ -7,12 +7,15 @@ use crate::cluster::fleet::{Phase, Why};
 use crate::cluster::keeper::News;
 use crate::cluster::state::Entry;
 use crate::manage::manager::Manager;
-use crate::view::{BucketSet, Quarantine};
+use crate::view::{BucketSet, Learnt, Quarantine};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 /// Between two lives of one process, and two proposals of what is drained.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
+/// What workers have learnt is gathered for so long.
+const GATHER: Duration = Duration::from_millis(20);
 /// Between two lives of which the first could not make anything of what was decided, at most: each such pause is twice the last
 /// one, as what this program can't do it may never be able to.
 const LONG_PAUSE: Duration = Duration::from_secs(30);
@@ -114,6 +117,7 @@ impl Manager {
             self.heartbeat_due = now;
         }
         self.tell_drained(now);
+        self.tell_learnt(now);
         if news.changed || news.in_force {
             self.await_workers(&news);
         }
@@ -169,6 +173,32 @@ impl Manager {
             seat.adopting = None;
             seat.council.adopted(due.version);
             debug!(version = due.version, "in force");
+        }
+    }
+
+    /// A worker says that a copy of a bucket is complete.
+    pub(in crate::manage::manager) fn note_learnt(&mut self, group: GroupId, learnt: Learnt, now: Instant) {
+        let Some(seat) = &mut self.seat else { return };
+        let told = seat.learnt.entry((group, learnt)).or_default();
+        // It is told again until it is decided, and then no more.
+        *told = told.filter(|at| now.since(*at) < PAUSE);
+    }
+
+    /// Has it decided which copies are complete.
+    fn tell_learnt(&mut self, now: Instant) {
+        let Some(seat) = &mut self.seat else { return };
+        if now < seat.learnt_due || seat.learnt.is_empty() {
+            return;
+        }
+        seat.learnt_due = now + GATHER;
+        let mut by_group: BTreeMap<GroupId, Vec<Learnt>> = BTreeMap::new();
+        for ((group, learnt), told) in seat.learnt.iter_mut().filter(|(_, told)| told.is_none()) {
+            by_group.entry(*group).or_default().push(*learnt);
+            *told = Some(now);
+        }
+        seat.learnt.retain(|_, told| told.is_some_and(|at| now.since(at) < PAUSE));
+        for (group, learnt) in by_group {
+            seat.council.want(Entry::Learnt(group, learnt), now);
         }
     }
 
