@@ -385,8 +385,13 @@ pub fn advertisers(
 /// ascending.
 pub fn advertised(config: &Config, serving: NodeSet, draining: NodeSet) -> Vec<Addr> {
     let vips = advertisers(config, serving, draining).filter(|(_, node)| *node == Some(config.me));
-    // A SNAT address is its node's alone, which has sessions there until the end.
-    let snats = config.snats.iter().filter(|(_, snat)| snat.node == config.me && serving.contains(config.me));
+    // A SNAT address is its node's, which has most of its sessions, as long as that serves; then whoever can takes the replies,
+    // since the port says whose they are.
+    let snats = config.snats.iter().filter(|(_, snat)| {
+        let heir = || advertiser(config, snat.group, snat.address, serving, draining);
+        let node = if serving.contains(snat.node) { Some(snat.node) } else { heir() };
+        node == Some(config.me)
+    });
     let mut all: Vec<_> = vips.map(|(vip, _)| vip).chain(snats.map(|(_, snat)| snat.address)).collect();
     all.sort_unstable();
     all.dedup();

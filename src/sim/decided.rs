@@ -4,7 +4,6 @@ use crate::base::{Incarnation, NodeId};
 use crate::cluster::council::Council;
 use crate::cluster::fleet::{COPIES, Phase};
 use crate::cluster::log::Log;
-use crate::cluster::place::Replica;
 use crate::cluster::plan;
 use crate::cluster::state::State;
 use std::collections::BTreeMap;
@@ -42,7 +41,7 @@ pub fn promotions(before: &State, after: &State) -> Result<(), String> {
         for (bucket, place) in map.iter() {
             let (last, Some(owner)) = (last.get(bucket), place.owner) else { continue };
             let given = last.owner.filter(|from| *from != owner && place.previous == Some(*from));
-            if given.is_some() && !last.replicas.contains(&Replica { node: owner, complete: true }) {
+            if given.is_some() && !last.replicas.iter().any(|r| r.node == owner && r.complete) {
                 return Err(format!(
                     "bucket {bucket} of group {group} is node {owner}'s, which still learnt it"
                 ));

@@ -184,7 +184,7 @@ fn a_move_is_learnt_completed_owned_and_remembered() {
     let place = map.get(bucket);
     assert_eq!((place.owner, place.previous), (Some(NodeId(1)), Some(NodeId(0))));
     assert!(place.epoch > map.get(Bucket(9)).epoch);
-    assert!(place.replicas.contains(&Replica { node: NodeId(0), complete: true }));
+    assert!(place.replicas.iter().any(|r| r.node == NodeId(0) && r.complete));
     assert_eq!(map.forget_previous(NodeId(1), &[bucket]), [], "it isn't the one");
     assert_eq!(map.forget_previous(NodeId(0), &[bucket, Bucket(1)]), [bucket]);
     assert_eq!(map.get(bucket).previous, None);
