@@ -82,6 +82,8 @@ struct Adoption {
 /// See the module's text.
 pub struct Shared {
     me: WorkerId,
+    /// Groups that there is room for.
+    groups: usize,
     shard: Shard,
     post: Post,
     /// Entries were asked for; and are at all complete copies.
@@ -145,6 +147,7 @@ impl Shared {
     pub fn new(me: NodeId, worker: WorkerId, hash_key: HashKey, sessions: usize, bounds: Bounds) -> Self {
         Self {
             me: worker,
+            groups: bounds.groups,
             shard: Shard::new(me, hash_key, bounds),
             post: Post::new(),
             asked: Marks::new(sessions),
@@ -189,7 +192,8 @@ impl Shared {
 
     /// Whether it is there, or nothing is shared by the View.
     pub fn is_stored(&self, view: &View, group: GroupId, id: EntryId) -> bool {
-        self.stored.has(id.number()) || view.buckets[group.index()].chains.is_none()
+        let shares = group.index() < self.groups && view.buckets[group.index()].chains.is_some();
+        !shares || self.stored.has(id.number())
     }
 
     /// A session has ended.
@@ -253,7 +257,7 @@ impl Shared {
         let Some((mut group, mut bucket)) = self.adoption.next else { return };
         let m = moment(egress, now);
         for _ in 0..ADOPTIONS {
-            let Some(buckets) = view.buckets.get(group) else {
+            let Some(buckets) = view.buckets.get(group).filter(|_| group < self.groups) else {
                 self.adoption.next = None;
                 return;
             };
@@ -297,7 +301,7 @@ impl Shared {
 
     /// Whether a bucket has sessions that this worker doesn't know yet: their ports are in use.
     pub fn inherits(&self, group: GroupId, bucket: Bucket) -> bool {
-        self.inheriting.has(place(group, bucket))
+        group.index() < self.groups && self.inheriting.has(place(group, bucket))
     }
 
     /// Does what sessions want.
