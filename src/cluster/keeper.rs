@@ -6,8 +6,8 @@ use super::log::{Log, ReplicaId};
 use super::namespace::{Change, Faults, Namespace};
 use super::state::{Entry, State};
 use crate::base::planted::{self, Bug};
+use crate::base::version::WireVersion;
 use crate::base::{Instant, NodeId, NodeSet};
-use crate::wire::version::WireVersion;
 use std::time::Duration;
 
 /// After this long the log is asked again for what it didn't give.

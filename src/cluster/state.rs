@@ -11,10 +11,10 @@ use super::health::{self, Standings};
 use super::namespace::{self, ALL, By, Change, Faults, Name, Namespace, Write};
 use super::plan::Step;
 use crate::base::hash::siphash13_bytes;
+use crate::base::version::WireVersion;
 use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
-use crate::wire::version::WireVersion;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -218,7 +218,8 @@ impl State {
         let before = self.fleet.clone();
         let changed = match entry {
             Entry::Join(node, life) => {
-                taken_over = self.fleet.join(*node, *life);
+                taken_over =
+                    self.fleet.join(*node, *life).map(|taken| self.with_given(taken, *node, &before));
                 taken_over.is_some()
             }
             Entry::Activate(node, life) => self.fleet.activate(*node, *life),
@@ -231,7 +232,8 @@ impl State {
                 changed
             }
             Entry::Offline(node, life, why) => {
-                taken_over = self.fleet.offline(*node, *life, why.clone());
+                let taken = self.fleet.offline(*node, *life, why.clone());
+                taken_over = taken.map(|taken| self.with_given(taken, *node, &before));
                 taken_over.is_some()
             }
             Entry::Steps(group, steps) => self.fleet.take(*group, steps),
@@ -279,6 +281,28 @@ impl State {
             self.published.get_or_insert(before);
         }
         Applied { changed, taken_over: taken_over.unwrap_or_default() }
+    }
+
+    /// What was taken over from a dead node, and what it was about to give away: by what is in force, `before` if nothing was
+    /// decided since, that is still its own, and it may never have heard of the change.
+    fn with_given(&self, mut taken: TakenOver, dead: NodeId, before: &Fleet) -> TakenOver {
+        let published = self.published.as_ref().unwrap_or(before);
+        for (group, map) in published.maps() {
+            let owned = map.iter().filter(|(_, place)| place.owner == Some(dead)).map(|(bucket, _)| bucket);
+            match taken.iter_mut().find(|(known, _)| known == group) {
+                Some((_, buckets)) => {
+                    let known: BTreeSet<_> = buckets.iter().copied().collect();
+                    buckets.extend(owned.filter(|bucket| !known.contains(bucket)));
+                }
+                None => {
+                    let owned: Vec<_> = owned.collect();
+                    if !owned.is_empty() {
+                        taken.push((*group, owned));
+                    }
+                }
+            }
+        }
+        taken
     }
 
     /// For a snapshot.

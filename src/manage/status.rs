@@ -2,6 +2,7 @@
 
 use super::compile;
 use super::manager::Manager;
+use crate::base::version::WireVersion;
 use crate::base::{GroupId, Instant, NodeId};
 use crate::cluster::fleet::{Fleet, Member, Phase};
 use crate::cluster::forecast;
@@ -11,7 +12,6 @@ use crate::cluster::log::Replica;
 use crate::cluster::namespace::{ALL, Namespace};
 use crate::cluster::place::Place;
 use crate::view::Services;
-use crate::wire::version::WireVersion;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -3,11 +3,11 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use steerage::base::limits::MAX_WORKERS;
+use steerage::base::version::{Software, WireVersion};
 use steerage::base::{FlowHash, HashKey, Incarnation, NodeId, NodeSet, hash};
 use steerage::wire::Malformed;
 use steerage::wire::backplane::{self, HEADER_LEN, Header, Stage, cookie};
 use steerage::wire::control::{self, Heartbeat, Letter};
-use steerage::wire::version::{Software, WireVersion};
 
 const STAGES: [Stage; 5] =
     [Stage::Receive, Stage::FragmentOwner, Stage::Owner, Stage::PreviousOwner, Stage::Returned];

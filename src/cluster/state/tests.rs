@@ -110,6 +110,27 @@ fn the_wire_version_rises_if_all_can_speak_it_in_the_lives_that_there_are() {
     assert_ne!(state.digest(), digest);
 }
 
+/// A node that is cut off may never hear that it is to give a bucket away: who gets it has to wait for its lease as well.
+#[test]
+fn what_a_dead_node_was_about_to_give_away_is_taken_over_too() {
+    let group = GroupId(0);
+    let mut state = state();
+    apply(&mut state, lives(0).into_iter().chain(lives(1)));
+    let own = |bucket, node| Step::Own(Bucket(bucket), NodeId(node));
+    apply(&mut state, [Entry::Steps(group, vec![own(1, 0), own(2, 0)])]);
+    let version = state.version();
+    apply(&mut state, [Entry::InForce(version)]);
+    let learn = [Step::Learn(Bucket(2), NodeId(1)), Step::Complete(Bucket(2), NodeId(1))];
+    apply(&mut state, [Entry::Steps(group, learn.into()), Entry::Steps(group, vec![own(2, 1)])]);
+    let applied = state.apply(state.index() + 1, &Entry::Offline(NodeId(0), Incarnation(1), Why::Silent));
+    assert_eq!(applied.taken_over, [(group, vec![Bucket(1), Bucket(2)])], "the second was node 1's already");
+    // Once all go by that it isn't any more.
+    let version = state.version();
+    apply(&mut state, [Entry::InForce(version)]);
+    let applied = state.apply(state.index() + 1, &Entry::Join(NodeId(0), Incarnation(2)));
+    assert_eq!(applied.taken_over, []);
+}
+
 #[test]
 fn a_real_server_takes_its_health_along() {
     let mut state = state();

@@ -9,6 +9,7 @@ mod following;
 mod founding;
 
 use super::Manager;
+use crate::base::version::WireVersion;
 use crate::base::{Bucket, GroupId, Incarnation, Instant, NodeId, RealServerId};
 use crate::cluster::asks::{Answer, Ask};
 use crate::cluster::council::{Council, Report, Times};
@@ -20,7 +21,6 @@ use crate::cluster::state::{Entry, State};
 use crate::manage::config::Config;
 use crate::manage::preview::{self, Here, Sight};
 use crate::view::Quarantine;
-use crate::wire::version::WireVersion;
 use compiling::Compiled;
 use following::{Awaited, PAUSE};
 use founding::Founding;
