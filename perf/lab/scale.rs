@@ -243,6 +243,8 @@ impl Log for Now {
 
     fn restore(&mut self, _: ReplicaId) {}
 
+    fn resign(&mut self) {}
+
     fn renew(&mut self, token: u64, _: Incarnation) {
         self.outputs.push_back(Output::Renewed { token });
     }

@@ -97,9 +97,9 @@ impl Seat {
         self.council.report().adopted > 0 && placed
     }
 
-    /// What the nodes speak; what is decided but can't be spoken here ends this life.
+    /// What this node speaks: as all do, unless it can't, which ends its life.
     pub(super) fn wire(&self) -> WireVersion {
-        self.state().wire().max(WireVersion::OLDEST)
+        self.state().wire().clamp(WireVersion::OLDEST, WireVersion::own())
     }
 
     /// A node's life, and whether it serves in it.
