@@ -8,11 +8,11 @@
 use super::fences::Fences;
 use super::fleet::{DIGEST_KEY, Fleet, GroupShape, TakenOver, Topology, Why};
 use super::health::{self, Standings};
-use super::namespace::{self, ALL, By, Change, Faults, Name, Namespace, Write};
+use super::namespace::{self, ALL, By, Change, Faults, Formers, Name, Namespace, Write};
 use super::plan::Step;
 use crate::base::hash::siphash13_bytes;
 use crate::base::version::WireVersion;
-use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
+use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet, VirtualServerId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +40,8 @@ pub enum Entry {
     /// All nodes can speak this, as they said in these lives: from now on they do. Without effect if one of them has begun another
     /// life by now, which may be an older release's, or there is another node.
     Speak(WireVersion, BTreeMap<NodeId, Incarnation>),
+    /// A life of a node has no sessions left of virtual servers in the groups that they were in before these log indices.
+    Left(NodeId, Incarnation, Vec<(VirtualServerId, u64)>),
 }
 
 impl Entry {
@@ -88,7 +90,8 @@ pub struct State {
     #[serde(with = "whole")]
     namespace: Namespace,
     standings: Standings,
-    /// Stands behind the rest, and only if it isn't the first: nodes that know of no other have the same bytes.
+    /// Stands behind the rest, and only if it isn't the first: nodes that know of no other have the same bytes. Behind it stand the
+    /// namespace's [`Formers`].
     #[serde(skip)]
     wire: WireVersion,
 }
@@ -220,6 +223,9 @@ impl State {
             Entry::Join(node, life) => {
                 taken_over =
                     self.fleet.join(*node, *life).map(|taken| self.with_given(taken, *node, &before));
+                if taken_over.is_some() {
+                    self.namespace.formers_mut().over(*node, Incarnation(life.0.saturating_sub(1)));
+                }
                 taken_over.is_some()
             }
             Entry::Activate(node, life) => self.fleet.activate(*node, *life),
@@ -234,6 +240,9 @@ impl State {
             Entry::Offline(node, life, why) => {
                 let taken = self.fleet.offline(*node, *life, why.clone());
                 taken_over = taken.map(|taken| self.with_given(taken, *node, &before));
+                if taken_over.is_some() {
+                    self.namespace.formers_mut().over(*node, *life);
+                }
                 taken_over.is_some()
             }
             Entry::Steps(group, steps) => self.fleet.take(*group, steps),
@@ -257,7 +266,9 @@ impl State {
                 }
                 false
             }
+            Entry::Left(node, life, servers) => self.namespace.formers_mut().left(servers, *node, *life),
             Entry::Write(write) => {
+                let groups = self.namespace.groups_of(write.changes.iter().map(|change| &change.key));
                 let known = self.namespace.at_stake(write.changes.iter().map(|change| &change.key));
                 match self.namespace.apply(index, write) {
                     // A request that comes again has the index of its first time.
@@ -265,6 +276,11 @@ impl State {
                         // Of those that were removed or moved, nothing holds any more.
                         for id in self.namespace.gone(known) {
                             self.standings.forget(id);
+                        }
+                        if self.wire >= WireVersion::KNOWS_FORMER_GROUPS {
+                            let members = self.fleet.members().iter().filter(|(_, m)| m.phase.serves());
+                            let holders = members.map(|(node, m)| (*node, m.incarnation)).collect();
+                            self.namespace.regroup(groups, index, &holders);
                         }
                         let topology = topology(&self.namespace);
                         if topology != *self.fleet.topology() {
@@ -308,7 +324,8 @@ impl State {
     /// For a snapshot.
     pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         let bytes = postcard::to_allocvec(self)?;
-        if self.wire == WireVersion::FIRST { Ok(bytes) } else { postcard::to_extend(&self.wire, bytes) }
+        let more = (self.wire, self.namespace.formers());
+        if self.wire == WireVersion::FIRST { Ok(bytes) } else { postcard::to_extend(&more, bytes) }
     }
 
     /// The reverse.
@@ -319,7 +336,9 @@ impl State {
         let (mut state, rest): (Self, _) = postcard::take_from_bytes(bytes)?;
         let mut rest = rest;
         if !rest.is_empty() {
-            (state.wire, rest) = postcard::take_from_bytes(rest)?;
+            let more: (WireVersion, Formers);
+            (more, rest) = postcard::take_from_bytes(rest)?;
+            (state.wire, *state.namespace.formers_mut()) = more;
         }
         if !rest.is_empty() {
             return Err(postcard::Error::DeserializeBadEncoding);
@@ -347,11 +366,15 @@ impl State {
             self.standings.whole_digest(),
             self.namespace.digest(),
         ];
-        let wire = (self.wire > WireVersion::FIRST).then_some(u64::from(self.wire.0));
-        let bytes: Vec<_> = parts.into_iter().chain(wire).flat_map(u64::to_le_bytes).collect();
+        let more = (self.wire > WireVersion::FIRST)
+            .then(|| [u64::from(self.wire.0), self.namespace.formers().digest()]);
+        let bytes: Vec<_> =
+            parts.into_iter().chain(more.into_iter().flatten()).flat_map(u64::to_le_bytes).collect();
         siphash13_bytes(DIGEST_KEY, &bytes)
     }
 }
 
+#[cfg(test)]
+mod former_tests;
 #[cfg(test)]
 mod tests;

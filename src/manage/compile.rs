@@ -215,6 +215,9 @@ fn build(
         in_force: 0,
         decided: 0,
         leaving: 0,
+        regrouping: Arc::default(),
+        regrouped: regrouped(config).collect(),
+        regrouped_in: 1,
         services: Arc::new(services),
         advertised: Arc::new(ExactMap::build(
             advertised(config, NodeSet(u64::MAX), NodeSet::EMPTY).into_iter().map(|a| (a, ())),
@@ -226,6 +229,12 @@ fn build(
     };
     view.link(here.map(|b| b.view));
     Ok(view)
+}
+
+/// The virtual servers that have left a group, in which there may be sessions of them, ascending.
+fn regrouped(config: &Config) -> impl Iterator<Item = VirtualServerId> {
+    let all = config.virtual_servers.iter().filter(|(_, server)| server.former.is_some());
+    all.map(|(id, _)| VirtualServerId(id as u32))
 }
 
 /// The configured interfaces, and behind them the backplane's, whose id is given too.

@@ -145,6 +145,7 @@ impl Manager {
                 }
                 Event::Known(known) => self.inquiries.answered(known),
                 Event::Held(held) => self.census.told(held),
+                Event::Kept(kept) => self.census.kept(kept, &self.views.current().regrouped),
             }
         }
         for _ in 0..CHANNEL {

@@ -274,6 +274,8 @@ pub struct VirtualServerConfig {
     pub protocol: Protocol,
     /// The nodes that serve it.
     pub group: GroupId,
+    /// Those that served it before and may still have sessions of it, and the log index of that change.
+    pub former: Option<(GroupId, u64)>,
     /// How packets reach the real server.
     pub forward: Forward,
     /// Who handles a packet: its owner or its receiver.

@@ -67,8 +67,8 @@ pub struct Seat {
     drained_due: Instant,
     /// What was decided of the nodes, as far as it was told.
     members: BTreeMap<NodeId, Member>,
-    /// Since when all workers of all nodes run the version in force.
-    settled: Option<(u64, Instant)>,
+    /// Since when all workers of all nodes run the version in force, by its placement and the virtual servers that left groups.
+    settled: Option<((u64, u64), Instant)>,
     /// See [`Council::divided`], as it was last told.
     divided: Option<u64>,
     /// Something is decided that the View doesn't say yet.
