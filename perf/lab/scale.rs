@@ -297,6 +297,7 @@ fn traffic(size: &Size) -> Traffic {
 fn turns(size: &Size) -> Value {
     let mut config = load(size.slots);
     config.log = Some(Arc::new(LogConfig {
+        stateless_without_quorum: true,
         directory: PathBuf::new(),
         tls: None,
         witnesses: Vec::new(),

@@ -59,7 +59,8 @@ pub fn digest(config: &Config) -> u64 {
     for (id, server) in config.virtual_servers.iter() {
         // How long an idle flow lives may be left to each node's own file.
         let server = VirtualServerConfig { idle: Duration::ZERO, ..VirtualServerConfig::clone(server) };
-        text += &format!(" {id} {server:?}");
+        // What is read from files has no former group, and the last release's text none either.
+        text += &format!(" {id} {server:?}").replace(" former: None,", "");
     }
     siphash13_bytes(cluster.hash_key, text.as_bytes())
 }
@@ -200,6 +201,7 @@ fn build(
         data_port: cluster.data_port,
         control_port: cluster.control_port,
         steering_cache: config.tables.steering_cache,
+        stateless_without_lease: config.log.as_ref().is_none_or(|log| log.stateless_without_quorum),
         timeouts: Timeouts {
             half_open: Tick::covering(config.tables.half_open),
             closed: Tick::covering(config.tables.closed),

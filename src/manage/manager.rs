@@ -320,6 +320,12 @@ impl Manager {
         self.able() && self.lease.holds(now) && self.seat.as_ref().is_none_or(Seat::serves)
     }
 
+    /// Whether it serves virtual servers that need no state: those it serves, if it is told so, without a lease, too.
+    pub fn stateless_ready(&self, now: Instant) -> bool {
+        let by_itself = self.views.current().stateless_without_lease;
+        self.able() && (by_itself || self.lease.holds(now)) && self.seat.as_ref().is_none_or(Seat::serves)
+    }
+
     /// Asks what becomes of a tuple's packets. The answer comes out of [`Self::explained`] in a later turn, once all workers
     /// have told what they know of the flow, or one hasn't in time.
     pub fn explain(&mut self, request: Request, now: Instant) -> Ticket {

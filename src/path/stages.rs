@@ -159,7 +159,7 @@ impl<P: Port> Core<P> {
         Some(*session)
     }
 
-    /// Balances a packet without state.
+    /// Balances a packet without state: also without a lease, unless the configuration wants one for that, too.
     #[inline(always)]
     fn stateless(
         &mut self,
@@ -169,6 +169,9 @@ impl<P: Port> Core<P> {
         server: VirtualServerId,
         now: Instant,
     ) {
+        if !view.stateless_without_lease && !self.egress.promises.may(now) {
+            return self.egress.drop(frame, Verdict::NoLease);
+        }
         match select::real_server(view, server, meta) {
             Ok(real) => rewrite::forward(view, &mut self.egress, frame, meta, real, None, now),
             Err(verdict) => self.egress.drop(frame, verdict),

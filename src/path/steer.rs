@@ -126,10 +126,15 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
         return Ok(Decision::Worker(worker));
     }
     // As one that may have it this node is asked rightly, unless the sender is behind, or its frame has waited for long.
-    let asked = meta.stage < Stage::PreviousOwner
+    let asked = meta.stage <= Stage::Owner
         || holders.at(meta.stage) == Some(view.me)
         || meta.sender_knows != Ordering::Less;
     if asked {
+        // Who takes this node for the owner may go by a change that it doesn't yet; who is the owner by what it knows has to see
+        // the packet before anybody takes it.
+        if !mine && meta.stage == Stage::Owner && service.is_some_and(|id| view.regrouping(id)) {
+            return Ok(Decision::Ask(Stage::FormerOwner, view.at(owner, bucket)));
+        }
         if let Some((stage, next)) = holders.behind(meta.stage, view.me) {
             return Ok(Decision::Ask(stage, view.at(next, bucket)));
         }
@@ -153,9 +158,10 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     service.map(Decision::Open).ok_or(Verdict::NoSession)
 }
 
-/// The nodes besides a bucket's owner that may have the session of a flow, in the order in which they are asked: the one that
-/// owned the bucket before, and if the virtual server has left another group, the one that owns it there, and the one before
-/// that. A dead one has nothing any more.
+/// The nodes besides a bucket's owner that may have the session of a flow, in the order in which they are asked: if the virtual
+/// server has left another group, the one that owns the bucket there, and the one before that; and the one that owned it before.
+/// (The last two may not know of the change yet, and give the packet back as if there were no others.) A dead one has nothing
+/// any more.
 struct Holders([(Stage, Option<NodeId>); 3]);
 
 impl Holders {
@@ -180,9 +186,9 @@ impl Holders {
         let (there, owner) = (&view.buckets[former.index()].placement, placement.owner(bucket));
         let others = |node: Option<NodeId>| node.filter(may).filter(|node| owner != Some(*node));
         Self([
-            (Stage::PreviousOwner, placement.previous(bucket).filter(may)),
             (Stage::FormerOwner, others(there.owner(bucket))),
             (Stage::FormerPrevious, others(there.previous(bucket))),
+            (Stage::PreviousOwner, placement.previous(bucket).filter(may)),
         ])
     }
 

@@ -250,12 +250,12 @@ pub struct Adjacencies {
     pub servers: Chunks<ServerWay>,
     /// For steered packets, by node.
     pub nodes: Arc<[Adjacency]>,
-    /// For those that nobody has been found to have a session of yet, by stage from [`Stage::PreviousOwner`] on, then by node.
+    /// For those that nobody has been found to have a session of yet, by [`ASKED`], then by node.
     asked: [Arc<[Adjacency]>; ASKED.len()],
 }
 
 /// The stages behind the owner's, in their order.
-const ASKED: [Stage; 4] = [Stage::PreviousOwner, Stage::FormerOwner, Stage::FormerPrevious, Stage::Returned];
+const ASKED: [Stage; 4] = [Stage::FormerOwner, Stage::FormerPrevious, Stage::PreviousOwner, Stage::Returned];
 
 impl Adjacencies {
     /// Those that follow from a View's next hops, servers and nodes. Those that follow from what the View before had, too, are

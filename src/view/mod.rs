@@ -386,6 +386,8 @@ pub struct View {
     pub control_port: u16,
     /// Whether steering decisions are cached.
     pub steering_cache: bool,
+    /// Whether virtual servers that need no state are served without a lease.
+    pub stateless_without_lease: bool,
     /// Idle times.
     pub timeouts: Timeouts,
     /// The cluster.

@@ -22,12 +22,12 @@ pub enum Stage {
     FragmentOwner,
     /// At the flow's owner.
     Owner,
-    /// At the bucket's previous owner, which may still have the flow's session.
-    PreviousOwner,
-    /// At the bucket's owner in the group that the virtual server has left, which may still have it, too.
+    /// At the bucket's owner in the group that the virtual server has left, which may still have the flow's session.
     FormerOwner,
-    /// At the bucket's previous owner in that group.
+    /// At the bucket's previous owner in that group, which may have it, too.
     FormerPrevious,
+    /// At the bucket's previous owner, likewise.
+    PreviousOwner,
     /// At the bucket's owner again, or there at last: whoever else might have had a session of the flow has none. As far as
     /// a packet goes.
     Returned,

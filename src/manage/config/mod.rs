@@ -129,6 +129,8 @@ pub struct LogConfig {
     pub directory: PathBuf,
     /// What it shows the other nodes; none for a cluster of one node.
     pub tls: Option<LogTls>,
+    /// Whether it serves virtual servers that need no state while it has no lease.
+    pub stateless_without_quorum: bool,
     /// Names and addresses of the witnesses of a new cluster, in the order of their numbers.
     pub witnesses: Vec<(String, String)>,
     /// What a new cluster begins with: the cluster file's objects, in its order.

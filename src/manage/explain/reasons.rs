@@ -103,7 +103,7 @@ pub(super) fn ask_owner(node: &str) -> String {
 pub(super) fn may_have(from: &str, asked: &str, stage: Stage) -> String {
     let why = match stage {
         Stage::FormerOwner => "owns the bucket in the group that the virtual server was in before",
-        Stage::FormerPrevious => "owned the bucket before that",
+        Stage::FormerPrevious => "owned the bucket there before",
         _ => "owned the bucket before",
     };
     format!(
