@@ -61,7 +61,16 @@ fn shard(node: u16, size: usize) -> Shard {
     entries[usize::from(size > 32)] = ENTRIES + ENTRIES / 16;
     let patience = Duration::from_secs(1);
     let again = Duration::from_millis(10);
-    let bounds = Bounds { entries, groups: 1, worker: (0, 1), busy: 4096, waiters: 8192, again, patience, grace: patience };
+    let bounds = Bounds {
+        entries,
+        groups: 1,
+        worker: (0, 1),
+        busy: 4096,
+        waiters: 8192,
+        again,
+        patience,
+        grace: patience,
+    };
     Shard::new(NodeId(node), HashKey([1, 2]), bounds)
 }
 

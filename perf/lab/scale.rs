@@ -243,6 +243,8 @@ impl Log for Now {
 
     fn restore(&mut self, _: ReplicaId) {}
 
+    fn resign(&mut self) {}
+
     fn renew(&mut self, token: u64, _: Incarnation) {
         self.outputs.push_back(Output::Renewed { token });
     }
@@ -295,6 +297,7 @@ fn traffic(size: &Size) -> Traffic {
 fn turns(size: &Size) -> Value {
     let mut config = load(size.slots);
     config.log = Some(Arc::new(LogConfig {
+        stateless_without_quorum: true,
         directory: PathBuf::new(),
         tls: None,
         witnesses: Vec::new(),

@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 use steerage::base::limits::{BURST, MAX_FLOWS};
+use steerage::base::version::{Software, WireVersion};
 use steerage::base::{Addr, FlowHash, Incarnation, Instant, NodeId, NodeSet, PortId, WorkerId};
 use steerage::io::OpenDevice;
 use steerage::manage::config::{self, Config};
@@ -16,7 +17,6 @@ use steerage::view::Protocol;
 use steerage::wire::backplane::{self, Header, Stage};
 use steerage::wire::control::{self, Heartbeat};
 use steerage::wire::eth::{self, ethertype};
-use steerage::wire::version::{Software, WireVersion};
 use steerage::wire::{ipv4, protocol, udp};
 
 /// Last byte of the VIP of each virtual server.

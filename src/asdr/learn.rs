@@ -1,11 +1,11 @@
 //! Learning: who becomes a copy, or an owner that has returned, pulls what there is, page by page, the newest first; what is written
 //! meanwhile comes by itself.
 
-use crate::view::chain::Copy;
 use super::entry::Version;
 use super::shard::{Event, Moment, Outbox, Shard};
 use crate::base::limits::BUCKETS;
 use crate::base::{Instant, NodeId, NodeSet};
+use crate::view::chain::Copy;
 use crate::wire::state::{Items, Message, PageWriter, Record};
 
 /// Buckets that a turn looks at, and of which it may pull so many.

@@ -1,12 +1,12 @@
 //! One worker's part of the table: what it owns and what it has copies of.
 
 use super::busy::{BusyTable, Waiter, Work};
-use crate::view::chain::{Chain, Copy};
 use super::entry::{Key, Kind, Value, Version};
 use super::store::{EntryId, IDLE, State, Store};
 use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, GroupId, HashKey, Instant, NodeId, NodeSet, Tick};
+use crate::view::chain::{Chain, Copy};
 use crate::wire::state::{Content, Message, Name, Record};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -287,7 +287,8 @@ impl Shard {
     pub(super) fn at(&self, group: GroupId, bucket: Bucket) -> Option<usize> {
         let (worker, workers) = self.bounds.worker;
         let at = group.index() * self.bounds.each() + usize::from(bucket.0 / workers);
-        let here = group.index() < self.bounds.groups && bucket.index() < BUCKETS && bucket.0 % workers == worker;
+        let here =
+            group.index() < self.bounds.groups && bucket.index() < BUCKETS && bucket.0 % workers == worker;
         here.then_some(at)
     }
 

@@ -10,6 +10,7 @@ pub mod planted;
 pub mod rng;
 pub mod sync;
 pub mod time;
+pub mod version;
 
 pub use addr::{Addr, Mac};
 pub use flow::FlowKey;

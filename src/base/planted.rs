@@ -18,6 +18,8 @@ pub enum Bug {
     ChecksumStale,
     /// The owner of a bucket doesn't ask the one before it for flows that it doesn't know.
     PreviousOwnerForgotten,
+    /// The owner of a bucket doesn't ask in the group that a virtual server was in before for flows that it doesn't know.
+    FormerGroupForgotten,
     /// A node serves without asking for its lease.
     LeaseUnchecked,
     /// A lease is counted from the answer to a request for it, not from when that was sent.
@@ -78,7 +80,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 28] = [
+        pub const ALL: [Self; 29] = [
             Self::HashUnkeyed,
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
@@ -86,6 +88,7 @@ mod switch {
             Self::LiveSessionExpires,
             Self::ChecksumStale,
             Self::PreviousOwnerForgotten,
+            Self::FormerGroupForgotten,
             Self::LeaseUnchecked,
             Self::LeaseFromAnswer,
             Self::FenceIgnored,
@@ -119,6 +122,7 @@ mod switch {
                 Self::LiveSessionExpires => "live-session-expires",
                 Self::ChecksumStale => "checksum-stale",
                 Self::PreviousOwnerForgotten => "previous-owner-forgotten",
+                Self::FormerGroupForgotten => "former-group-forgotten",
                 Self::LeaseUnchecked => "lease-unchecked",
                 Self::LeaseFromAnswer => "lease-from-answer",
                 Self::FenceIgnored => "fence-ignored",

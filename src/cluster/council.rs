@@ -12,8 +12,8 @@ use super::namespace::{Change, Faults, Namespace};
 use super::state::{Entry, State};
 use super::voters;
 use crate::base::planted::{self, Bug};
+use crate::base::version::{Software, WireVersion};
 use crate::base::{Incarnation, Instant, NodeId, NodeSet};
-use crate::wire::version::{Software, WireVersion};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

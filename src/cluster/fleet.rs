@@ -3,9 +3,9 @@
 
 use super::place::{self, Map, Share};
 use super::plan::Step;
-use crate::view::Learnt;
 use crate::base::hash::siphash13_bytes;
 use crate::base::{Bucket, GroupId, HashKey, Incarnation, NodeId, NodeSet};
+use crate::view::Learnt;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -6,8 +6,8 @@ use super::log::{Log, ReplicaId};
 use super::namespace::{Change, Faults, Namespace};
 use super::state::{Entry, State};
 use crate::base::planted::{self, Bug};
+use crate::base::version::WireVersion;
 use crate::base::{Instant, NodeId, NodeSet};
-use crate::wire::version::WireVersion;
 use std::time::Duration;
 
 /// After this long the log is asked again for what it didn't give.
@@ -201,14 +201,17 @@ impl Keeper {
         Err(self.spoil(Why::Digest))
     }
 
-    /// Sees to it that a state that can't be trusted is replaced. `others`: nodes of which another may be had, one of which is
-    /// asked after the other.
+    /// Sees to it that a state that can't be trusted is replaced, or that nobody waits for what is beyond this software. `others`:
+    /// nodes of which another may be had, one of which is asked after the other.
     pub fn restore(&mut self, log: &mut impl Log, others: NodeSet, now: Instant) {
         let asked = self.asked.is_some_and(|at| now.since(at) < AGAIN);
-        if !self.spoilt || asked || self.outdated || planted::is(Bug::NothingRestored) {
+        if !self.spoilt || asked || planted::is(Bug::NothingRestored) {
             return;
         }
         self.asked = Some(now);
+        if self.outdated {
+            return log.resign();
+        }
         let others = others.without(self.digests.odd()).without(NodeSet::of(self.me));
         let from = others.iter().nth(self.tries % others.len().max(1)).unwrap_or(self.me);
         self.tries += 1;

@@ -8,8 +8,8 @@ use super::fleet::{COPIES, Phase, Trouble, Why};
 use super::plan;
 use super::state::{Entry, State};
 use crate::base::planted::{self, Bug};
+use crate::base::version::{Software, WireVersion};
 use crate::base::{Incarnation, Instant, NodeId, NodeSet};
-use crate::wire::version::{Software, WireVersion};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

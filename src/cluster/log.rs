@@ -167,6 +167,10 @@ pub trait Log {
     /// perhaps with another. Until it has succeeded the replica doesn't lead, if another can.
     fn restore(&mut self, from: ReplicaId);
 
+    /// The state machine is at an end, as what is decided is beyond its software: this replica doesn't lead from now on, if another
+    /// can, and takes no proposals. To be called again as long as it leads.
+    fn resign(&mut self);
+
     /// Asks the voters to renew the lease of this node's life ([`super::lease`]). If [`Output::Renewed`] comes, no entry that fences
     /// this life was committed before this was called. Nothing is stored or committed by it.
     ///
@@ -210,6 +214,10 @@ impl<L: Log + ?Sized> Log for Box<L> {
 
     fn restore(&mut self, from: ReplicaId) {
         (**self).restore(from);
+    }
+
+    fn resign(&mut self) {
+        (**self).resign();
     }
 
     fn renew(&mut self, token: u64, life: Incarnation) {

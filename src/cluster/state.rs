@@ -8,18 +8,18 @@
 use super::fences::Fences;
 use super::fleet::{DIGEST_KEY, Fleet, GroupShape, Stays, TakenOver, Topology, Why};
 use super::health::{self, Standings};
-use super::namespace::{self, ALL, By, Change, Faults, Name, Namespace, Write};
+use super::namespace::{self, ALL, By, Change, Faults, Formers, Name, Namespace, Write};
 use super::plan::Step;
 use crate::base::hash::siphash13_bytes;
-use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet};
+use crate::base::version::WireVersion;
+use crate::base::{Bucket, GroupId, Incarnation, NodeId, NodeSet, VirtualServerId};
 use crate::view::Learnt;
-use crate::wire::version::WireVersion;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What stands behind a state's own form unless the oldest wire version is spoken: the version, and what belongs to the fleets, by
 /// what is decided and by what is in force.
-type Behind = (WireVersion, Vec<Option<Stays>>);
+type Behind = (WireVersion, Formers, Vec<Option<Stays>>);
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub enum Entry {
     /// All nodes can speak this, as they said in these lives: from now on they do. Without effect if one of them has begun another
     /// life by now, which may be an older release's, or there is another node.
     Speak(WireVersion, BTreeMap<NodeId, Incarnation>),
+    /// A life of a node has no sessions left of virtual servers in the groups that they were in before these log indices.
+    Left(NodeId, Incarnation, Vec<(VirtualServerId, u64)>),
     /// Who stands by for buckets of a group has all of their state, as their owners say.
     Learnt(GroupId, Vec<Learnt>),
 }
@@ -95,7 +97,8 @@ pub struct State {
     #[serde(with = "whole")]
     namespace: Namespace,
     standings: Standings,
-    /// Stands behind the rest, and only if it isn't the first: nodes that know of no other have the same bytes.
+    /// Stands behind the rest, and only if it isn't the first: nodes that know of no other have the same bytes. Behind it stand the
+    /// namespace's [`Formers`].
     #[serde(skip)]
     wire: WireVersion,
 }
@@ -225,7 +228,11 @@ impl State {
         let before = self.fleet.clone();
         let changed = match entry {
             Entry::Join(node, life) => {
-                taken_over = self.fleet.join(*node, *life);
+                taken_over =
+                    self.fleet.join(*node, *life).map(|taken| self.with_given(taken, *node, &before));
+                if taken_over.is_some() {
+                    self.namespace.formers_mut().over(*node, Incarnation(life.0.saturating_sub(1)));
+                }
                 taken_over.is_some()
             }
             Entry::Activate(node, life) => self.fleet.activate(*node, *life),
@@ -238,7 +245,11 @@ impl State {
                 changed
             }
             Entry::Offline(node, life, why) => {
-                taken_over = self.fleet.offline(*node, *life, why.clone());
+                let taken = self.fleet.offline(*node, *life, why.clone());
+                taken_over = taken.map(|taken| self.with_given(taken, *node, &before));
+                if taken_over.is_some() {
+                    self.namespace.formers_mut().over(*node, *life);
+                }
                 taken_over.is_some()
             }
             Entry::Steps(group, steps) => self.fleet.take(*group, steps),
@@ -267,8 +278,10 @@ impl State {
                 }
                 begins
             }
+            Entry::Left(node, life, servers) => self.namespace.formers_mut().left(servers, *node, *life),
             Entry::Learnt(group, learnt) => self.fleet.learnt(*group, learnt),
             Entry::Write(write) => {
+                let groups = self.namespace.groups_of(write.changes.iter().map(|change| &change.key));
                 let known = self.namespace.at_stake(write.changes.iter().map(|change| &change.key));
                 match self.namespace.apply(index, write) {
                     // A request that comes again has the index of its first time.
@@ -276,6 +289,11 @@ impl State {
                         // Of those that were removed or moved, nothing holds any more.
                         for id in self.namespace.gone(known) {
                             self.standings.forget(id);
+                        }
+                        if self.wire >= WireVersion::KNOWS_FORMER_GROUPS {
+                            let members = self.fleet.members().iter().filter(|(_, m)| m.phase.serves());
+                            let holders = members.map(|(node, m)| (*node, m.incarnation)).collect();
+                            self.namespace.regroup(groups, index, &holders);
                         }
                         let topology = topology(&self.namespace);
                         if topology != *self.fleet.topology() {
@@ -294,14 +312,36 @@ impl State {
         Applied { changed, taken_over: taken_over.unwrap_or_default() }
     }
 
+    /// What was taken over from a dead node, and what it was about to give away: by what is in force, `before` if nothing was
+    /// decided since, that is still its own, and it may never have heard of the change.
+    fn with_given(&self, mut taken: TakenOver, dead: NodeId, before: &Fleet) -> TakenOver {
+        let published = self.published.as_ref().unwrap_or(before);
+        for (group, map) in published.maps() {
+            let owned = map.iter().filter(|(_, place)| place.owner == Some(dead)).map(|(bucket, _)| bucket);
+            match taken.iter_mut().find(|(known, _)| known == group) {
+                Some((_, buckets)) => {
+                    let known: BTreeSet<_> = buckets.iter().copied().collect();
+                    buckets.extend(owned.filter(|bucket| !known.contains(bucket)));
+                }
+                None => {
+                    let owned: Vec<_> = owned.collect();
+                    if !owned.is_empty() {
+                        taken.push((*group, owned));
+                    }
+                }
+            }
+        }
+        taken
+    }
+
     /// For a snapshot.
     pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         let bytes = postcard::to_allocvec(self)?;
         if self.wire == WireVersion::FIRST {
             return Ok(bytes);
         }
-        let stays = [&self.fleet].into_iter().chain(&self.published).map(Fleet::stays).collect();
-        let behind: Behind = (self.wire, stays);
+        let stays: Vec<_> = [&self.fleet].into_iter().chain(&self.published).map(Fleet::stays).collect();
+        let behind = (self.wire, self.namespace.formers(), stays);
         postcard::to_extend(&behind, bytes)
     }
 
@@ -312,8 +352,8 @@ impl State {
     pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
         let (mut state, rest): (Self, _) = postcard::take_from_bytes(bytes)?;
         if !rest.is_empty() {
-            let ((wire, stays), rest): (Behind, _) = postcard::take_from_bytes(rest)?;
-            state.wire = wire;
+            let ((wire, formers, stays), rest): (Behind, _) = postcard::take_from_bytes(rest)?;
+            (state.wire, *state.namespace.formers_mut()) = (wire, formers);
             let mut fleets: Vec<_> = [&mut state.fleet].into_iter().chain(&mut state.published).collect();
             let same = rest.is_empty() && fleets.len() == stays.len();
             if !same || !fleets.iter_mut().zip(stays).all(|(fleet, stays)| fleet.set_stays(stays)) {
@@ -343,11 +383,15 @@ impl State {
             self.standings.whole_digest(),
             self.namespace.digest(),
         ];
-        let wire = (self.wire > WireVersion::FIRST).then_some(u64::from(self.wire.0));
-        let bytes: Vec<_> = parts.into_iter().chain(wire).flat_map(u64::to_le_bytes).collect();
+        let more = (self.wire > WireVersion::FIRST)
+            .then(|| [u64::from(self.wire.0), self.namespace.formers().digest()]);
+        let bytes: Vec<_> =
+            parts.into_iter().chain(more.into_iter().flatten()).flat_map(u64::to_le_bytes).collect();
         siphash13_bytes(DIGEST_KEY, &bytes)
     }
 }
 
+#[cfg(test)]
+mod former_tests;
 #[cfg(test)]
 mod tests;

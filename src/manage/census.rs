@@ -1,7 +1,8 @@
-//! What the node still has of buckets that others own now, as its workers count it pass by pass.
+//! What the node still has of buckets that others own now, and of virtual servers that have left a group, as its workers count it
+//! pass by pass.
 
-use crate::base::{GroupId, Instant};
-use crate::path::message::Held;
+use crate::base::{GroupId, Instant, VirtualServerId};
+use crate::path::message::{Held, Kept};
 use crate::view::BucketSet;
 use std::collections::BTreeMap;
 
@@ -22,12 +23,16 @@ pub struct Census {
     placed: u64,
     /// By group, then by worker: its last pass by this placement.
     told: BTreeMap<GroupId, Vec<Option<Held>>>,
+    /// The View since which virtual servers have left the groups that they have.
+    regrouped_in: u64,
+    /// By virtual server, then by worker: when its last pass over those began, if it found no session.
+    without: BTreeMap<VirtualServerId, Vec<Option<Instant>>>,
 }
 
 impl Census {
     /// Of so many workers, which haven't told anything yet.
     pub fn new(workers: usize) -> Self {
-        Self { workers, placed: 0, told: BTreeMap::new() }
+        Self { workers, placed: 0, told: BTreeMap::new(), regrouped_in: 0, without: BTreeMap::new() }
     }
 
     /// There is a new placement, of this version of the View: what was counted by others says nothing about it.
@@ -45,6 +50,33 @@ impl Census {
         if let Some(pass) = passes.get_mut(held.worker.index()) {
             *pass = Some(held);
         }
+    }
+
+    /// Other virtual servers have left groups, by this version of the View.
+    pub fn regrouped(&mut self, version: u64) {
+        self.regrouped_in = version;
+        self.without.clear();
+    }
+
+    /// A worker has ended a pass; `regrouped` are the virtual servers by which it has looked, if that is still so.
+    pub fn kept(&mut self, kept: Kept, regrouped: &[VirtualServerId]) {
+        if kept.regrouped_in != self.regrouped_in {
+            return;
+        }
+        for (i, id) in regrouped.iter().skip(kept.first).take(64).enumerate() {
+            let passes = self.without.entry(*id).or_insert_with(|| vec![None; self.workers]);
+            if let Some(pass) = passes.get_mut(kept.worker.index()) {
+                *pass = (kept.kept >> i & 1 == 0).then_some(kept.began);
+            }
+        }
+    }
+
+    /// The virtual servers of which no worker has found a session by a pass that began at `since` or later.
+    pub fn left(&self, since: Instant) -> impl Iterator<Item = VirtualServerId> {
+        let without = move |passes: &Vec<Option<Instant>>| {
+            passes.iter().all(|pass| pass.is_some_and(|began| began >= since))
+        };
+        self.without.iter().filter(move |(_, passes)| without(passes)).map(|(id, _)| *id)
     }
 
     /// What the node has of the group's buckets that have left it by the present placement, at each worker's last count.
@@ -94,5 +126,26 @@ mod tests {
         assert_eq!(census.holding(GroupId(1)).unwrap().sessions, 2, "a worker's last pass counts");
         census.placed(6);
         assert_eq!(census.holding(GroupId(1)), None);
+    }
+
+    #[test]
+    fn all_workers_must_have_looked_for_a_virtual_server_since_it_left() {
+        let regrouped: Vec<_> = (0..70).map(VirtualServerId).collect();
+        let mut census = Census::new(2);
+        census.regrouped(5);
+        let mut told = |worker, regrouped_in, began, first, kept, since| {
+            let worker = WorkerId(worker);
+            let kept = Kept { worker, regrouped_in, began: Instant(began), first, kept };
+            census.kept(kept, &regrouped);
+            census.left(Instant(since)).map(|id| id.0).collect::<Vec<u32>>()
+        };
+        assert_eq!(told(0, 5, 100, 64, 0b10_1111, 100), [0; 0]);
+        assert_eq!(told(1, 4, 100, 64, 0, 100), [0; 0], "by others");
+        assert_eq!(told(1, 5, 99, 64, 0, 100), [0; 0], "before all went by it");
+        assert_eq!(told(1, 5, 101, 64, 0b1_0000, 100), [0; 0]);
+        assert_eq!(told(1, 5, 102, 64, 0, 100), [68]);
+        assert_eq!(told(0, 5, 103, 64, 0b01_0000, 100), [64, 65, 66, 67, 69], "a worker's last pass counts");
+        census.regrouped(6);
+        assert_eq!(census.left(Instant(0)).count(), 0);
     }
 }

@@ -59,7 +59,8 @@ pub fn digest(config: &Config) -> u64 {
     for (id, server) in config.virtual_servers.iter() {
         // How long an idle flow lives may be left to each node's own file.
         let server = VirtualServerConfig { idle: Duration::ZERO, ..VirtualServerConfig::clone(server) };
-        text += &format!(" {id} {server:?}");
+        // What is read from files has no former group, and the last release's text none either.
+        text += &format!(" {id} {server:?}").replace(" former: None,", "");
     }
     siphash13_bytes(cluster.hash_key, text.as_bytes())
 }
@@ -200,6 +201,7 @@ fn build(
         data_port: cluster.data_port,
         control_port: cluster.control_port,
         steering_cache: config.tables.steering_cache,
+        stateless_without_lease: config.log.as_ref().is_none_or(|log| log.stateless_without_quorum),
         timeouts: Timeouts {
             half_open: Tick::covering(config.tables.half_open),
             closed: Tick::covering(config.tables.closed),
@@ -215,6 +217,9 @@ fn build(
         in_force: 0,
         decided: 0,
         leaving: 0,
+        regrouping: Arc::default(),
+        regrouped: regrouped(config).collect(),
+        regrouped_in: 1,
         services: Arc::new(services),
         advertised: Arc::new(ExactMap::build(
             advertised(config, NodeSet(u64::MAX), NodeSet::EMPTY).into_iter().map(|a| (a, ())),
@@ -226,6 +231,12 @@ fn build(
     };
     view.link(here.map(|b| b.view));
     Ok(view)
+}
+
+/// The virtual servers that have left a group, in which there may be sessions of them, ascending.
+fn regrouped(config: &Config) -> impl Iterator<Item = VirtualServerId> {
+    let all = config.virtual_servers.iter().filter(|(_, server)| server.former.is_some());
+    all.map(|(id, _)| VirtualServerId(id as u32))
 }
 
 /// The configured interfaces, and behind them the backplane's, whose id is given too.

@@ -239,7 +239,7 @@ impl Asked<'_> {
     fn by_tuple(&self, view: &View, me: WorkerId) -> Result<Owner, Verdict> {
         match steer::by_tuple(view, me, &self.meta) {
             // Whom an owner asks first is said when it is the owner's turn.
-            Ok(Decision::Open(_) | Decision::Stateless(_) | Decision::Previous(_)) => {
+            Ok(Decision::Open(_) | Decision::Stateless(_) | Decision::Ask(..)) => {
                 Ok(Owner { node: view.me, worker: me })
             }
             Ok(Decision::Worker(worker)) => Ok(Owner { node: view.me, worker }),
@@ -325,7 +325,7 @@ impl Asked<'_> {
         }
         let stage = if owner.node == self.receiver { self.meta.stage } else { Stage::Owner };
         match self.decision(owner, stage) {
-            Ok(Decision::Previous(previous)) => self.handed_over(owner, previous),
+            Ok(Decision::Ask(stage, node)) => self.handed_over(owner, stage, node),
             Ok(Decision::Return(next)) => {
                 let (from, to) = (self.node_name(owner.node), self.node_name(next.node));
                 self.said.notes.push(reasons::given_back(&from, &to));
@@ -340,14 +340,21 @@ impl Asked<'_> {
         steer::by_tuple(&self.in_place_of(owner.node), owner.worker, &Meta { stage, ..self.meta })
     }
 
-    /// The previous owner's part, and the owner's if that one knows nothing.
-    fn handed_over(&mut self, owner: Owner, previous: Owner) {
-        let (name, asked) = (self.node_name(owner.node), self.node_name(previous.node));
-        self.said.notes.push(reasons::previous(&name, &asked));
-        if previous.node != self.view.me {
-            self.said.notes.push(reasons::ask_previous(&asked));
-        } else if let Some((client, direction, session)) = self.session_of(previous.worker) {
-            return self.by_session(&client, direction, &session);
+    /// The part of those that may still have the flow, one after the other, and the owner's if they know nothing.
+    fn handed_over(&mut self, owner: Owner, mut stage: Stage, mut node: Owner) {
+        let mut from = owner;
+        loop {
+            let (name, asked) = (self.node_name(from.node), self.node_name(node.node));
+            self.said.notes.push(reasons::may_have(&name, &asked, stage));
+            if node.node != self.view.me {
+                self.said.notes.push(reasons::ask_holder(&asked));
+            } else if let Some((client, direction, session)) = self.session_of(node.worker) {
+                return self.by_session(&client, direction, &session);
+            }
+            match self.decision(node, stage) {
+                Ok(Decision::Ask(next, other)) => (from, stage, node) = (node, next, other),
+                _ => break,
+            }
         }
         self.taken(owner, self.decision(owner, Stage::Returned));
     }
@@ -364,7 +371,7 @@ impl Asked<'_> {
                 }
             }
             // The owner's own View would have it elsewhere, and a steered packet goes no further.
-            Ok(Decision::Worker(_) | Decision::Node(_) | Decision::Previous(_) | Decision::Return(_)) => {
+            Ok(Decision::Worker(_) | Decision::Node(_) | Decision::Ask(..) | Decision::Return(_)) => {
                 self.drop(Verdict::StageExhausted)
             }
             Err(Verdict::NoSession) if !mine || self.known.is_empty() => {

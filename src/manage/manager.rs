@@ -146,6 +146,7 @@ impl Manager {
                 Event::Known(known) => self.inquiries.answered(known),
                 Event::Held(held) => self.census.told(held),
                 Event::Learnt(group, learnt) => self.note_learnt(group, learnt, now),
+                Event::Kept(kept) => self.census.kept(kept, &self.views.current().regrouped),
             }
         }
         for _ in 0..CHANNEL {
@@ -318,6 +319,12 @@ impl Manager {
     /// Whether the node serves: it is able to, and if others have a say in it, they let it.
     pub fn ready(&self, now: Instant) -> bool {
         self.able() && self.lease.holds(now) && self.seat.as_ref().is_none_or(Seat::serves)
+    }
+
+    /// Whether it serves virtual servers that need no state: those it serves, if it is told so, without a lease, too.
+    pub fn stateless_ready(&self, now: Instant) -> bool {
+        let by_itself = self.views.current().stateless_without_lease;
+        self.able() && (by_itself || self.lease.holds(now)) && self.seat.as_ref().is_none_or(Seat::serves)
     }
 
     /// Asks what becomes of a tuple's packets. The answer comes out of [`Self::explained`] in a later turn, once all workers

@@ -224,6 +224,11 @@ fn node(stats: &Stats) -> Vec<Family> {
             series: Series::Info(labels),
         },
         one_gauge("ready", "Whether the node can serve", number(stats.ready)),
+        one_gauge(
+            "stateless_ready",
+            "Whether the node serves virtual servers that need no state",
+            number(stats.stateless_ready),
+        ),
         one_gauge("uptime_seconds", "Time since the node's start", stats.uptime_s),
         one_gauge("view_version", "Version of the View that the node last published", stats.view as f64),
         one_gauge(

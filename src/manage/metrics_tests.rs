@@ -23,6 +23,7 @@ fn a_node() -> Stats {
         node: "n\"1".into(),
         incarnation: 7,
         ready: true,
+        stateless_ready: true,
         view: 3,
         view_adopted: 2,
         uptime_s: 1.5,

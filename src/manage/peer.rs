@@ -207,7 +207,7 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::version::{Software, WireVersion};
+    use crate::base::version::{Software, WireVersion};
 
     fn beat(incarnation: u32, counter: u64) -> Heartbeat {
         Heartbeat {

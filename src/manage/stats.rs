@@ -17,6 +17,8 @@ pub struct Stats {
     pub incarnation: u32,
     /// It can serve: every next hop has told its Ethernet address, or has been asked for it in vain.
     pub ready: bool,
+    /// It serves virtual servers that need no state.
+    pub stateless_ready: bool,
     /// The View that it last published.
     pub view: u64,
     /// The oldest View that a worker still uses.

@@ -2,16 +2,16 @@
 
 use super::compile;
 use super::manager::Manager;
+use crate::base::version::WireVersion;
 use crate::base::{GroupId, Instant, NodeId};
 use crate::cluster::fleet::{Fleet, Member, Phase};
 use crate::cluster::forecast;
 use crate::cluster::health::{Health, Standings};
 use crate::cluster::lead::Seen;
 use crate::cluster::log::Replica;
-use crate::cluster::namespace::{ALL, Namespace};
+use crate::cluster::namespace::{ALL, Former, Namespace};
 use crate::cluster::place::Place;
 use crate::view::Services;
-use crate::wire::version::WireVersion;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -40,6 +40,8 @@ pub struct Status {
     pub nodes: Vec<NodeStatus>,
     /// The groups, that of all nodes first.
     pub groups: Vec<GroupStatus>,
+    /// Virtual servers that have changed their group and still have sessions in the one before.
+    pub migrating: Vec<MigrationStatus>,
     /// Who answers ARP and ND for each VIP, by what is in force.
     pub vips: Vec<VipStatus>,
     /// The real servers that are checked, by what is decided.
@@ -106,6 +108,8 @@ pub struct NodeStatus {
     pub buckets: BTreeMap<String, usize>,
     /// Buckets that it owned before and still has sessions of, by group.
     pub leaving: BTreeMap<String, usize>,
+    /// Virtual servers that have changed their group, and of which it may still have sessions of before.
+    pub migrating: usize,
 }
 
 impl NodeStatus {
@@ -117,7 +121,15 @@ impl NodeStatus {
         let (name, owned) = (&self.name, self.buckets.values().sum::<usize>());
         let leaving = self.leaving.values().sum::<usize>();
         let (why, wait) = match (self.phase, owned, leaving) {
-            ("offline" | "absent", ..) | ("draining", 0, 0) => return Ok(()),
+            ("offline" | "absent", ..) => return Ok(()),
+            ("draining", 0, 0) if self.migrating == 0 => return Ok(()),
+            ("draining", 0, 0) => (
+                format!(
+                    "still has sessions of {} virtual servers from before they changed their group",
+                    self.migrating
+                ),
+                "wait until they end".to_owned(),
+            ),
             ("draining", 0, _) => (
                 format!("still has sessions of {leaving} buckets that it gave away"),
                 "wait until they end".to_owned(),
@@ -144,6 +156,17 @@ pub struct GroupStatus {
     pub moving: usize,
     /// Buckets whose previous owner still has sessions.
     pub handing_over: usize,
+}
+
+/// A virtual server whose connections of before are in another group than the new ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct MigrationStatus {
+    /// Its name.
+    pub virtual_server: String,
+    /// The group that it was in before.
+    pub from: String,
+    /// The nodes that may still have sessions of then.
+    pub nodes: Vec<String>,
 }
 
 /// A VIP.
@@ -189,10 +212,21 @@ pub struct Snapshot {
     replicas: Vec<Replica>,
     nodes: Vec<(NodeId, String, u32)>,
     groups: Vec<(GroupId, String)>,
+    /// Virtual servers by name, with what is known of the group before.
+    migrating: Vec<(String, Former)>,
     fleet: Fleet,
     seen: BTreeMap<NodeId, Seen>,
     vips: Vec<VipStatus>,
     health: HealthStatus,
+}
+
+fn migrating(space: &Namespace) -> Vec<(String, Former)> {
+    let formers = space.formers();
+    if formers.is_empty() {
+        return Vec::new();
+    }
+    let servers = space.virtual_servers();
+    servers.filter_map(|(id, name, _)| Some((name.to_string(), formers.get(id)?.clone()))).collect()
 }
 
 /// How the real servers are, with names from the View that the node has published.
@@ -244,6 +278,7 @@ impl Snapshot {
             replicas: council.replicas().to_vec(),
             nodes: space.nodes().map(|(id, name, spec)| (id, name.to_string(), spec.weight)).collect(),
             groups,
+            migrating: migrating(space),
             fleet: state.fleet().clone(),
             seen: council.seen().clone(),
             vips: vips
@@ -279,6 +314,11 @@ impl Snapshot {
             voters: voters.collect(),
             nodes: self.nodes.iter().map(|(id, name, weight)| self.node(*id, name, *weight)).collect(),
             groups: self.groups.iter().map(|(id, group)| self.group(*id, group, name)).collect(),
+            migrating: self
+                .migrating
+                .iter()
+                .map(|(server, former)| self.migration(server, former, name))
+                .collect(),
             vips: self.vips.clone(),
             health: self.health.clone(),
         }
@@ -320,6 +360,16 @@ impl Snapshot {
             adopted: alive.map(|s| s.adopted),
             buckets,
             leaving,
+            migrating: self.migrating.iter().filter(|(_, former)| former.holders.contains_key(&id)).count(),
+        }
+    }
+
+    fn migration(&self, server: &str, former: &Former, node: impl Fn(NodeId) -> String) -> MigrationStatus {
+        let group = self.groups.iter().find(|(id, _)| *id == former.group);
+        MigrationStatus {
+            virtual_server: server.to_owned(),
+            from: group.map_or_else(String::new, |(_, name)| name.clone()),
+            nodes: former.holders.keys().map(|id| node(*id)).collect(),
         }
     }
 
@@ -345,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_node_that_serves_or_still_has_sessions_stays() {
-        let may = |phase, owned: usize, leaving: usize| {
+        let may = |phase, owned: usize, leaving: usize, migrating: usize| {
             let some = |count: usize| BTreeMap::from([("all".to_owned(), count)]);
             let node = NodeStatus {
                 name: "n1".into(),
@@ -363,19 +413,21 @@ mod tests {
                 adopted: None,
                 buckets: some(owned),
                 leaving: some(leaving),
+                migrating,
             };
             node.may_go()
         };
         assert_eq!(
-            [may("offline", 0, 0), may("absent", 0, 0), may("draining", 0, 0)],
+            [may("offline", 0, 0, 3), may("absent", 0, 0, 0), may("draining", 0, 0, 0)],
             [Ok(()), Ok(()), Ok(())]
         );
-        for (why, phase, owned, leaving) in [
-            ("node drain n1", "active", 0, 0),
-            ("owns 7 buckets", "draining", 7, 0),
-            ("sessions of 2 buckets", "draining", 0, 2),
+        for (why, phase, owned, leaving, migrating) in [
+            ("node drain n1", "active", 0, 0, 0),
+            ("owns 7 buckets", "draining", 7, 0, 0),
+            ("sessions of 2 buckets", "draining", 0, 2, 0),
+            ("sessions of 4 virtual servers", "draining", 0, 0, 4),
         ] {
-            let (message, hint) = may(phase, owned, leaving).unwrap_err();
+            let (message, hint) = may(phase, owned, leaving, migrating).unwrap_err();
             assert!(message.contains(why) || hint.contains(why), "{message} ({hint})");
         }
     }

@@ -55,10 +55,9 @@ pub fn receive<F: Frame>(
     let (payload, end) = (usize::from(outer.l4) + udp::HEADER_LEN, usize::from(outer.len));
     let bytes = ip.get(payload..end.min(ip.len())).ok_or(Verdict::BackplaneMalformed)?;
     if outer.key.dst_port == view.control_port {
+        let what = if Records::is(bytes) { Received::Records } else { Received::Control };
         parse::trim(frame, link.payload, outer)?;
-        let records = Records::is(bytes);
-        let offset = payload;
-        return Ok(if records { Received::Records(offset) } else { Received::Control(offset) });
+        return Ok(what(payload));
     }
     if !(view.data_port..view.data_port.saturating_add(me.workers)).contains(&outer.key.dst_port) {
         return Err(Verdict::StrayOnBackplane);
@@ -113,19 +112,19 @@ pub fn steer<P: Port>(
     steer_by(&view.adjacencies.nodes, egress, frame, meta, owner, now);
 }
 
-/// Asks the previous owner of a packet's bucket to take it if it knows the flow.
+/// Asks a node that may still have the session of a packet's flow to take it if it has.
 #[cold]
 #[inline(never)]
-pub fn ask_previous<P: Port>(
+pub fn ask<P: Port>(
     view: &View,
     egress: &mut Egress<P>,
     frame: P::Frame,
     meta: &Meta,
-    previous: Owner,
+    (stage, node): (Stage, Owner),
     now: Instant,
 ) {
     egress.counters.handover_out.inc();
-    steer_by(&view.adjacencies.previous, egress, frame, meta, previous, now);
+    steer_by(view.adjacencies.at(stage), egress, frame, meta, node, now);
 }
 
 /// Gives a packet of an unknown flow to its bucket's owner, who has to take it.
@@ -140,7 +139,7 @@ pub fn give_back<P: Port>(
     now: Instant,
 ) {
     egress.counters.handover_returned.inc();
-    steer_by(&view.adjacencies.returned, egress, frame, meta, owner, now);
+    steer_by(view.adjacencies.at(Stage::Returned), egress, frame, meta, owner, now);
 }
 
 /// Sends a packet to a node's worker behind the headers that `nodes` has for the node.

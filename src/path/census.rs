@@ -1,11 +1,11 @@
-//! What a worker still has of buckets that have left its node: found by the expiry cursor on its way over the sessions, while
-//! the View says that there are such buckets.
+//! What a worker still has of buckets that have left its node, and of virtual servers that have left a group: found by the expiry
+//! cursor on its way over the sessions, while the View says that there are such.
 
 use super::egress::Egress;
-use super::message::{Event, Held};
+use super::message::{Event, Held, Kept};
 use super::port::Port;
 use crate::base::limits::MAX_GROUPS;
-use crate::base::{GroupId, Instant, WorkerId};
+use crate::base::{Bucket, GroupId, Instant, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::session::SessionTable;
 use crate::view::{BucketSet, View, snat_bucket};
@@ -15,30 +15,43 @@ type Tally = (u32, BucketSet);
 
 /// A pass over the whole table.
 pub struct Census {
-    /// The placement by which it counts; zero: none has begun.
-    placed: u64,
+    /// The placement and the virtual servers by which it counts; zero: none has begun.
+    by: (u64, u64),
     began: Instant,
     /// Entries that it hasn't come by yet.
     left: usize,
     /// By group.
     tallies: Box<[Tally; MAX_GROUPS]>,
+    /// It looks for 64 of the virtual servers at most, from this one on; the next pass for the next ones.
+    first: usize,
+    /// A bit for each of them.
+    kept: u64,
 }
 
 impl Default for Census {
     /// None under way.
     fn default() -> Self {
         let tallies = Box::new([(0, BucketSet::EMPTY); MAX_GROUPS]);
-        Self { placed: 0, began: Instant::ZERO, left: 0, tallies }
+        Self { by: (0, 0), began: Instant::ZERO, left: 0, tallies, first: 0, kept: 0 }
     }
 }
 
 impl Census {
+    /// Whether there is anything to count.
+    #[inline]
+    pub fn is_due(view: &View) -> bool {
+        view.leaving != 0 || !view.regrouped.is_empty()
+    }
+
     /// Begins a pass over a table of so many entries, wherever the cursor stands, unless one by this placement is under way.
     #[inline]
     pub fn begin(&mut self, view: &View, entries: usize, now: Instant) {
-        if self.placed != view.placed || self.left == 0 {
-            (self.placed, self.began, self.left) = (view.placed, now, entries);
+        let by = (view.placed, view.regrouped_in);
+        if self.by != by || self.left == 0 {
+            (self.by, self.began, self.left) = (by, now, entries);
             self.tallies.fill((0, BucketSet::EMPTY));
+            self.first = if self.first + 64 < view.regrouped.len() { self.first + 64 } else { 0 };
+            self.kept = 0;
         }
     }
 
@@ -67,15 +80,35 @@ impl Census {
 
     fn count(&mut self, view: &View, sessions: &SessionTable, id: EntryId) {
         let session = sessions.flows().get(id);
-        let server = view.services.real_servers[session.real.index()].virtual_server;
-        let group = view.services.virtual_servers[server.index()].group;
-        if !view.leaves(group) {
+        let server_id = view.services.real_servers[session.real.index()].virtual_server;
+        let server = &view.services.virtual_servers[server_id.index()];
+        let nat = session.snat_port != 0;
+        let snat = nat.then(|| view.services.snats[session.snat.index()].group);
+        if server.former.is_none()
+            && !view.leaves(server.group)
+            && !snat.is_some_and(|group| view.leaves(group))
+        {
             return;
         }
-        let bucket = match session.snat_port {
-            0 => view.hash_key.flow(sessions.flows().key(id)).bucket(),
-            port => snat_bucket(port),
+        let bucket = if nat {
+            snat_bucket(session.snat_port)
+        } else {
+            view.hash_key.flow(sessions.flows().key(id)).bucket()
         };
+        // It is found by its virtual server's group, by the one before, and by its SNAT address's, which may be either.
+        self.count_in(view, server.group, bucket);
+        if let Some(former) = server.former {
+            self.count_in(view, former, bucket);
+            if view.buckets[server.group.index()].placement.owner(bucket) != Some(view.me) {
+                self.keep(view, server_id);
+            }
+        }
+        if let Some(group) = snat.filter(|group| *group != server.group && server.former != Some(*group)) {
+            self.count_in(view, group, bucket);
+        }
+    }
+
+    fn count_in(&mut self, view: &View, group: GroupId, bucket: Bucket) {
         if view.buckets[group.index()].placement.previous(bucket) == Some(view.me)
             && let Some((count, buckets)) = self.tallies.get_mut(group.index())
         {
@@ -84,13 +117,25 @@ impl Census {
         }
     }
 
+    fn keep(&mut self, view: &View, server: VirtualServerId) {
+        let at = view.regrouped.binary_search(&server).ok().and_then(|at| at.checked_sub(self.first));
+        if let Some(at) = at.filter(|at| *at < 64) {
+            self.kept |= 1 << at;
+        }
+    }
+
     #[cold]
     fn report<P: Port>(&self, view: &View, worker: WorkerId, egress: &Egress<P>) {
+        let ((placed, regrouped_in), began) = (self.by, self.began);
         for (i, (sessions, buckets)) in self.tallies.iter().copied().enumerate() {
-            let (placed, began, group) = (self.placed, self.began, GroupId(i as u16));
+            let group = GroupId(i as u16);
             if view.leaves(group) {
                 egress.tell(Event::Held(Held { worker, placed, began, group, sessions, buckets }));
             }
+        }
+        if !view.regrouped.is_empty() {
+            let (first, kept) = (self.first, self.kept);
+            egress.tell(Event::Kept(Kept { worker, regrouped_in, began, first, kept }));
         }
     }
 }

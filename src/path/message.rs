@@ -31,6 +31,24 @@ pub enum Event {
     Held(Held),
     /// A copy of a bucket of this group, which this node owns, is complete.
     Learnt(GroupId, Learnt),
+    /// Of which virtual servers that have left a group a worker still has sessions.
+    Kept(Kept),
+}
+
+/// Virtual servers of which a worker has sessions in buckets that another node owns in their group, by one whole pass over its
+/// table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Who has looked.
+    pub worker: WorkerId,
+    /// By what it did so: [`regrouped_in`](crate::view::View::regrouped_in).
+    pub regrouped_in: u64,
+    /// When it began. What was opened since may be missing.
+    pub began: Instant,
+    /// It looked for 64 of [`regrouped`](crate::view::View::regrouped) at most: from this one on.
+    pub first: usize,
+    /// A bit for each of them of which there is a session.
+    pub kept: u64,
 }
 
 /// The sessions that a worker found in buckets of one group of which its node is the previous owner, by one whole pass over

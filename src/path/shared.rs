@@ -2,7 +2,6 @@
 //! point 5). A bucket's owner writes one once the real server has answered, and lets the client's part of the handshake go on when
 //! every complete copy has it. Who takes the bucket over when its owner dies makes sessions of the entries.
 
-use super::counters::Counters;
 use super::egress::Egress;
 use super::message::Event;
 use super::port::Port;
@@ -13,7 +12,7 @@ use crate::asdr::{self, Answer, Bounds, Key, Kind, Moment, Operation, Refusal, S
 use crate::base::limits::BUCKETS;
 use crate::base::{Addr, Bucket, FlowKey, GroupId, HashKey, Instant, NodeId, RealServerId, SnatId, WorkerId};
 use crate::table::flow::EntryId;
-use crate::table::session::{Names, Session, SessionTable, State};
+use crate::table::session::{Session, SessionTable, State};
 use crate::view::{Chains, Learnt, View};
 use crate::wire::control::Records;
 use crate::wire::state::Record;
@@ -177,7 +176,9 @@ impl Shared {
         self.shard.forget();
         self.wishes.clear();
         self.inherited.clear();
-        [&mut self.asked, &mut self.stored, &mut self.inheriting].map(Marks::clear);
+        for marks in [&mut self.asked, &mut self.stored, &mut self.inheriting] {
+            marks.clear();
+        }
         self.previous.fill(0);
         self.adoption = Adoption { placed: view.placed, next: Some((0, 0)) };
     }

@@ -247,7 +247,7 @@ impl<P: Port> Core<P> {
         }
     }
 
-    /// Balances a packet without state.
+    /// Balances a packet without state: also without a lease, unless the configuration wants one for that, too.
     #[inline(always)]
     fn stateless(
         &mut self,
@@ -257,6 +257,9 @@ impl<P: Port> Core<P> {
         server: VirtualServerId,
         now: Instant,
     ) {
+        if !view.stateless_without_lease && !self.egress.promises.may(now) {
+            return self.egress.drop(frame, Verdict::NoLease);
+        }
         match select::real_server(view, server, meta) {
             Ok(real) => rewrite::forward(view, &mut self.egress, frame, meta, real, None, now),
             Err(verdict) => self.egress.drop(frame, verdict),
@@ -295,8 +298,8 @@ impl<P: Port> Core<P> {
                 self.egress.hand(worker, Handoff::Packet(frame, meta, view.in_force));
             }
             Ok(Decision::Node(owner)) => backplane::steer(view, &mut self.egress, frame, meta, owner, now),
-            Ok(Decision::Previous(previous)) => {
-                backplane::ask_previous(view, &mut self.egress, frame, meta, previous, now);
+            Ok(Decision::Ask(stage, node)) => {
+                backplane::ask(view, &mut self.egress, frame, meta, (stage, node), now);
             }
             Ok(Decision::Return(owner)) => {
                 backplane::give_back(view, &mut self.egress, frame, meta, owner, now);
@@ -358,13 +361,15 @@ impl<P: Port> Core<P> {
     }
 }
 
-/// Whether a session that both ends have closed is in a bucket that this node has given away: the next connection is the owner's,
-/// or a client that uses its ports again and again would keep the bucket here for ever. After a mere RST, or one FIN, which
-/// others can forge, it stays.
+/// Whether a session that both ends have closed is in a bucket that this node has given away, or of a virtual server that it has:
+/// the next connection is the owner's, or a client that uses its ports again and again would keep the bucket here for ever.
+/// After a mere RST, or one FIN, which others can forge, it stays.
 #[cold]
 fn leaves(view: &View, session: &Session, meta: &Meta) -> bool {
-    let server = view.services.real_servers[session.real.index()].virtual_server;
-    let group = view.services.virtual_servers[server.index()].group;
+    let id = view.services.real_servers[session.real.index()].virtual_server;
+    let server = &view.services.virtual_servers[id.index()];
+    let (placement, bucket) = (&view.buckets[server.group.index()].placement, meta.hash.bucket());
     session.state == State::Closed
-        && view.buckets[group.index()].placement.previous(meta.hash.bucket()) == Some(view.me)
+        && (placement.previous(bucket) == Some(view.me)
+            || server.former.is_some() && placement.owner(bucket) != Some(view.me))
 }

@@ -4,7 +4,7 @@ use super::counters::Counters;
 use super::meta::{LocalServer, Meta};
 use super::verdict::Verdict;
 use crate::base::planted::{self, Bug};
-use crate::base::{Bucket, FlowKey, GroupId, Instant, VirtualServerId, WorkerId};
+use crate::base::{Bucket, FlowKey, GroupId, Instant, NodeId, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Direction, Session, SessionTable};
 use crate::table::steering::{Steering, SteeringTable};
@@ -44,8 +44,8 @@ pub enum Decision {
     Worker(WorkerId),
     /// Another node owns it.
     Node(Owner),
-    /// The bucket's previous owner may know the flow.
-    Previous(Owner),
+    /// This node may know the flow, and is asked so at this stage.
+    Ask(Stage, Owner),
     /// Nobody else knows the flow: the bucket's owner is to take it.
     Return(Owner),
 }
@@ -82,7 +82,7 @@ pub fn decide(
         match decision {
             // Whom it is given to while its bucket is handed over is not worth keeping: that ends, and such a flow soon has
             // a session at one of the two, one of which this node is.
-            Ok(Decision::Open(_) | Decision::Previous(_) | Decision::Return(_)) | Err(Verdict::NoSession) => {
+            Ok(Decision::Open(_) | Decision::Ask(..) | Decision::Return(_)) | Err(Verdict::NoSession) => {
                 counters.hashed.inc();
             }
             Ok(Decision::Worker(worker)) => {
@@ -100,7 +100,8 @@ pub fn decide(
 ///
 /// A node that owns the packet's bucket, owned it before, or was sent the packet knows the flow at the bucket's worker or
 /// nowhere. There the flow is unknown, or we were not asked; so the packet goes on in this order, each step raising its stage:
-/// to the bucket's previous owner while that lives; to its owner, who must take it; here, if this node is that or about to be.
+/// to those that may still have the flow while they live, see [`Holders`]; to its owner, who must take it; here, if this node is
+/// that or about to be.
 #[inline(always)]
 pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verdict> {
     let (service, group, bucket) = match destination(view, meta)? {
@@ -115,41 +116,107 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     };
     let placement = &view.buckets[group.index()].placement;
     let owner = placement.owner(bucket).ok_or(Verdict::NoOwner)?;
-    // A dead one has nothing any more.
-    let previous = placement.previous(bucket).filter(|node| view.may_hold(*node));
+    let holders = Holders::of(view, service, group, bucket, meta.stage);
     let mine = owner == view.me;
-    if !mine && meta.stage == Stage::Receive && previous != Some(view.me) {
+    if !mine && meta.stage == Stage::Receive && !holders.has(view.me) {
         return Ok(Decision::Node(view.at(owner, bucket)));
     }
     let worker = view.worker_of(view.me, bucket);
     if worker != me {
         return Ok(Decision::Worker(worker));
     }
-    let was = previous == Some(view.me);
-    // As the previous owner this node is asked rightly, unless the sender is behind, or its frame has waited for long.
-    let asked = meta.stage < Stage::PreviousOwner || was || meta.sender_knows != Ordering::Less;
-    match previous {
-        Some(previous) if meta.stage < Stage::PreviousOwner && !was => {
-            return Ok(Decision::Previous(view.at(previous, bucket)));
+    // As one that may have it this node is asked rightly, unless the sender is behind, or its frame has waited for long.
+    let asked = meta.stage <= Stage::Owner
+        || holders.at(meta.stage) == Some(view.me)
+        || meta.sender_knows != Ordering::Less;
+    if asked {
+        // Who takes this node for the owner may go by a change that it doesn't yet; who is the owner by what it knows has to see
+        // the packet before anybody takes it.
+        if !mine && meta.stage == Stage::Owner && service.is_some_and(|id| view.regrouping(id)) {
+            return Ok(Decision::Ask(Stage::FormerOwner, view.at(owner, bucket)));
         }
-        _ if !mine && meta.stage < Stage::Returned && asked => {
+        if let Some((stage, next)) = holders.behind(meta.stage, view.me) {
+            return Ok(Decision::Ask(stage, view.at(next, bucket)));
+        }
+        if !mine && meta.stage < Stage::Returned {
             return Ok(Decision::Return(view.at(owner, bucket)));
         }
-        _ => {}
     }
     // Here it ends. Another node may have the flow's session unless there is none that could, or the sender has seen to that: who
     // knows of what this node goes by takes it for the one whose it is, or was until now and is asked before the owner takes a
     // flow; who knows of more, for the one whose it is going to be. Where nothing is decided, files may differ for ever.
     let takes = match meta.sender_knows {
         _ if view.in_force == 0 => mine || view.services.groups[group.index()].has(view.me),
-        Ordering::Less => mine && previous.is_none(),
-        Ordering::Equal => mine || was,
-        Ordering::Greater => true,
+        Ordering::Less => mine && holders.is_empty(),
+        Ordering::Equal => mine || placement.previous(bucket) == Some(view.me),
+        // Of another group's SNAT address this node doesn't know yet, and replies to this group's come to others.
+        Ordering::Greater => mine || !service.is_some_and(|id| view.regrouping(id)),
     };
     if !takes {
         return Err(Verdict::StageExhausted);
     }
     service.map(Decision::Open).ok_or(Verdict::NoSession)
+}
+
+/// The nodes besides a bucket's owner that may have the session of a flow, in the order in which they are asked: if the virtual
+/// server has left another group, the one that owns the bucket there, and the one before that; and the one that owned it before.
+/// (The last two may not know of the change yet, and give the packet back as if there were no others.) A dead one has nothing
+/// any more.
+struct Holders([(Stage, Option<NodeId>); 3]);
+
+impl Holders {
+    #[inline(always)]
+    fn of(
+        view: &View,
+        service: Option<VirtualServerId>,
+        group: GroupId,
+        bucket: Bucket,
+        came: Stage,
+    ) -> Self {
+        let placement = &view.buckets[group.index()].placement;
+        let may = |node: &NodeId| view.may_hold(*node);
+        let former = service.and_then(|id| view.services.virtual_servers[id.index()].former);
+        let Some(former) = former.filter(|_| !planted::is(Bug::FormerGroupForgotten)) else {
+            // Who asks as one that has left this group already means its owner and previous owner by that.
+            let asked = matches!(came, Stage::FormerOwner | Stage::FormerPrevious);
+            let stage = if asked { Stage::FormerPrevious } else { Stage::PreviousOwner };
+            let none = (Stage::Returned, None);
+            return Self([(stage, placement.previous(bucket).filter(may)), none, none]);
+        };
+        let (there, owner) = (&view.buckets[former.index()].placement, placement.owner(bucket));
+        let others = |node: Option<NodeId>| node.filter(may).filter(|node| owner != Some(*node));
+        Self([
+            (Stage::FormerOwner, others(there.owner(bucket))),
+            (Stage::FormerPrevious, others(there.previous(bucket))),
+            (Stage::PreviousOwner, placement.previous(bucket).filter(may)),
+        ])
+    }
+
+    #[inline(always)]
+    fn has(&self, node: NodeId) -> bool {
+        self.0.iter().any(|(_, holder)| *holder == Some(node))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|(_, holder)| holder.is_none())
+    }
+
+    /// Who is asked at a stage.
+    fn at(&self, stage: Stage) -> Option<NodeId> {
+        self.0.iter().find(|(at, _)| *at == stage).and_then(|(_, holder)| *holder)
+    }
+
+    /// The next one that is asked after this stage, by `me`, who needn't be.
+    #[inline(always)]
+    fn behind(&self, stage: Stage, me: NodeId) -> Option<(Stage, NodeId)> {
+        let next = |(at, holder): &(Stage, Option<NodeId>)| {
+            let holder = holder.filter(|node| *node != me && *at > stage)?;
+            // Asked once.
+            let first = self.0.iter().find(|(_, other)| *other == Some(holder))?.0;
+            (first == *at).then_some((*at, holder))
+        };
+        self.0.iter().find_map(next)
+    }
 }
 
 /// The virtual server of a packet that any node balances by itself, this one too; its table's slot is on its way then. What

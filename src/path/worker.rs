@@ -237,7 +237,7 @@ impl<P: Port> Worker<P> {
         match backplane::receive(&mut frame, view, &link, meta) {
             Ok(Received::Packet) => {
                 core.egress.counters.steered_in.inc();
-                if meta.stage == Stage::PreviousOwner {
+                if (Stage::FormerOwner..Stage::Returned).contains(&meta.stage) {
                     core.egress.counters.handover_in.inc();
                 }
                 core.sessions.flows().prefetch_index(meta.hash);
@@ -355,14 +355,14 @@ impl<P: Port> Worker<P> {
         let steps = due.min(SWEEP_SLICE as u64);
         self.swept_until =
             if steps == due { self.swept_until + Duration::from_nanos(steps * entry) } else { now };
-        let leaving = view.leaving != 0;
-        if leaving {
+        let counts = Census::is_due(view);
+        if counts {
             self.census.begin(view, core.sessions.flows().capacity(), now);
         }
         for _ in 0..steps {
             let stays = core.expire_session(view, now);
             core.expire_steering(view, now);
-            if leaving {
+            if counts {
                 self.census.visited(view, &core.sessions, stays, core.id, &core.egress);
             }
         }

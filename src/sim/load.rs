@@ -58,6 +58,8 @@ pub struct Flow {
     established: bool,
     /// The client has begun to close its connection.
     closing: bool,
+    /// The youngest connection that both have closed.
+    closed: u16,
 }
 
 impl Flow {
@@ -79,6 +81,7 @@ impl Flow {
             server_connection: 0,
             established: false,
             closing: false,
+            closed: 0,
         }
     }
 
@@ -96,6 +99,11 @@ impl Flow {
     pub fn established(&self, connection: u16) -> bool {
         let now = self.connection == connection && self.server_connection == connection;
         self.udp() || now && self.established && !self.closing
+    }
+
+    /// Whether both ends have closed this connection.
+    pub fn closed(&self, connection: u16) -> bool {
+        self.closed >= connection
     }
 
     /// When the client sent the first packet of this connection; none if that is closed on both sides, or given up.
@@ -202,7 +210,10 @@ impl Flow {
                 self.established = true;
                 Kind::Answer
             }
-            Kind::Close => Kind::Closed,
+            Kind::Close => {
+                self.closed = words.connection;
+                Kind::Closed
+            }
             Kind::Opened | Kind::Ack | Kind::Answer | Kind::Closed => return None,
         };
         Some(Words { kind, ..*words })

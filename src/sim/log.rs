@@ -57,6 +57,8 @@ struct Seat {
     role: Option<(Option<ReplicaId>, u64, bool)>,
     /// Up to here it was told what became of its proposals.
     told: usize,
+    /// It doesn't lead if another can.
+    resigned: bool,
     /// What it is sent waits until then.
     lags_until: Instant,
     tickets: u64,
@@ -147,7 +149,8 @@ impl Model {
     fn start(&mut self, id: ReplicaId) {
         let replicas = self.replicas();
         let Some(seat) = self.seats.get_mut(&id) else { return };
-        (seat.alive, seat.role, seat.asked, seat.tickets, seat.told) = (true, None, false, 0, 0);
+        (seat.alive, seat.resigned) = (true, false);
+        (seat.role, seat.asked, seat.tickets, seat.told) = (None, false, 0, 0);
         seat.life += 1;
         seat.outputs.clear();
         seat.delivered = seat.snapshot.as_ref().map_or(0, |(index, _)| *index);
@@ -228,6 +231,8 @@ impl Model {
         if able.is_empty() {
             return;
         }
+        let willing: Vec<_> = able.iter().copied().filter(|id| !self.seats[id].resigned).collect();
+        let able = if willing.is_empty() { able } else { willing };
         let winner = able[self.rng.below(able.len() as u64) as usize];
         self.term += 1;
         self.leader = Some(winner);
@@ -327,12 +332,23 @@ impl Model {
         }
     }
 
-    /// Everything anew, if this replica has no snapshot or another has one that is as new.
-    fn restore(&mut self, id: ReplicaId, from: ReplicaId) {
+    fn steps_down(&mut self, id: ReplicaId) {
         if self.leader == Some(id) {
             self.leader = None;
             self.election_due = self.now + ELECTION + self.rng_up_to(ELECTION);
         }
+    }
+
+    fn resign(&mut self, id: ReplicaId) {
+        self.steps_down(id);
+        if let Some(seat) = self.seats.get_mut(&id) {
+            seat.resigned = true;
+        }
+    }
+
+    /// Everything anew, if this replica has no snapshot or another has one that is as new.
+    fn restore(&mut self, id: ReplicaId, from: ReplicaId) {
+        self.steps_down(id);
         let near = self.hears(id, from);
         let other = self.seats.get(&from).filter(|_| near).and_then(|seat| seat.snapshot.clone());
         let Some(seat) = self.seats.get_mut(&id) else { return };
@@ -484,6 +500,11 @@ impl Log for ModelLog {
     fn restore(&mut self, from: ReplicaId) {
         let id = self.id;
         self.model().restore(id, from);
+    }
+
+    fn resign(&mut self) {
+        let id = self.id;
+        self.model().resign(id);
     }
 
     fn renew(&mut self, token: u64, life: Incarnation) {

@@ -140,6 +140,8 @@ struct Record {
 #[derive(Clone, Copy, Debug)]
 struct Mapping {
     source: (Addr, u16),
+    /// The youngest connection that had it.
+    connection: u16,
     /// The owner's life under which it was made.
     life: u32,
     /// When the last packet with it came.

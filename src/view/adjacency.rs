@@ -250,11 +250,12 @@ pub struct Adjacencies {
     pub servers: Chunks<ServerWay>,
     /// For steered packets, by node.
     pub nodes: Arc<[Adjacency]>,
-    /// For those that the node may have a session of as their bucket's previous owner.
-    pub previous: Arc<[Adjacency]>,
-    /// For those that go no further.
-    pub returned: Arc<[Adjacency]>,
+    /// For those that nobody has been found to have a session of yet, by [`ASKED`], then by node.
+    asked: [Arc<[Adjacency]>; ASKED.len()],
 }
+
+/// The stages behind the owner's, in their order.
+const ASKED: [Stage; 4] = [Stage::FormerOwner, Stage::FormerPrevious, Stage::PreviousOwner, Stage::Returned];
 
 impl Adjacencies {
     /// Those that follow from a View's next hops, servers and nodes. Those that follow from what the View before had, too, are
@@ -315,13 +316,13 @@ impl Adjacencies {
             let steer = Tunnel::Steer(&header, view.data_port);
             view.nodes.iter().map(|node| to(node.hop, &steer, me.backplane, node.backplane)).collect()
         };
-        Self {
-            hops,
-            servers,
-            nodes: nodes(Stage::Owner),
-            previous: nodes(Stage::PreviousOwner),
-            returned: nodes(Stage::Returned),
-        }
+        Self { hops, servers, nodes: nodes(Stage::Owner), asked: ASKED.map(nodes) }
+    }
+
+    /// For packets that come to a node at this stage, by node.
+    pub fn at(&self, stage: Stage) -> &[Adjacency] {
+        let asked = ASKED.iter().position(|one| *one == stage);
+        asked.and_then(|i| self.asked.get(i)).unwrap_or(&self.nodes)
     }
 }
 

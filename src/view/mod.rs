@@ -119,6 +119,8 @@ pub struct VirtualServer {
     pub protocol: Protocol,
     /// The nodes that serve it.
     pub group: GroupId,
+    /// Those that served it before, and may still have sessions of it.
+    pub former: Option<GroupId>,
     /// How packets reach its real servers.
     pub forward: Forward,
     /// Who handles a packet.
@@ -385,6 +387,8 @@ pub struct View {
     pub control_port: u16,
     /// Whether steering decisions are cached.
     pub steering_cache: bool,
+    /// Whether virtual servers that need no state are served without a lease.
+    pub stateless_without_lease: bool,
     /// Idle times.
     pub timeouts: Timeouts,
     /// The cluster.
@@ -404,6 +408,12 @@ pub struct View {
     pub decided: u32,
     /// The groups, a bit each, in which this node is a bucket's previous owner.
     pub leaving: u64,
+    /// The virtual servers that are another group's by what is decided, but not in force yet, ascending.
+    pub regrouping: Arc<[VirtualServerId]>,
+    /// Those that have left a group, in which there may be sessions of them, ascending.
+    pub regrouped: Arc<[VirtualServerId]>,
+    /// The version since which those are as they are.
+    pub regrouped_in: u64,
     /// Next hops by id; a number that isn't used any more is [`Hop::VACANT`].
     pub hops: Vec<Hop>,
     /// The version since which the numbers mean what they do. They change with this machine's interfaces and routes only.
@@ -453,6 +463,12 @@ impl View {
     pub fn reply_key(&self, real: RealServerId, snat: SnatId, port: u16) -> FlowKey {
         let real = &self.services.real_servers[real.index()];
         FlowKey::new(real.address, self.services.snats[snat.index()].address, real.port, port, real.protocol)
+    }
+
+    /// Whether the nodes that serve a virtual server are about to be others.
+    #[inline]
+    pub fn regrouping(&self, id: VirtualServerId) -> bool {
+        self.regrouping.binary_search(&id).is_ok()
     }
 
     /// The Ethernet address of a neighbour, if it is known.

@@ -14,32 +14,51 @@ pub const VERSION: u8 = 1;
 
 /// How far a packet has come. It only ever increases, so no loop is possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-#[repr(u8)]
 pub enum Stage {
     /// At the flow receiver.
     #[default]
-    Receive = 0,
+    Receive,
     /// At the owner of a datagram's fragments.
-    FragmentOwner = 1,
+    FragmentOwner,
     /// At the flow's owner.
-    Owner = 2,
-    /// At the bucket's previous owner, which may still have the flow's session.
-    PreviousOwner = 3,
+    Owner,
+    /// At the bucket's owner in the group that the virtual server has left, which may still have the flow's session.
+    FormerOwner,
+    /// At the bucket's previous owner in that group, which may have it, too.
+    FormerPrevious,
+    /// At the bucket's previous owner, likewise.
+    PreviousOwner,
     /// At the bucket's owner again, or there at last: whoever else might have had a session of the flow has none. As far as
     /// a packet goes.
-    Returned = 4,
+    Returned,
 }
 
 impl Stage {
+    /// By their numbers in frames; those that came later have later numbers.
+    const NUMBERED: [Self; 7] = [
+        Self::Receive,
+        Self::FragmentOwner,
+        Self::Owner,
+        Self::PreviousOwner,
+        Self::Returned,
+        Self::FormerOwner,
+        Self::FormerPrevious,
+    ];
+
     fn from_wire(b: u8) -> Result<Self, Malformed> {
-        Ok(match b {
-            0 => Self::Receive,
-            1 => Self::FragmentOwner,
-            2 => Self::Owner,
-            3 => Self::PreviousOwner,
-            4 => Self::Returned,
-            _ => return Err(Malformed::Value),
-        })
+        Self::NUMBERED.get(usize::from(b)).copied().ok_or(Malformed::Value)
+    }
+
+    fn to_wire(self) -> u8 {
+        match self {
+            Self::Receive => 0,
+            Self::FragmentOwner => 1,
+            Self::Owner => 2,
+            Self::PreviousOwner => 3,
+            Self::Returned => 4,
+            Self::FormerOwner => 5,
+            Self::FormerPrevious => 6,
+        }
     }
 }
 
@@ -102,7 +121,7 @@ impl Header {
     /// Writes [`HEADER_LEN`] bytes.
     #[inline]
     pub fn write(&self, out: &mut [u8]) {
-        put(out, 0, [MAGIC, VERSION, self.stage as u8, 0]);
+        put(out, 0, [MAGIC, VERSION, self.stage.to_wire(), 0]);
         put(out, 4, self.sender.0.to_be_bytes());
         put(out, 6, [0, 0]);
         put(out, 8, self.incarnation.0.to_be_bytes());

@@ -2,9 +2,9 @@
 //! ends in a code under the cluster's authentication key, and carries a counter that never goes back, so that an old one can't be
 //! played again.
 
-use super::version::{Software, WireVersion};
 use super::{Malformed, be16, be32, be64, need, put};
 use crate::base::limits::MAX_WORKERS;
+use crate::base::version::{Software, WireVersion};
 use crate::base::{HashKey, Incarnation, NodeId, NodeSet, WorkerId, hash};
 use arrayvec::ArrayVec;
 

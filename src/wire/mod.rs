@@ -16,7 +16,6 @@ pub mod ipv6;
 pub mod state;
 pub mod tcp;
 pub mod udp;
-pub mod version;
 pub mod vlan;
 
 /// Why bytes are not what they should be.

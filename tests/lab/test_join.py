@@ -6,33 +6,13 @@ import time
 import pytest
 from lab import Cluster, Lab, build, hugepages, load, plan
 from lab.capture import Capture
+from receivers import Receivers, moved
 from waiting import until
 
 VIP = plan.VIPS["nat"]
 COUNT = 200
 # A megabyte at this pace takes ten seconds, within which buckets have to move.
 BYTES_A_SECOND = 100_000
-
-
-class Receivers:
-    """Which node gets which flow's packets, by the client's port, as long as the block lasts."""
-
-    def __init__(self, lab: Lab):
-        self._lab = lab
-        self.nodes: dict[int, set[int]] = {}
-
-    def __enter__(self) -> "Receivers":
-        to_vip = f"tcp and dst host {VIP.address(4)}"
-        numbers = range(1, len(self._lab.nodes) + 1)
-        self._captures = {n: Capture(self._lab.switch, f"n{n}f", to_vip, length=64) for n in numbers}
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        for number, capture in self._captures.items():
-            for frame in capture.stop():
-                if frame.left:
-                    port = int.from_bytes(frame.head[34:36], "big")
-                    self.nodes.setdefault(port, set()).add(number)
 
 
 @pytest.mark.parametrize("plant", [None, "previous-owner-forgotten"], ids=["", "control: handover off"])
@@ -55,24 +35,23 @@ def test_downloads_survive_a_node_that_joins_and_a_router_that_deals_anew(plant)
         time.sleep(0.5)
         assert nodes.rest(1, "POST", "/v1/nodes/n4/undrain")[0] == 200
         until(lambda: fourth(nodes)["buckets"].get("all", 0) >= 1000, "the fourth node has its share")
-        with Receivers(lab) as before:
+        with Receivers(lab, VIP) as before:
             time.sleep(1)
         # By this order every flow gets another receiver.
         lab.deal([4, 3, 1, 2])
         time.sleep(0.1)
-        with Receivers(lab) as after:
+        with Receivers(lab, VIP) as after:
             time.sleep(1)
         # And once more.
         lab.deal([2, 1, 4, 3])
         found = downloads.result()
-        seen = before.nodes.keys() & after.nodes.keys()
-        moved = [port for port in seen if before.nodes[port].isdisjoint(after.nodes[port])]
+        others = len(moved(before, after))
         asked = sum(node["handover_in"] for node in nodes.totals())
-        print(f"{len(moved)} of {len(seen)} have other receivers, {asked} packets were handed over, {found.failed} broke")
+        print(f"{others} of {COUNT} have other receivers, {asked} packets were handed over, {found.failed} broke")
         if plant:
             assert asked == 0 and found.failed >= COUNT / 10, f"{found.failed} broke without handover"
         else:
-            assert len(moved) >= 0.6 * COUNT
+            assert others >= 0.6 * COUNT
             assert found.failures == {} and resets.stop() == []
             assert asked > 100, "nothing was handed over: proves nothing"
 

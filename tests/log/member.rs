@@ -216,3 +216,29 @@ fn everything_is_given_anew_to_whoever_asks() {
     }
     assert!(cluster.record.known.values().all(|known| known.snapshots > 0), "{:?}", cluster.record.known);
 }
+
+/// A leader that resigns leads no longer, whatever becomes of the one that follows it, and the others decide on.
+#[test]
+fn who_resigns_leads_no_more() {
+    run_if_child();
+    let mut cluster = Cluster::new("member::who_resigns_leads_no_more", &[0, 1, 2], &[0, 1, 2]);
+    for id in 0..3 {
+        cluster.start(id);
+    }
+    cluster.settle(&[0, 1, 2]).unwrap();
+    let resigns = cluster.record.known[&0].leader.unwrap() as u16;
+    for _ in 0..3 {
+        cluster.processes.get_mut(&resigns).unwrap().command("resign");
+        let another = |record: &crate::cluster::Record| {
+            record.known.values().all(|known| known.leader.is_some_and(|leader| leader as u16 != resigns))
+        };
+        cluster.wait("another leader", another).unwrap();
+        for id in 0..3 {
+            cluster.commit(id).unwrap();
+        }
+        let leads = cluster.record.known[&0].leader.unwrap() as u16;
+        cluster.kill(leads);
+        cluster.start(leads);
+        cluster.settle(&[0, 1, 2]).unwrap();
+    }
+}

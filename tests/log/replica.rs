@@ -116,6 +116,9 @@ fn obey(mut log: Running) {
 }
 
 fn command(log: &mut Running, line: &str, tags: &mut std::collections::BTreeMap<Ticket, String>) {
+    if line == "resign" {
+        return log.resign();
+    }
     let (verb, rest) = line.split_once(' ').unwrap();
     if verb == "renew" {
         let (token, life) = rest.split_once(' ').unwrap();

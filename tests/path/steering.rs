@@ -2,7 +2,7 @@
 
 use crate::packets::{ACK, Packet, SYN, data_frame, open, read, tcp, udp};
 use crate::world::{Spec, World, addr, front_mac, host_mac, virtual_server};
-use steerage::base::{FlowHash, FlowKey, HashKey, Incarnation, NodeId};
+use steerage::base::{FlowHash, FlowKey, HashKey, Incarnation, Instant, NodeId};
 use steerage::wire::backplane::{self, Header, Stage};
 
 /// A flow that node 1 receives and does not own.
@@ -260,6 +260,32 @@ fn local_virtual_servers_are_handled_where_they_arrive() {
         (world.sum("steered_out"), world.sum("sessions_opened"), world.sum("steering_sessions")),
         (0, 0, 0)
     );
+}
+
+/// Without a lease what needs no state is served on, unless the node is told otherwise; then as soon as it has one again.
+#[test]
+fn a_local_virtual_server_needs_a_lease_only_if_the_configuration_wants_one() {
+    const LOG: &str = "[log]\ndirectory = \"/log\"\nca = \"/a\"\ncertificate = \"/c\"\nkey = \"/k\"\n";
+    const STRICT: &str = "[log]\ndirectory = \"/log\"\nca = \"/a\"\ncertificate = \"/c\"\nkey = \"/k\"\n\
+                          stateless_without_quorum = false\n";
+    for (tables, serves) in [("", true), (LOG, true), (STRICT, false)] {
+        let cluster = crate::world::standard(None)
+            + &virtual_server("anywhere", "10.99.0.20", "udp", "ipip", "all")
+                .replace("group = \"all\"\n", "group = \"all\"\ningress = \"local\"\n");
+        let mut world = World::new(Spec { cluster, tables, ..Spec::default() });
+        let packet = udp("192.168.1.5", 5000, "10.99.0.20", 80);
+        for (leased, expected) in [(true, true), (false, serves), (true, true)] {
+            let until = if leased { Instant(u64::MAX) } else { Instant::ZERO };
+            world.nodes[0].node.manager().lease(until);
+            let dropped = world.drops(1, "no_lease");
+            assert_eq!(world.exchange(1, &packet.frame_to(1)).len(), usize::from(expected), "{tables}");
+            assert_eq!(world.drops(1, "no_lease") - dropped, u64::from(!expected));
+            let now = world.now;
+            let stats = world.nodes[0].node.manager().stats(now);
+            assert_eq!((stats.ready, stats.stateless_ready), (leased, expected));
+        }
+        world.assert_no_leak();
+    }
 }
 
 /// Frames that no living node of the cluster has sent are refused, each for its reason.

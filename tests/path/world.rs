@@ -152,6 +152,9 @@ pub fn load(spec: &Spec, number: usize) -> Config {
     for i in 1..=spec.nodes {
         let workers = spec.workers;
         cluster += &format!("[[node]]\nname = \"n{i}\"\nbackplane = \"10.20.0.1{i}\"\nworkers = {workers}\n");
+        if spec.tables.contains("[log]") {
+            cluster += &format!("management = \"10.30.0.1{i}:6601\"\n");
+        }
     }
     cluster += &spec.cluster;
     let read = |path: &Path| match path.to_str() {

@@ -3,14 +3,21 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use steerage::base::limits::MAX_WORKERS;
+use steerage::base::version::{Software, WireVersion};
 use steerage::base::{FlowHash, HashKey, Incarnation, NodeId, NodeSet, hash};
 use steerage::wire::Malformed;
 use steerage::wire::backplane::{self, HEADER_LEN, Header, Stage, cookie};
 use steerage::wire::control::{self, Heartbeat, Letter};
-use steerage::wire::version::{Software, WireVersion};
 
-const STAGES: [Stage; 5] =
-    [Stage::Receive, Stage::FragmentOwner, Stage::Owner, Stage::PreviousOwner, Stage::Returned];
+const STAGES: [Stage; 7] = [
+    Stage::Receive,
+    Stage::FragmentOwner,
+    Stage::Owner,
+    Stage::FormerOwner,
+    Stage::FormerPrevious,
+    Stage::PreviousOwner,
+    Stage::Returned,
+];
 
 fn header() -> impl Strategy<Value = Header> {
     let ids = (any::<u16>(), any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>());
@@ -166,6 +173,17 @@ fn strangers_are_refused() {
 fn stages_only_increase() {
     assert!(STAGES.is_sorted());
     assert_eq!(Stage::default(), STAGES[0]);
+}
+
+#[test]
+fn stages_have_the_numbers_that_they_had_when_they_came() {
+    let number = |stage| {
+        let mut bytes = [0; HEADER_LEN];
+        let (sender, incarnation, hash) = (NodeId(1), Incarnation(2), FlowHash(3));
+        Header { stage, sender, incarnation, decided: 0, hash, cookie: 4 }.write(&mut bytes);
+        bytes[2]
+    };
+    assert_eq!(STAGES.map(number), [0, 1, 2, 5, 6, 3, 4]);
 }
 
 /// A right code does not excuse a message that this version doesn't know.

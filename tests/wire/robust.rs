@@ -3,6 +3,7 @@
 use crate::build;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use steerage::base::version::{Software, WireVersion};
 use steerage::base::{Addr, HashKey, Incarnation, Mac, NodeId, NodeSet};
 use steerage::wire::arp::Arp;
 use steerage::wire::backplane::Header;
@@ -15,7 +16,6 @@ use steerage::wire::ipv4::Ipv4;
 use steerage::wire::ipv6::{self, Ipv6};
 use steerage::wire::tcp::Tcp;
 use steerage::wire::udp::Udp;
-use steerage::wire::version::{Software, WireVersion};
 use steerage::wire::vlan::Vlan;
 
 const KEY: HashKey = HashKey([1, 2]);

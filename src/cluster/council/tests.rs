@@ -12,6 +12,7 @@ struct Both {
     outputs: VecDeque<Output>,
     proposed: Vec<Entry>,
     restored_from: Vec<u16>,
+    resigned: usize,
     snapshots: Vec<u64>,
 }
 
@@ -38,6 +39,10 @@ impl Log for Scripted {
 
     fn restore(&mut self, from: ReplicaId) {
         self.0.borrow_mut().restored_from.push(from.0);
+    }
+
+    fn resign(&mut self) {
+        self.0.borrow_mut().resigned += 1;
     }
 
     fn renew(&mut self, token: u64, _: Incarnation) {
@@ -265,6 +270,7 @@ fn what_is_spoken_and_cant_be_here_ends_the_life() {
         assert!(scene.council.lease().is_none() && !scene.council.report().ready);
         (0..50).for_each(|_| _ = scene.turn());
         assert!(scene.log.0.borrow().restored_from.is_empty(), "another's state would be no better");
+        assert!(scene.log.0.borrow().resigned > 1, "others could wait for it to lead on");
     }
 }
 

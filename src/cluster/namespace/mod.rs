@@ -6,6 +6,7 @@
 
 pub mod diff;
 pub mod fault;
+mod former;
 pub mod health;
 mod identity;
 mod index;
@@ -21,6 +22,7 @@ pub mod write;
 
 pub use diff::Difference;
 pub use fault::{Fault, Faults, Finding, Lack};
+pub use former::{Former, Formers};
 pub use health::{HealthSpec, Probe};
 pub use key::{ALL, Key, Kind, Name};
 pub use object::{
@@ -89,6 +91,8 @@ pub struct Namespace {
     index: Index,
     requests: write::Requests,
     trail: write::Trail,
+    /// Not among its own bytes: see [`State`](super::state::State).
+    formers: Formers,
 }
 
 impl Default for Namespace {
@@ -102,6 +106,7 @@ impl Default for Namespace {
             index: Index::default(),
             requests: write::Requests::default(),
             trail: write::Trail::default(),
+            formers: Formers::default(),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn hash(key: &Key, entry: &Entry) -> u64 {
     digest_of(&(key, entry))
 }
 
-fn digest_of<T: Serialize>(value: &T) -> u64 {
+pub(super) fn digest_of<T: Serialize>(value: &T) -> u64 {
     // Nothing in it is of unknown length, which is all that could fail.
     siphash13_bytes(KEY, &postcard::to_allocvec(value).unwrap_or_default())
 }

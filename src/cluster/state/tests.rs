@@ -3,7 +3,7 @@ use crate::base::RealServerId;
 use crate::cluster::health::{Health, Standing};
 use crate::cluster::namespace::{Change, Key, Object, RequestId};
 
-fn object(key: &str, fields: &str) -> (Key, Object) {
+pub(super) fn object(key: &str, fields: &str) -> (Key, Object) {
     let key: Key = key.parse().unwrap();
     let object = Object::read(key.kind(), &mut serde_json::Deserializer::from_str(fields)).unwrap();
     (key, object)
@@ -20,19 +20,19 @@ fn state() -> State {
     State::new(Namespace::draft(objects).0)
 }
 
-fn apply(state: &mut State, entries: impl IntoIterator<Item = Entry>) {
+pub(super) fn apply(state: &mut State, entries: impl IntoIterator<Item = Entry>) {
     for entry in entries {
         state.apply(state.index() + 1, &entry);
     }
 }
 
-fn lives(node: u16) -> [Entry; 2] {
+pub(super) fn lives(node: u16) -> [Entry; 2] {
     let (node, life) = (NodeId(node), Incarnation(1));
     [Entry::Join(node, life), Entry::Activate(node, life)]
 }
 
 /// Both nodes, in the first life of each or a later one, can speak the newest.
-fn speak(life: u32) -> Entry {
+pub(super) fn speak(life: u32) -> Entry {
     Entry::Speak(WireVersion::NEWEST, [0, 1].map(|node| (NodeId(node), Incarnation(life))).into())
 }
 
@@ -84,7 +84,7 @@ fn what_the_oldest_wire_version_says_is_as_it_was() {
     apply(&mut state, [speak(1)]);
     let longer = state.encode().unwrap();
     assert_eq!(State::decode(&longer).unwrap(), state);
-    assert_eq!(longer.len(), bytes.len() + 1);
+    assert_eq!(longer.len(), bytes.len() + 2, "the version, and no group that was left");
     assert!(State::decode(&[longer, vec![0]].concat()).is_err(), "another release's");
 }
 
@@ -108,6 +108,27 @@ fn the_wire_version_rises_if_all_can_speak_it_in_the_lives_that_there_are() {
         "only the life made a version"
     );
     assert_ne!(state.digest(), digest);
+}
+
+/// A node that is cut off may never hear that it is to give a bucket away: who gets it has to wait for its lease as well.
+#[test]
+fn what_a_dead_node_was_about_to_give_away_is_taken_over_too() {
+    let group = GroupId(0);
+    let mut state = state();
+    apply(&mut state, lives(0).into_iter().chain(lives(1)));
+    let own = |bucket, node| Step::Own(Bucket(bucket), NodeId(node));
+    apply(&mut state, [Entry::Steps(group, vec![own(1, 0), own(2, 0)])]);
+    let version = state.version();
+    apply(&mut state, [Entry::InForce(version)]);
+    let learn = [Step::Learn(Bucket(2), NodeId(1)), Step::Complete(Bucket(2), NodeId(1))];
+    apply(&mut state, [Entry::Steps(group, learn.into()), Entry::Steps(group, vec![own(2, 1)])]);
+    let applied = state.apply(state.index() + 1, &Entry::Offline(NodeId(0), Incarnation(1), Why::Silent));
+    assert_eq!(applied.taken_over, [(group, vec![Bucket(1), Bucket(2)])], "the second was node 1's already");
+    // Once all go by that it isn't any more.
+    let version = state.version();
+    apply(&mut state, [Entry::InForce(version)]);
+    let applied = state.apply(state.index() + 1, &Entry::Join(NodeId(0), Incarnation(2)));
+    assert_eq!(applied.taken_over, []);
 }
 
 #[test]

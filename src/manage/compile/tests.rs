@@ -9,6 +9,7 @@ use crate::manage::config::{load_from, objects_from};
 use crate::path::select;
 use crate::table::session::Session;
 use crate::view::RealServer;
+use crate::wire::backplane::Stage;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -221,8 +222,8 @@ fn said(view: &View) -> Vec<String> {
         ));
     }
     for (i, node) in view.nodes.iter().enumerate() {
-        let ways = [&adjacencies.nodes, &adjacencies.previous, &adjacencies.returned].map(|ways| {
-            let mut way = ways[i].clone();
+        let ways = [Stage::Owner, Stage::PreviousOwner, Stage::FormerOwner, Stage::Returned].map(|stage| {
+            let mut way = adjacencies.at(stage)[i].clone();
             way.hop = HopId(0);
             way
         });

@@ -129,6 +129,8 @@ pub struct LogConfig {
     pub directory: PathBuf,
     /// What it shows the other nodes; none for a cluster of one node.
     pub tls: Option<LogTls>,
+    /// Whether it serves virtual servers that need no state while it has no lease.
+    pub stateless_without_quorum: bool,
     /// Names and addresses of the witnesses of a new cluster, in the order of their numbers.
     pub witnesses: Vec<(String, String)>,
     /// What a new cluster begins with: the cluster file's objects, in its order.
@@ -274,6 +276,8 @@ pub struct VirtualServerConfig {
     pub protocol: Protocol,
     /// The nodes that serve it.
     pub group: GroupId,
+    /// Those that served it before and may still have sessions of it, and the log index of that change.
+    pub former: Option<(GroupId, u64)>,
     /// How packets reach the real server.
     pub forward: Forward,
     /// Who handles a packet: its owner or its receiver.

@@ -51,6 +51,7 @@ pub(super) struct Log {
     pub directory: PathBuf,
     /// CA, certificate, key: all or none.
     pub tls: Option<[PathBuf; 3]>,
+    pub stateless_without_quorum: bool,
     /// Names and addresses.
     pub witnesses: Vec<(String, String)>,
 }
@@ -134,6 +135,7 @@ fn read_log(log: &Section<'_>) -> Option<Option<Log>> {
             None
         }
     };
+    let stateless = log.optional("stateless_without_quorum", boolean);
     let witnesses = bounded(log, "witness", MAX_VOTERS)?;
     let witnesses: Option<Vec<_>> = witnesses
         .iter()
@@ -142,7 +144,13 @@ fn read_log(log: &Section<'_>) -> Option<Option<Log>> {
             Some((name?.value, address?.value))
         })
         .collect();
-    Some(Some(Log { item: Item::of(log), directory: directory?.value, tls: tls?, witnesses: witnesses? }))
+    Some(Some(Log {
+        item: Item::of(log),
+        directory: directory?.value,
+        tls: tls?,
+        stateless_without_quorum: stateless?.is_none_or(|serves| serves.value),
+        witnesses: witnesses?,
+    }))
 }
 
 /// The list of tables under `key`, if it has at most `most` elements.

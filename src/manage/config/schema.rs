@@ -64,7 +64,14 @@ pub(super) const NODE: &[Key] = &[
     table("node", &[v("name"), v("admin_socket")]),
     table(
         "log",
-        &[v("directory"), v("ca"), v("certificate"), v("key"), array("witness", &[v("name"), v("address")])],
+        &[
+            v("directory"),
+            v("ca"),
+            v("certificate"),
+            v("key"),
+            v("stateless_without_quorum"),
+            array("witness", &[v("name"), v("address")]),
+        ],
     ),
     table("workers", WORKERS),
     table("tables", TABLES),

@@ -5,7 +5,7 @@ use super::{
     ClusterConfig, Config, GroupConfig, NodeConfig, RealServerConfig, Slots, SnatConfig, TableConfig,
     VipConfig, VirtualServerConfig,
 };
-use crate::base::{Addr, GroupId, HashKey, NodeId};
+use crate::base::{Addr, GroupId, HashKey, NodeId, VirtualServerId};
 use crate::cluster::namespace::object::{Object, VirtualServerSpec};
 use crate::cluster::namespace::{ALL, Fault, Key, Kind, Name, Namespace};
 use crate::view::Protocol;
@@ -78,11 +78,13 @@ impl Shared {
         });
         let virtual_servers = space.of(Kind::VirtualServer).map(|(key, entry)| {
             let (id, revision) = (entry.id as usize, if before.is_some() { entry.revision } else { 0 });
-            let same = before.and_then(|all| all.get(id)).filter(|old| old.revision == revision);
+            let former = space.former_group(VirtualServerId(entry.id));
+            let same = before.and_then(|all| all.get(id));
+            let same = same.filter(|old| (old.revision, old.former) == (revision, former));
             let server = match (same, key, &entry.object) {
                 (Some(same), ..) => Arc::clone(same),
                 (None, Key::VirtualServer(name), Object::VirtualServer(spec)) => {
-                    Arc::new(virtual_server(space, name, spec, revision, tables)?)
+                    Arc::new(virtual_server(space, name, spec, (revision, former), tables)?)
                 }
                 _ => return None,
             };
@@ -115,7 +117,7 @@ fn virtual_server(
     space: &Namespace,
     name: &Name,
     spec: &VirtualServerSpec,
-    revision: u64,
+    (revision, former): (u64, Option<(GroupId, u64)>),
     tables: &TableConfig,
 ) -> Option<VirtualServerConfig> {
     let usual = match spec.protocol {
@@ -139,6 +141,7 @@ fn virtual_server(
         port: spec.port,
         protocol: spec.protocol,
         group: space.group_id(&spec.group)?,
+        former,
         forward: spec.forward,
         ingress: spec.ingress,
         idle: space.idle_of(spec).unwrap_or(usual),

@@ -7,6 +7,7 @@ use crate::path::steer::{self, Destination};
 use crate::path::verdict::Verdict;
 use crate::table::session::State;
 use crate::view::{Forward, Owned, Owner, View};
+use crate::wire::backplane::Stage;
 
 pub(super) const LOCAL: &str = "the virtual server's ingress is local: the node and worker that receive a packet handle it, without a session";
 pub(super) const SESSION_HAS_IT: &str =
@@ -98,11 +99,16 @@ pub(super) fn ask_owner(node: &str) -> String {
     )
 }
 
-/// Why the owner of a bucket asks the one before it.
-pub(super) fn previous(owner: &str, previous: &str) -> String {
+/// Why a node is asked for the flow at this stage.
+pub(super) fn may_have(from: &str, asked: &str, stage: Stage) -> String {
+    let why = match stage {
+        Stage::FormerOwner => "owns the bucket in the group that the virtual server was in before",
+        Stage::FormerPrevious => "owned the bucket there before",
+        _ => "owned the bucket before",
+    };
     format!(
-        "{previous} owned the bucket before and may still have sessions: {owner}, unless it has the flow's, sends the packet \
-         there; without a session it comes back, and {owner} takes it"
+        "{asked} {why} and may still have sessions: {from}, unless it has the flow's, sends the packet there; without a session \
+         it comes back to the bucket's owner in the end, which takes it"
     )
 }
 
@@ -113,7 +119,7 @@ pub(super) fn given_back(from: &str, owner: &str) -> String {
     )
 }
 
-pub(super) fn ask_previous(node: &str) -> String {
+pub(super) fn ask_holder(node: &str) -> String {
     format!("what follows is for a flow that {node} does not know either: ask there")
 }
 

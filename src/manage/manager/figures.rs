@@ -21,6 +21,7 @@ impl Manager {
             node: view.this_node().name.clone(),
             incarnation: self.incarnation.0,
             ready: self.ready(now),
+            stateless_ready: self.stateless_ready(now),
             view: view.version,
             view_adopted: self.workers.iter().map(|w| w.counters.view.get()).min().unwrap_or(0),
             uptime_s: now.since(self.started).as_secs_f64(),

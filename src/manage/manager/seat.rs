@@ -9,6 +9,7 @@ mod following;
 mod founding;
 
 use super::Manager;
+use crate::base::version::WireVersion;
 use crate::base::{Bucket, GroupId, Incarnation, Instant, NodeId, RealServerId};
 use crate::cluster::asks::{Answer, Ask};
 use crate::cluster::council::{Council, Report, Times};
@@ -20,7 +21,6 @@ use crate::cluster::state::{Entry, State};
 use crate::manage::config::Config;
 use crate::manage::preview::{self, Here, Sight};
 use crate::view::{Learnt, Quarantine};
-use crate::wire::version::WireVersion;
 use compiling::Compiled;
 use following::{Awaited, PAUSE};
 use founding::Founding;
@@ -67,8 +67,8 @@ pub struct Seat {
     drained_due: Instant,
     /// What was decided of the nodes, as far as it was told.
     members: BTreeMap<NodeId, Member>,
-    /// Since when all workers of all nodes run the version in force.
-    settled: Option<(u64, Instant)>,
+    /// Since when all workers of all nodes run the version in force, by its placement and the virtual servers that left groups.
+    settled: Option<((u64, u64), Instant)>,
     /// See [`Council::divided`], as it was last told.
     divided: Option<u64>,
     /// Something is decided that the View doesn't say yet.
@@ -100,9 +100,9 @@ impl Seat {
         self.council.report().adopted > 0 && placed
     }
 
-    /// What the nodes speak; what is decided but can't be spoken here ends this life.
+    /// What this node speaks: as all do, unless it can't, which ends its life.
     pub(super) fn wire(&self) -> WireVersion {
-        self.state().wire().max(WireVersion::OLDEST)
+        self.state().wire().clamp(WireVersion::OLDEST, WireVersion::own())
     }
 
     /// A node's life, and whether it serves in it.

@@ -91,6 +91,15 @@ pub(super) fn screen(status: &Value) -> String {
         ]);
     }
     groups.write(&mut out);
+    let migrating = list(&status["migrating"]);
+    for server in migrating.iter().take(MIGRATING) {
+        let [name, from] = ["virtual_server", "from"].map(|field| text(&server[field]));
+        let nodes = list(&server["nodes"]).iter().map(text).collect::<Vec<_>>().join(" ");
+        let _ = writeln!(out, "  {name} still has sessions in group {from}, where it was before: at {nodes}");
+    }
+    if migrating.len() > MIGRATING {
+        let _ = writeln!(out, "  and {} more: `steerage status --json` has all", migrating.len() - MIGRATING);
+    }
     let mut vips = Table::new("VIPs", &[("address", Left), ("answered by", Left)]);
     let all = list(&status["vips"]);
     for vip in all.iter().take(VIPS) {
@@ -114,6 +123,8 @@ pub(super) fn screen(status: &Value) -> String {
     out
 }
 
+/// Virtual servers between groups that one screen has room for.
+const MIGRATING: usize = 5;
 /// VIPs that one screen has room for.
 const VIPS: usize = 10;
 /// Real servers that are down that one screen has room for.

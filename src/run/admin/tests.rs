@@ -67,14 +67,18 @@ fn the_status_fits_a_screen_whatever_is_missing() {
     let vips: Vec<Value> =
         (0..30).map(|i| json!({ "address": format!("10.0.0.{i}"), "owner": null })).collect();
     let down = json!({ "virtual_server": "web", "real_server": "s1", "reason": "refused" });
-    let screen = status::screen(&json!({ "quorum": false, "vips": vips, "nodes": [
+    let moved = json!({ "virtual_server": "web", "from": "all", "nodes": ["n1", "n3"] });
+    let screen =
+        status::screen(&json!({ "quorum": false, "vips": vips, "migrating": vec![moved; 7], "nodes": [
         { "name": "n1", "phase": "offline", "reason": "it was silent", "buckets": { "all": 3 } }],
         "health": { "up": 4, "down": 6, "which": vec![down; 6] } }));
     assert!(screen.contains("4 up, - rising, 6 down\n  web/s1: refused\n"), "{screen}");
     assert!(screen.ends_with("  and more: `steerage status --json` tells of 6\n"), "{screen}");
     assert!(screen.starts_with("NO QUORUM"), "{screen}");
     assert!(screen.contains("n1 is offline: it was silent") && screen.contains("and 20 more"), "{screen}");
-    assert!(screen.lines().count() < 36, "{screen}");
+    let migrating = "  web still has sessions in group all, where it was before: at n1 n3\n  and 2 more";
+    assert!(screen.contains(migrating), "{screen}");
+    assert!(screen.lines().count() < 42, "{screen}");
 }
 
 #[derive(clap::Parser)]

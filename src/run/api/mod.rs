@@ -154,8 +154,21 @@ async fn stats(State(questions): Questions) -> Result<Json<Box<Stats>>, Refusal>
     ask(&questions, Question::Stats).await.map(Json)
 }
 
-async fn health(State(questions): Questions) -> Result<Response, Refusal> {
-    let ready = ask(&questions, Question::Stats).await?.ready;
+/// What `/v1/health` is asked with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HealthAsked {
+    /// Only virtual servers that need no state matter.
+    #[serde(default)]
+    stateless: bool,
+}
+
+async fn health(
+    State(questions): Questions,
+    Asked(HealthAsked { stateless }): Asked<HealthAsked>,
+) -> Result<Response, Refusal> {
+    let stats = ask(&questions, Question::Stats).await?;
+    let ready = if stateless { stats.stateless_ready } else { stats.ready };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok((status, Json(json!({ "ready": ready }))).into_response())
 }

@@ -14,6 +14,7 @@ fn a_node(ready: bool) -> Stats {
         node: "n1".into(),
         incarnation: 7,
         ready,
+        stateless_ready: true,
         view: 3,
         view_adopted: 3,
         uptime_s: 1.5,
@@ -88,6 +89,9 @@ fn a_node_that_cannot_serve_is_unhealthy() {
     answer_all(questions, false);
     let health = client::get(&served.path, "/v1/health").unwrap();
     assert_eq!((health.status, json(&health)), (503, json!({ "ready": false })));
+    let stateless = client::get(&served.path, "/v1/health?stateless=true").unwrap();
+    assert_eq!((stateless.status, json(&stateless)), (200, json!({ "ready": true })));
+    assert_eq!(client::get(&served.path, "/v1/health?stateful=true").unwrap().status, 400);
     assert_eq!(client::get(&served.path, "/v1/stats").unwrap().status, 200);
 }
 

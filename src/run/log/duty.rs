@@ -52,6 +52,15 @@ pub async fn compact(core: Arc<Core>) {
     }
 }
 
+/// Leads no more, for lack of a state machine that could go on; see [`Log::resign`](crate::cluster::log::Log::resign).
+pub async fn resign(core: Arc<Core>) {
+    let Ok(_alone) = core.restoring.try_lock() else { return };
+    core.set_able(false);
+    if core.leads() {
+        step_down(&core).await;
+    }
+}
+
 /// Has the state machine given everything anew, if need be from the snapshot of replica `from`; see
 /// [`Log::restore`](crate::cluster::log::Log::restore).
 pub async fn restore(core: Arc<Core>, from: u64) {

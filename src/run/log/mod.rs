@@ -276,6 +276,11 @@ impl Log for Running {
         let _ = self.commands.try_send(Command::Restore(from));
     }
 
+    fn resign(&mut self) {
+        // Asked for again, too.
+        let _ = self.commands.try_send(Command::Resign);
+    }
+
     fn renew(&mut self, token: u64, life: Incarnation) {
         // A log that is too busy for it doesn't renew it: there will be another request soon.
         let _ = self.commands.try_send(Command::Renew(token, life));

@@ -146,7 +146,8 @@ impl Solo {
     /// Does what isn't a proposal.
     async fn obey(&self, machine: &mut Machine, command: Command) -> Result<(), DiskError> {
         match command {
-            Command::Propose(..) => {}
+            // Nor is there another that could lead.
+            Command::Propose(..) | Command::Resign => {}
             Command::Replicas(ticket, _) => {
                 let why =
                     "the node runs without peers: it must be started as one of several first".to_owned();

@@ -36,6 +36,8 @@ pub enum Command {
     Renew(u64, Incarnation),
     /// Everything to be handed out anew, with the help of that replica.
     Restore(ReplicaId),
+    /// Not to lead any more.
+    Resign,
     /// The state at an index to be kept.
     Snapshot(u64, Vec<u8>),
 }
@@ -212,6 +214,10 @@ async fn obey(core: Arc<Core>, mut commands: mpsc::Receiver<Command>, outputs: m
             }
             Command::Restore(from) => {
                 tokio::spawn(duty::restore(core.clone(), from.0.into()));
+                continue;
+            }
+            Command::Resign => {
+                tokio::spawn(duty::resign(core.clone()));
                 continue;
             }
             Command::Propose(ticket, proposal) => (ticket, Wish::Entry(proposal)),

@@ -2,7 +2,7 @@
 //! and from the address and port that those had.
 
 use super::oracle::{Oracle, Oracles, Violation};
-use super::plan::{server, snat};
+use super::plan::{is_snat, server};
 use crate::base::{Addr, Incarnation, Instant, NodeId};
 use crate::cluster::fleet::Phase;
 use crate::sim::load::Flow;
@@ -214,7 +214,7 @@ impl Oracles {
         let key = packet.key;
         key.dst == server(index)
             && key.dst_port == SERVER_PORT
-            && (0..self.lives.len()).any(|node| key.src == snat(node))
+            && is_snat(key.src, self.lives.len())
             && key.src_port >= 4096
     }
 

@@ -1,15 +1,16 @@
 //! What goes wrong in a living cluster, and what people do to it.
 
 use super::oracle::Violation;
-use super::plan::{Plan, SERVERS, name};
+use super::plan::{Plan, SERVERS, groups, name};
 use super::world::World;
 use crate::base::hash::mix;
 use crate::base::rng::Rng;
 use crate::base::{Instant, NodeId};
 use crate::cluster::fleet::Phase;
 use crate::cluster::log::ReplicaId;
-use crate::cluster::namespace::{By, Change, Key, Name, Object, RequestId, Write};
+use crate::cluster::namespace::{By, Change, Key, Name, Object, RequestId, VirtualServerSpec, Write};
 use crate::cluster::state::Entry;
+use crate::view::Ingress;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub struct Faults {
     rng: Rng,
     pace: Duration,
     due: Instant,
+    /// When the router deals anew, if that follows from something.
+    deals: Option<Instant>,
     /// The node that joins, until it was started.
     joiner: Option<usize>,
 }
@@ -27,11 +30,15 @@ impl Faults {
     pub fn new(plan: &Plan, begin: Instant) -> Self {
         let rng = Rng::new(mix(plan.seed ^ 0x6661_756c_7473));
         let joiner = plan.joins.then_some(plan.nodes - 1);
-        Self { rng, pace: plan.pace, due: begin + plan.pace, joiner }
+        Self { rng, pace: plan.pace, due: begin + plan.pace, deals: None, joiner }
     }
 
     /// What is due now.
     pub fn turn(&mut self, world: &mut World) -> Result<(), Violation> {
+        if self.deals.is_some_and(|due| world.now >= due) {
+            self.deals = None;
+            world.deal_anew();
+        }
         if world.now < self.due {
             return Ok(());
         }
@@ -39,7 +46,7 @@ impl Faults {
         self.due = world.now + Duration::from_millis(self.rng.below(2 * pace));
         let nodes = world.plan.founders();
         let node = self.rng.below(nodes as u64) as usize;
-        match self.rng.below(16) {
+        match self.rng.below(18) {
             0..3 => self.kill_or_start(world, node)?,
             3 => self.part(world),
             4 => {
@@ -80,6 +87,13 @@ impl Faults {
                 world.tell(format!("n{} is told that n{} drains: {drain}", node + 1, target + 1));
                 let by = self.by();
                 world.ask(node, Entry::Drain(NodeId(target as u16), drain, by));
+            }
+            15 | 16 => {
+                let (what, write) = self.migration(world);
+                world.tell(format!("n{} is told that {what}", node + 1));
+                world.ask(node, Entry::Write(write));
+                // Once that is in force, so that packets come to nodes that have no steering session of then.
+                self.deals = Some(world.now + Duration::from_millis(200 + self.rng.below(600)));
             }
             _ => match self.joiner.take() {
                 Some(joiner) => self.join(world, node, joiner),
@@ -168,6 +182,27 @@ impl Faults {
             Change { key: Key::Node(name), expected: None, value: Some(Object::Node(spec)) }
         });
         self.write(change.into_iter().collect())
+    }
+
+    /// Some of the virtual servers that keep sessions move to one group. What still has sessions in a third one would keep the
+    /// others, so mostly it stays.
+    fn migration(&mut self, world: &World) -> (String, Write) {
+        let space = world.oracles.judged.state.namespace();
+        let Ok(group) = Name::new(groups()[self.rng.below(3) as usize]) else {
+            return ("nothing".into(), self.write(Vec::new()));
+        };
+        let (target, daring) = (space.group_id(&group), self.rng.below(8) == 0);
+        let mut changes = Vec::new();
+        for (id, name, spec) in space.virtual_servers().filter(|(.., spec)| spec.ingress == Ingress::Steered)
+        {
+            let former = space.formers().get(id).map(|former| former.group);
+            if (daring || former.is_none_or(|former| Some(former) == target)) && self.rng.below(2) == 0 {
+                let spec = VirtualServerSpec { group: group.clone(), ..spec.clone() };
+                let value = Some(Object::VirtualServer(Box::new(spec)));
+                changes.push(Change { key: Key::VirtualServer(name.clone()), expected: None, value });
+            }
+        }
+        (format!("{} virtual servers are group {:?}'s", changes.len(), group.as_str()), self.write(changes))
     }
 
     fn by(&mut self) -> By {

@@ -27,8 +27,9 @@ use std::time::Duration;
 
 /// Whoever answers for a VIP keeps it for longer.
 const BETWEEN: Duration = Duration::from_millis(70);
-/// Nodes that a packet may cross the backplane between: its receiver, the owner, the one before it, and back.
-const CROSSINGS: u32 = 3;
+/// How often a packet may cross the backplane: from its receiver to the owner, to the one before that, to the owner in the group that
+/// its virtual server was in, to the one before that, and back.
+const CROSSINGS: u32 = 5;
 
 /// A promise that can be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -22,8 +22,8 @@ const ESTABLISHED: &str = "600s";
 /// Sessions of a worker, and as many steering sessions.
 const SESSIONS: usize = 1024;
 const MANAGEMENT_PORT: u16 = 6601;
-/// Members of the group "some", which every cluster has.
-const SOME: [usize; 2] = [0, 1];
+/// The groups besides that of all nodes, and their members.
+const GROUPS: [(&str, &[usize]); 2] = [("some", &[0, 1]), ("one", &[2])];
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -129,11 +129,18 @@ impl Plan {
                 node + 1,
                 self.workers,
                 management(node),
-                snat(node),
+                snat(0, node),
             );
         }
-        let members = SOME.map(|node| format!("\"{}\"", name(node))).join(", ");
-        file += &format!("[[group]]\nname = \"some\"\nmembers = [{members}]\n");
+        for (i, (group, nodes)) in GROUPS.iter().enumerate() {
+            let members: Vec<_> = nodes.iter().map(|node| format!("\"{}\"", name(*node))).collect();
+            file += &format!("[[group]]\nname = \"{group}\"\nmembers = [{}]\n", members.join(", "));
+            for node in *nodes {
+                let (address, node) = (snat(i + 1, *node), name(*node));
+                file +=
+                    &format!("[[snat]]\naddress = \"{address}\"\ngroup = \"{group}\"\nnode = \"{node}\"\n");
+            }
+        }
         for (method, serving, protocol) in services() {
             let (vip, port) = (method.vip(false), serving.port());
             let proto = if protocol == protocol::UDP { "udp" } else { "tcp" };
@@ -178,9 +185,23 @@ fn front(node: usize) -> Addr {
     Addr::v4([10, 10, 1, node as u8 + 1])
 }
 
-/// The SNAT address of a node.
-pub fn snat(node: usize) -> Addr {
-    Addr::v4([10, 10, 2, node as u8 + 1])
+/// The SNAT address of a node in a group: that of all nodes, or of [`GROUPS`] the one before this number.
+pub fn snat(group: usize, node: usize) -> Addr {
+    Addr::v4([10, 10, 4 + group as u8, node as u8 + 1])
+}
+
+/// Whether a node gives this source address to NATed flows.
+pub fn is_snat(address: Addr, nodes: usize) -> bool {
+    let groups = GROUPS
+        .iter()
+        .enumerate()
+        .flat_map(|(i, (_, nodes))| nodes.iter().map(move |node| snat(i + 1, *node)));
+    (0..nodes).map(|node| snat(0, node)).chain(groups).any(|snat| snat == address)
+}
+
+/// The groups by their names.
+pub fn groups() -> [&'static str; 3] {
+    ["all", GROUPS[0].0, GROUPS[1].0]
 }
 
 /// The address of a real server.

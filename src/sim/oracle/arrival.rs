@@ -173,18 +173,25 @@ impl Oracles {
         }
         let life = watch.life;
         let watch_moved = watch.moved();
+        let connection = packet.words.connection;
+        // Where its bucket was handed over, the next connection is the new owner's.
+        let next = |mapping: &Mapping| {
+            watch_moved && connection > mapping.connection && flow.closed(mapping.connection)
+        };
         match &mut watch.mapping {
-            Some(mapping) if mapping.source == source => mapping.last = now,
+            Some(mapping) if mapping.source == source => {
+                (mapping.last, mapping.connection) = (now, mapping.connection.max(connection));
+            }
             Some(_) if watch.earlier.iter().any(|(old, end)| *old == source && record.sent <= *end) => {
                 return Ok(());
             }
-            Some(mapping) if watch_moved && doubted => {
+            Some(mapping) if watch_moved && doubted || next(mapping) => {
                 watch.earlier.push((mapping.source, now));
-                *mapping = Mapping { source, life, last: now };
+                *mapping = Mapping { source, connection, life, last: now };
             }
             Some(mapping) if mapping.life != life || now - mapping.last + slack >= lifetime => {
                 watch.earlier.push((mapping.source, now));
-                *mapping = Mapping { source, life, last: now };
+                *mapping = Mapping { source, connection, life, last: now };
             }
             Some(mapping) => {
                 let what = format!(
@@ -198,7 +205,9 @@ impl Oracles {
                 );
                 return Err(self.violation(Oracle::Mapping, Some(record.number), now, what));
             }
-            None => watch.mapping = Some(Mapping { source, life: record.owner_life, last: now }),
+            None => {
+                watch.mapping = Some(Mapping { source, connection, life: record.owner_life, last: now });
+            }
         }
         let port = (index, packet.key.protocol, source.0, source.1);
         let Some(other) = self.ports.insert(port, record.flow).filter(|other| *other != record.flow) else {

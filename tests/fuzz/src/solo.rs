@@ -5,6 +5,7 @@ use crate::port::ChainedPort;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
+use steerage::base::version::{Software, WireVersion};
 use steerage::base::{Addr, Incarnation, Instant, Mac, NodeId, NodeSet, WorkerId};
 use steerage::io::OpenDevice;
 use steerage::io::memory::{MemoryLink, MemoryPools, MemoryPort};
@@ -16,7 +17,6 @@ use steerage::wire::arp::{self, Arp, Operation};
 use steerage::wire::control::{self, Heartbeat};
 use steerage::wire::eth::{self, Eth, ethertype};
 use steerage::wire::icmp::{self, Neighbour};
-use steerage::wire::version::{Software, WireVersion};
 use steerage::wire::{ipv4, ipv6, udp};
 
 /// Frames that fit a link in each direction.

@@ -1,6 +1,7 @@
 //! Buckets move while flows are in them (MECHANISMS §4 points 2 to 4), with the controls.
 
 mod flows;
+mod migration;
 mod random;
 
 use crate::explain::{ask, request};

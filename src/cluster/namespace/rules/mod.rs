@@ -7,6 +7,7 @@ mod fields;
 mod servers;
 
 use super::fault::{Finding, Lack};
+use super::former;
 use super::key::{ALL, Key, Kind};
 use super::text::{Reason, nearest};
 use super::{Entry, Namespace};
@@ -36,6 +37,7 @@ pub(super) fn check(space: &Namespace, touched: &Touched<'_>) -> Vec<Finding> {
     addresses::check(space, touched, &mut found);
     cluster::check(space, touched, &mut found);
     servers::check(space, touched, &mut found);
+    former::check(space, touched, &mut found);
     found.sort_by(|a, b| a.fault.key.cmp(&b.fault.key));
     found
 }

@@ -147,6 +147,7 @@ fn log_config(
     let log = LogConfig {
         directory: directory.join(&log.directory),
         tls,
+        stateless_without_quorum: log.stateless_without_quorum,
         witnesses: log.witnesses.clone(),
         objects: objects.collect(),
     };

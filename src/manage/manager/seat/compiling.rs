@@ -2,7 +2,7 @@
 
 use super::{Seat, times};
 use crate::base::hash::mix;
-use crate::base::{Addr, GroupId, Instant, NodeId};
+use crate::base::{Addr, GroupId, Instant, NodeId, VirtualServerId};
 use crate::cluster::fleet::{Fleet, Why};
 use crate::cluster::place::{chain_seen_by, seen_by};
 use crate::manage::compile;
@@ -11,11 +11,12 @@ use crate::manage::manager::Manager;
 use crate::table::placement::{Home, Placement};
 use crate::view::{Buckets, Chains, Hop, View};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tracing::error;
 
 /// What was compiled of a version that may not be in force yet.
 pub(super) struct Compiled {
-    /// The namespace and the health that it is made of.
+    /// The namespace, its former groups among it, and the health that it is made of.
     digest: u64,
     config: Config,
     view: View,
@@ -52,13 +53,21 @@ impl Seat {
     }
 }
 
+/// The virtual servers that are in another group by `next`, ascending.
+fn regrouping(config: &Config, next: &Config) -> Arc<[VirtualServerId]> {
+    let group = |id: usize| Some(config.virtual_servers.get(id)?.group);
+    let others =
+        next.virtual_servers.iter().filter(|(id, server)| group(*id).is_some_and(|now| now != server.group));
+    others.map(|(id, _)| VirtualServerId(id as u32)).collect()
+}
+
 impl Manager {
     /// Compiles the namespace, if it isn't what was compiled last.
     pub(super) fn compile_next(&mut self) {
         let Some(seat) = &mut self.seat else { return };
         let state = seat.council.state();
         let (space, standings) = (state.namespace(), state.standings());
-        let digest = mix(space.digest() ^ standings.digest());
+        let digest = mix(space.digest() ^ standings.digest()) ^ space.formers().digest();
         seat.latest = Some(digest);
         if space.is_empty() || seat.configured == Some(digest) && seat.next.is_none() {
             return;
@@ -99,8 +108,17 @@ impl Manager {
         if state.in_force() != state.version() {
             return None;
         }
-        let Compiled { digest, config, view } = seat.next.take()?;
+        let Compiled { digest, config, mut view } = seat.next.take()?;
         seat.configured = Some(digest);
+        let formers = |config: &Config| -> Vec<_> {
+            config.virtual_servers.iter().filter_map(|(id, server)| Some((id, server.former?))).collect()
+        };
+        let current = self.views.current();
+        view.regrouped_in = current.regrouped_in;
+        if formers(&config) != formers(&self.config) {
+            view.regrouped_in = current.version + 1;
+            self.census.regrouped(view.regrouped_in);
+        }
         self.config = config;
         seat.council.go_by(times(&self.config));
         self.peers.resize(self.config.cluster.nodes.slots(), self.config.cluster.suspicion);
@@ -120,6 +138,8 @@ impl Manager {
         }
         (view.in_force, view.decided) = (seat.state().in_force() as u32, seat.state().version() as u32);
         let (published, latest) = (seat.state().published(), seat.state().fleet());
+        view.regrouping =
+            seat.next.as_ref().map_or_else(Arc::default, |next| regrouping(&self.config, &next.config));
         let of =
             |config: &Config, fleet: &Fleet| compile::advertised(config, fleet.serving(), fleet.draining());
         // What the next version gives to another is given up before it is in force.

@@ -208,7 +208,8 @@ impl Manager {
         let Some(seat) = &mut self.seat else { return };
         let state = seat.council.state();
         // What all have once adopted stays so while the placement does, whatever else is decided.
-        let placed = self.views.current().placed;
+        let view = self.views.current();
+        let placed = (view.placed, view.regrouped_in);
         seat.settled = seat.settled.filter(|(known, _)| *known == placed);
         if state.version() != state.in_force() || seat.adopting.is_some() || !seat.council.all_adopted() {
             return;
@@ -230,6 +231,13 @@ impl Manager {
             if !left.is_empty() {
                 told.push(Entry::Drained(*group, me, self.incarnation, left));
             }
+        }
+        let formers = state.namespace().formers();
+        let held = |id| formers.get(id).filter(|former| former.holders.get(&me) == Some(&self.incarnation));
+        let left = self.census.left(since).filter_map(|id| Some((id, held(id)?.since)));
+        let left: Vec<_> = left.collect();
+        if !left.is_empty() {
+            told.push(Entry::Left(me, self.incarnation, left));
         }
         for entry in told {
             seat.council.want(entry, now);

@@ -4,6 +4,7 @@ use super::Driver;
 use crate::draw::Draw;
 use crate::packet::{self, spoil};
 use crate::solo::{Side, backplane_frame, host_mac};
+use steerage::base::version::{Software, WireVersion};
 use steerage::base::{Bucket, FlowHash, FlowKey, Incarnation, NodeId, NodeSet};
 use steerage::table::placement::{Home, Placement};
 use steerage::view::Group;
@@ -12,7 +13,6 @@ use steerage::wire::control::Heartbeat;
 use steerage::wire::ipv4::Ipv4;
 use steerage::wire::protocol;
 use steerage::wire::tcp::flags::ACK;
-use steerage::wire::version::{Software, WireVersion};
 
 impl Driver {
     /// A packet that a peer steers here.

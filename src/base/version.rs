@@ -16,6 +16,8 @@ impl WireVersion {
     pub const TELLS_SOFTWARE: Self = Self(4);
     /// From here on nodes share state, and say who has all of it.
     pub const SHARES_STATE: Self = Self(4);
+    /// From here on it is decided how long a group matters that a virtual server was in before.
+    pub const KNOWS_FORMER_GROUPS: Self = Self(4);
 
     /// The oldest that this release reads: what is spoken where nothing is decided. It rises with each release that has a new
     /// version; what a version looks like doesn't, so formats go by the constants above.
