@@ -434,10 +434,9 @@ fn place(group: GroupId, bucket: Bucket) -> usize {
     group.index() * BUCKETS + bucket.index()
 }
 
-/// The group of a session's virtual server.
+/// The group of a session's SNAT address, which may be the one that its virtual server has left.
 pub fn group_of(view: &View, session: &Session) -> GroupId {
-    let server = view.services.real_servers[session.real.index()].virtual_server;
-    view.services.virtual_servers[server.index()].group
+    view.services.snats[session.snat.index()].group
 }
 
 /// Names a session: its entry, and some of its hash.
