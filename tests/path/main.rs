@@ -11,4 +11,5 @@ mod local;
 mod packets;
 
 mod steering;
+mod takeover;
 mod world;

@@ -1,6 +1,6 @@
 //! Buckets move while flows are in them (MECHANISMS §4 points 2 to 4), with the controls.
 
-mod flows;
+pub mod flows;
 mod migration;
 mod random;
 

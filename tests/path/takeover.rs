@@ -1,0 +1,69 @@
+//! A node dies, and those who have its flows' state go on with its NATed connections (MECHANISMS §4 point 5), with the controls.
+
+use crate::handover::flows::{Fate, Flow, NAT, node, opening};
+use crate::world::{Spec, World};
+use arrayvec::ArrayVec;
+use std::sync::Arc;
+use steerage::base::Bucket;
+use steerage::table::placement::{Home, Placement};
+use steerage::view::Buckets;
+use steerage::view::chain::{Chain, Copy};
+
+/// Only nodes that decide together share state.
+const LOG: &str = "[log]\ndirectory = \"/log\"\nca = \"/a\"\ncertificate = \"/c\"\nkey = \"/k\"\n";
+
+/// Who has all buckets: the owner, since the version that is his epoch, and who stands by.
+fn chains(owner: usize, epoch: u32, copies: &[usize]) -> Arc<[Chain]> {
+    let copy = |number: usize| Copy { node: node(number), since: number as u32, complete: true };
+    let chain = Chain {
+        epoch,
+        owner: Some(copy(owner)),
+        copies: copies.iter().map(|n| copy(*n)).collect::<ArrayVec<_, 3>>(),
+    };
+    (0..4096).map(|_| chain.clone()).collect()
+}
+
+fn at(owner: usize, epoch: u32, copies: Option<&[usize]>) -> Vec<Buckets> {
+    let placement = Placement::of(|_: Bucket| Home { owner: Some(node(owner)), previous: None });
+    let chains = copies.map(|copies| chains(owner, epoch, copies));
+    vec![Buckets { chains, ..placement.into() }]
+}
+
+/// Flows of node 1, which dies; how many of their packets go on as before at node 2, in either direction, and how many don't.
+fn survive(shared: bool) -> (usize, usize) {
+    let mut world = World::new(Spec { tables: LOG, ..Spec::default() });
+    (1..=3).for_each(|n| world.place(n, &at(1, 1, shared.then_some(&[2][..]))));
+    world.run(600);
+    let mut flows = Vec::new();
+    for i in 0..20u16 {
+        for (v6, is_tcp) in [(false, true), (true, true), (false, false), (true, false)] {
+            let receiver = 1 + usize::from(i) % 3;
+            flows.push(Flow::open(&mut world, receiver, &opening(NAT, v6, is_tcp, 3000 + i)));
+        }
+    }
+    world.run(10);
+    world.stop(1);
+    world.run(600);
+    [2, 3].iter().for_each(|n| world.place(*n, &at(2, 2, shared.then_some(&[3][..]))));
+    world.run(2000);
+    let (mut right, mut wrong) = (0, 0);
+    for flow in &flows {
+        for receiver in [2, 3] {
+            for fate in [flow.forward(&mut world, receiver), flow.backward(&mut world, receiver)] {
+                if fate == Fate::Right { right += 1 } else { wrong += 1 }
+            }
+        }
+    }
+    (right, wrong)
+}
+
+#[test]
+fn nated_connections_survive_their_node() {
+    assert_eq!(survive(true), (320, 0));
+}
+
+#[test]
+fn control_without_shared_state_they_break() {
+    let (_, wrong) = survive(false);
+    assert!(wrong >= 160, "{wrong}");
+}
