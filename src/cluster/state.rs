@@ -273,6 +273,9 @@ impl State {
                 }
                 let begins = self.wire < WireVersion::SHARES_STATE && *wire >= WireVersion::SHARES_STATE;
                 self.wire = self.wire.max(*wire);
+                if self.wire >= WireVersion::KNOWS_FORMER_GROUPS {
+                    self.namespace.formers_mut().keep();
+                }
                 if begins {
                     self.fleet.share_state();
                 }
@@ -281,8 +284,9 @@ impl State {
             Entry::Left(node, life, servers) => self.namespace.formers_mut().left(servers, *node, *life),
             Entry::Learnt(group, learnt) => self.fleet.learnt(*group, learnt),
             Entry::Write(write) => {
-                let groups = self.namespace.groups_of(write.changes.iter().map(|change| &change.key));
-                let known = self.namespace.at_stake(write.changes.iter().map(|change| &change.key));
+                let keys = || write.changes.iter().map(|change| &change.key);
+                let groups = self.namespace.groups_of(keys());
+                let known = self.namespace.at_stake(keys());
                 match self.namespace.apply(index, write) {
                     // A request that comes again has the index of its first time.
                     namespace::Outcome::Applied { index: at } if at == index => {
@@ -290,11 +294,9 @@ impl State {
                         for id in self.namespace.gone(known) {
                             self.standings.forget(id);
                         }
-                        if self.wire >= WireVersion::KNOWS_FORMER_GROUPS {
-                            let members = self.fleet.members().iter().filter(|(_, m)| m.phase.serves());
-                            let holders = members.map(|(node, m)| (*node, m.incarnation)).collect();
-                            self.namespace.regroup(groups, index, &holders);
-                        }
+                        let members = self.fleet.members().iter().filter(|(_, m)| m.phase.serves());
+                        let holders = members.map(|(node, m)| (*node, m.incarnation)).collect();
+                        self.namespace.regroup(keys(), &groups, index, &holders);
                         let topology = topology(&self.namespace);
                         if topology != *self.fleet.topology() {
                             self.fleet.set_topology(topology);

@@ -99,7 +99,9 @@ impl Census {
         self.count_in(view, server.group, bucket);
         if let Some(former) = server.former {
             self.count_in(view, former, bucket);
-            if view.buckets[server.group.index()].placement.owner(bucket) != Some(view.me) {
+            // Or its SNAT address is the former group's, to be given up with that.
+            let elsewhere = view.buckets[server.group.index()].placement.owner(bucket) != Some(view.me);
+            if elsewhere || snat.is_some_and(|group| group != server.group) {
                 self.keep(view, server_id);
             }
         }

@@ -35,8 +35,8 @@ pub enum Event {
     Kept(Kept),
 }
 
-/// Virtual servers of which a worker has sessions in buckets that another node owns in their group, by one whole pass over its
-/// table.
+/// Virtual servers of which a worker has sessions of the group before: in buckets that another node owns in their group, or with a
+/// SNAT address of that one; by one whole pass over its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// Who has looked.

@@ -361,15 +361,16 @@ impl<P: Port> Core<P> {
     }
 }
 
-/// Whether a session that both ends have closed is in a bucket that this node has given away, or of a virtual server that it has:
-/// the next connection is the owner's, or a client that uses its ports again and again would keep the bucket here for ever.
-/// After a mere RST, or one FIN, which others can forge, it stays.
+/// Whether a session that both ends have closed is in a bucket that this node has given away, or of a group that its virtual server
+/// has left: the next connection is the owner's, and begins with an address of the group's, or a client that uses its ports again
+/// and again would keep the old one for ever. After a mere RST, or one FIN, which others can forge, it stays.
 #[cold]
 fn leaves(view: &View, session: &Session, meta: &Meta) -> bool {
     let id = view.services.real_servers[session.real.index()].virtual_server;
     let server = &view.services.virtual_servers[id.index()];
     let (placement, bucket) = (&view.buckets[server.group.index()].placement, meta.hash.bucket());
+    let elsewhere = placement.previous(bucket) == Some(view.me)
+        || server.former.is_some() && placement.owner(bucket) != Some(view.me);
     session.state == State::Closed
-        && (placement.previous(bucket) == Some(view.me)
-            || server.former.is_some() && placement.owner(bucket) != Some(view.me))
+        && (elsewhere || view.services.snats[session.snat.index()].group != server.group)
 }

@@ -115,11 +115,15 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
         Destination::Reply(group, bucket) => (None, group, bucket),
     };
     let placement = &view.buckets[group.index()].placement;
-    let owner = placement.owner(bucket).ok_or(Verdict::NoOwner)?;
-    let holders = Holders::of(view, service, group, bucket, meta.stage);
-    let mine = owner == view.me;
+    let holders = Holders::of(view, service, group, bucket);
+    let owner = placement.owner(bucket);
+    let mine = owner == Some(view.me);
     if !mine && meta.stage == Stage::Receive && !holders.has(view.me) {
-        return Ok(Decision::Node(view.at(owner, bucket)));
+        return match (owner, holders.behind(meta.stage, view.me)) {
+            (Some(owner), _) => Ok(Decision::Node(view.at(owner, bucket))),
+            (None, Some((stage, next))) => Ok(Decision::Ask(stage, view.at(next, bucket))),
+            (None, None) => Err(Verdict::NoOwner),
+        };
     }
     let worker = view.worker_of(view.me, bucket);
     if worker != me {
@@ -130,15 +134,11 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
         || holders.at(meta.stage) == Some(view.me)
         || meta.sender_knows != Ordering::Less;
     if asked {
-        // Who takes this node for the owner may go by a change that it doesn't yet; who is the owner by what it knows has to see
-        // the packet before anybody takes it.
-        if !mine && meta.stage == Stage::Owner && service.is_some_and(|id| view.regrouping(id)) {
-            return Ok(Decision::Ask(Stage::FormerOwner, view.at(owner, bucket)));
-        }
         if let Some((stage, next)) = holders.behind(meta.stage, view.me) {
             return Ok(Decision::Ask(stage, view.at(next, bucket)));
         }
         if !mine && meta.stage < Stage::Returned {
+            let owner = owner.ok_or(Verdict::NoOwner)?;
             return Ok(Decision::Return(view.at(owner, bucket)));
         }
     }
@@ -147,10 +147,10 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     // flow; who knows of more, for the one whose it is going to be. Where nothing is decided, files may differ for ever.
     let takes = match meta.sender_knows {
         _ if view.in_force == 0 => mine || view.services.groups[group.index()].has(view.me),
-        Ordering::Less => mine && holders.is_empty(),
+        Ordering::Less => mine && holders.behind(Stage::Owner, view.me).is_none(),
         Ordering::Equal => mine || placement.previous(bucket) == Some(view.me),
         // Of another group's SNAT address this node doesn't know yet, and replies to this group's come to others.
-        Ordering::Greater => mine || !service.is_some_and(|id| view.regrouping(id)),
+        Ordering::Greater => mine || service.and_then(|id| view.regrouping(id)).is_none(),
     };
     if !takes {
         return Err(Verdict::StageExhausted);
@@ -158,47 +158,34 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     service.map(Decision::Open).ok_or(Verdict::NoSession)
 }
 
-/// The nodes besides a bucket's owner that may have the session of a flow, in the order in which they are asked: if the virtual
-/// server has left another group, the one that owns the bucket there, and the one before that; and the one that owned it before.
-/// (The last two may not know of the change yet, and give the packet back as if there were no others.) A dead one has nothing
-/// any more.
-struct Holders([(Stage, Option<NodeId>); 3]);
+/// The nodes that may have the session of a flow that its bucket's owner doesn't know, in the order in which they are asked. Mostly
+/// that is the one that owned the bucket before. Where the virtual server changes its group, or has done so, it is whoever owns or
+/// owned the bucket in either group: in the same order whichever group is the former one to a node, as nodes learn of the change
+/// one after the other. A dead one has nothing any more.
+struct Holders([(Stage, Option<NodeId>); 4]);
 
 impl Holders {
     #[inline(always)]
-    fn of(
-        view: &View,
-        service: Option<VirtualServerId>,
-        group: GroupId,
-        bucket: Bucket,
-        came: Stage,
-    ) -> Self {
-        let placement = &view.buckets[group.index()].placement;
+    fn of(view: &View, service: Option<VirtualServerId>, group: GroupId, bucket: Bucket) -> Self {
         let may = |node: &NodeId| view.may_hold(*node);
-        let former = service.and_then(|id| view.services.virtual_servers[id.index()].former);
-        let Some(former) = former.filter(|_| !planted::is(Bug::FormerGroupForgotten)) else {
-            // Who asks as one that has left this group already means its owner and previous owner by that.
-            let asked = matches!(came, Stage::FormerOwner | Stage::FormerPrevious);
-            let stage = if asked { Stage::FormerPrevious } else { Stage::PreviousOwner };
+        let placement = |group: GroupId| &view.buckets[group.index()].placement;
+        let Some(other) = service.and_then(|id| other_group(view, id)) else {
             let none = (Stage::Returned, None);
-            return Self([(stage, placement.previous(bucket).filter(may)), none, none]);
+            let previous = placement(group).previous(bucket).filter(may);
+            return Self([(Stage::PreviousOwner, previous), none, none, none]);
         };
-        let (there, owner) = (&view.buckets[former.index()].placement, placement.owner(bucket));
-        let others = |node: Option<NodeId>| node.filter(may).filter(|node| owner != Some(*node));
+        let [first, second] = [group.min(other), group.max(other)].map(placement);
         Self([
-            (Stage::FormerOwner, others(there.owner(bucket))),
-            (Stage::FormerPrevious, others(there.previous(bucket))),
-            (Stage::PreviousOwner, placement.previous(bucket).filter(may)),
+            (Stage::FirstOwner, first.owner(bucket).filter(may)),
+            (Stage::FirstPrevious, first.previous(bucket).filter(may)),
+            (Stage::SecondOwner, second.owner(bucket).filter(may)),
+            (Stage::SecondPrevious, second.previous(bucket).filter(may)),
         ])
     }
 
     #[inline(always)]
     fn has(&self, node: NodeId) -> bool {
         self.0.iter().any(|(_, holder)| *holder == Some(node))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.iter().all(|(_, holder)| holder.is_none())
     }
 
     /// Who is asked at a stage.
@@ -217,6 +204,16 @@ impl Holders {
         };
         self.0.iter().find_map(next)
     }
+}
+
+/// The group besides its own in which a virtual server may have sessions: whose it is about to be, or was.
+#[inline(always)]
+fn other_group(view: &View, id: VirtualServerId) -> Option<GroupId> {
+    if planted::is(Bug::FormerGroupForgotten) {
+        return None;
+    }
+    let former = view.services.virtual_servers[id.index()].former;
+    if view.regrouping.is_empty() { former } else { view.regrouping(id).or(former) }
 }
 
 /// The virtual server of a packet that any node balances by itself, this one too; its table's slot is on its way then. What

@@ -237,7 +237,7 @@ impl<P: Port> Worker<P> {
         match backplane::receive(&mut frame, view, &link, meta) {
             Ok(Received::Packet) => {
                 core.egress.counters.steered_in.inc();
-                if (Stage::FormerOwner..Stage::Returned).contains(&meta.stage) {
+                if (Stage::FirstOwner..Stage::Returned).contains(&meta.stage) {
                     core.egress.counters.handover_in.inc();
                 }
                 core.sessions.flows().prefetch_index(meta.hash);

@@ -255,7 +255,14 @@ pub struct Adjacencies {
 }
 
 /// The stages behind the owner's, in their order.
-const ASKED: [Stage; 4] = [Stage::FormerOwner, Stage::FormerPrevious, Stage::PreviousOwner, Stage::Returned];
+const ASKED: [Stage; 6] = [
+    Stage::FirstOwner,
+    Stage::FirstPrevious,
+    Stage::SecondOwner,
+    Stage::SecondPrevious,
+    Stage::PreviousOwner,
+    Stage::Returned,
+];
 
 impl Adjacencies {
     /// Those that follow from a View's next hops, servers and nodes. Those that follow from what the View before had, too, are

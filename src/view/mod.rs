@@ -408,8 +408,8 @@ pub struct View {
     pub decided: u32,
     /// The groups, a bit each, in which this node is a bucket's previous owner.
     pub leaving: u64,
-    /// The virtual servers that are another group's by what is decided, but not in force yet, ascending.
-    pub regrouping: Arc<[VirtualServerId]>,
+    /// The virtual servers that are another group's by what is decided, but not in force yet, ascending; and whose.
+    pub regrouping: Arc<[(VirtualServerId, GroupId)]>,
     /// Those that have left a group, in which there may be sessions of them, ascending.
     pub regrouped: Arc<[VirtualServerId]>,
     /// The version since which those are as they are.
@@ -465,10 +465,11 @@ impl View {
         FlowKey::new(real.address, self.services.snats[snat.index()].address, real.port, port, real.protocol)
     }
 
-    /// Whether the nodes that serve a virtual server are about to be others.
+    /// The group whose a virtual server is about to be, if that is another.
     #[inline]
-    pub fn regrouping(&self, id: VirtualServerId) -> bool {
-        self.regrouping.binary_search(&id).is_ok()
+    pub fn regrouping(&self, id: VirtualServerId) -> Option<GroupId> {
+        let at = self.regrouping.binary_search_by_key(&id, |(known, _)| *known).ok()?;
+        self.regrouping.get(at).map(|(_, group)| *group)
     }
 
     /// The Ethernet address of a neighbour, if it is known.

@@ -22,11 +22,16 @@ pub enum Stage {
     FragmentOwner,
     /// At the flow's owner.
     Owner,
-    /// At the bucket's owner in the group that the virtual server has left, which may still have the flow's session.
-    FormerOwner,
-    /// At the bucket's previous owner in that group, which may have it, too.
-    FormerPrevious,
-    /// At the bucket's previous owner, likewise.
+    /// Where the virtual server changes its group, or has done so: at the bucket's owner in that of the two groups which has the
+    /// lower number, as it may have the flow's session.
+    FirstOwner,
+    /// At the bucket's previous owner there, which may have it, too.
+    FirstPrevious,
+    /// At its owner in the other group.
+    SecondOwner,
+    /// At its previous owner there.
+    SecondPrevious,
+    /// Where there is one group, at the bucket's previous owner there.
     PreviousOwner,
     /// At the bucket's owner again, or there at last: whoever else might have had a session of the flow has none. As far as
     /// a packet goes.
@@ -35,14 +40,16 @@ pub enum Stage {
 
 impl Stage {
     /// By their numbers in frames; those that came later have later numbers.
-    const NUMBERED: [Self; 7] = [
+    const NUMBERED: [Self; 9] = [
         Self::Receive,
         Self::FragmentOwner,
         Self::Owner,
         Self::PreviousOwner,
         Self::Returned,
-        Self::FormerOwner,
-        Self::FormerPrevious,
+        Self::FirstOwner,
+        Self::FirstPrevious,
+        Self::SecondOwner,
+        Self::SecondPrevious,
     ];
 
     fn from_wire(b: u8) -> Result<Self, Malformed> {
@@ -56,8 +63,10 @@ impl Stage {
             Self::Owner => 2,
             Self::PreviousOwner => 3,
             Self::Returned => 4,
-            Self::FormerOwner => 5,
-            Self::FormerPrevious => 6,
+            Self::FirstOwner => 5,
+            Self::FirstPrevious => 6,
+            Self::SecondOwner => 7,
+            Self::SecondPrevious => 8,
         }
     }
 }

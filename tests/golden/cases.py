@@ -206,7 +206,7 @@ def steered_in(case: Case) -> None:
     for reason, frame in [
         ("backplane_cookie", world.from_peer(packet, case.over, proof=world.cookie(world.PEER, world.PEER_LIFE + 1))),
         ("backplane_malformed", world.from_peer(packet, case.over, stage=0)),
-        ("backplane_malformed", world.from_peer(packet, case.over, stage=7)),
+        ("backplane_malformed", world.from_peer(packet, case.over, stage=9)),
         ("backplane_malformed", world.from_peer(packet, case.over, sender=world.NODE)),
         ("backplane_malformed", world.from_peer(packet, case.over, sender=9)),
     ]:

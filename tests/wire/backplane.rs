@@ -9,12 +9,14 @@ use steerage::wire::Malformed;
 use steerage::wire::backplane::{self, HEADER_LEN, Header, Stage, cookie};
 use steerage::wire::control::{self, Heartbeat, Letter};
 
-const STAGES: [Stage; 7] = [
+const STAGES: [Stage; 9] = [
     Stage::Receive,
     Stage::FragmentOwner,
     Stage::Owner,
-    Stage::FormerOwner,
-    Stage::FormerPrevious,
+    Stage::FirstOwner,
+    Stage::FirstPrevious,
+    Stage::SecondOwner,
+    Stage::SecondPrevious,
     Stage::PreviousOwner,
     Stage::Returned,
 ];
@@ -183,7 +185,7 @@ fn stages_have_the_numbers_that_they_had_when_they_came() {
         Header { stage, sender, incarnation, decided: 0, hash, cookie: 4 }.write(&mut bytes);
         bytes[2]
     };
-    assert_eq!(STAGES.map(number), [0, 1, 2, 5, 6, 3, 4]);
+    assert_eq!(STAGES.map(number), [0, 1, 2, 5, 6, 7, 8, 3, 4]);
 }
 
 /// A right code does not excuse a message that this version doesn't know.

@@ -5,12 +5,12 @@
 use super::fault::Finding;
 use super::key::Key;
 use super::rules::Touched;
-use super::{Entry, Namespace, snapshot};
+use super::{ALL, Entry, Namespace, Object, snapshot};
 use crate::base::limits::{MAX_GROUPS, MAX_NODES, MAX_VIRTUAL_SERVERS};
 use crate::base::{GroupId, Incarnation, NodeId, VirtualServerId};
 use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize};
-use std::collections::BTreeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The group that a virtual server was in before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +24,20 @@ pub struct Former {
 }
 
 /// By virtual server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Formers(BTreeMap<VirtualServerId, Former>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Formers {
+    all: BTreeMap<VirtualServerId, Former>,
+    /// The nodes speak of it: only then is anything kept.
+    kept: bool,
+    /// Of all; and of what decides about packets.
+    digests: (u64, u64),
+}
+
+impl Serialize for Formers {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.all.serialize(to)
+    }
+}
 
 impl<'de> Deserialize<'de> for Formers {
     /// As a snapshot has them, which may be damaged: the numbers are array indices from here on.
@@ -34,61 +46,83 @@ impl<'de> Deserialize<'de> for Formers {
         let fits = |(id, former): (&VirtualServerId, &Former)| {
             id.index() < MAX_VIRTUAL_SERVERS
                 && former.group.index() < MAX_GROUPS
+                && !former.holders.is_empty()
                 && former.holders.keys().all(|node| node.index() < MAX_NODES)
         };
-        all.iter().all(fits).then_some(Self(all)).ok_or_else(|| D::Error::custom("a former group of nobody"))
+        if !all.iter().all(fits) {
+            return Err(D::Error::custom("a former group that cannot be"));
+        }
+        let mut formers = Self { all, kept: true, ..Self::default() };
+        formers.sum();
+        Ok(formers)
     }
 }
 
 impl Formers {
+    /// From now on the nodes speak of it.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+
     /// Whether no virtual server has changed its group of late.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// A virtual server's former group, if there may be sessions in it.
     pub fn get(&self, server: VirtualServerId) -> Option<&Former> {
-        self.0.get(&server)
+        self.all.get(&server)
     }
 
     /// All, by virtual server.
     pub fn iter(&self) -> impl Iterator<Item = (VirtualServerId, &Former)> {
-        self.0.iter().map(|(id, former)| (*id, former))
+        self.all.iter().map(|(id, former)| (*id, former))
     }
 
     /// The same wherever the same was decided.
     pub fn digest(&self) -> u64 {
-        snapshot::digest_of(&self.0)
+        self.digests.0
     }
 
-    /// These lives of nodes may have sessions of a virtual server in the group that it leaves.
-    fn leave(&mut self, server: VirtualServerId, former: Former) {
-        if !former.holders.is_empty() {
-            self.0.insert(server, former);
+    /// The same where packets go the same ways.
+    pub fn groups_digest(&self) -> u64 {
+        self.digests.1
+    }
+
+    fn sum(&mut self) {
+        let groups: Vec<_> = self.all.iter().map(|(id, former)| (*id, former.group, former.since)).collect();
+        self.digests = match groups.is_empty() {
+            true => (0, 0),
+            false => (snapshot::digest_of(&self.all), snapshot::digest_of(&groups)),
+        };
+    }
+
+    /// Forgets the lives that it names, and who has no others. Whether any virtual server is forgotten by that.
+    fn forget(&mut self, forgotten: impl Fn((VirtualServerId, u64), NodeId, Incarnation) -> bool) -> bool {
+        let (before, mut any) = (self.all.len(), false);
+        self.all.retain(|id, former| {
+            let lives = former.holders.len();
+            let at = (*id, former.since);
+            former.holders.retain(|node, life| !forgotten(at, *node, *life));
+            any |= former.holders.len() < lives;
+            !former.holders.is_empty()
+        });
+        if any {
+            self.sum();
         }
+        self.all.len() < before
     }
 
     /// A life of a node has no sessions left of virtual servers as they were before these changes. Whether any is forgotten by
     /// that.
     pub fn left(&mut self, servers: &[(VirtualServerId, u64)], node: NodeId, life: Incarnation) -> bool {
-        let before = self.0.len();
-        for (server, since) in servers {
-            if let Some(former) = self.0.get_mut(server).filter(|former| former.since == *since)
-                && former.holders.get(&node) == Some(&life)
-            {
-                former.holders.remove(&node);
-            }
-        }
-        self.0.retain(|_, former| !former.holders.is_empty());
-        self.0.len() < before
+        let servers: BTreeSet<_> = servers.iter().copied().collect();
+        self.forget(|at, holder, held| (holder, held) == (node, life) && servers.contains(&at))
     }
 
     /// All lives of a node up to this one are over, and with them their sessions.
     pub fn over(&mut self, node: NodeId, upto: Incarnation) {
-        for former in self.0.values_mut() {
-            former.holders.retain(|holder, life| *holder != node || *life > upto);
-        }
-        self.0.retain(|_, former| !former.holders.is_empty());
+        self.forget(|_, holder, life| holder == node && life <= upto);
     }
 }
 
@@ -111,7 +145,7 @@ impl Namespace {
     }
 
     /// The groups of the virtual servers among these objects, as they are.
-    pub fn groups_of<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> Vec<(VirtualServerId, GroupId)> {
+    pub fn groups_of<'a>(&self, keys: impl Iterator<Item = &'a Key>) -> BTreeMap<VirtualServerId, GroupId> {
         let group = |key: &Key| {
             let Key::VirtualServer(name) = key else { return None };
             let group = self.group_id(&self.virtual_server(name)?.group)?;
@@ -120,62 +154,65 @@ impl Namespace {
         keys.filter_map(group).collect()
     }
 
-    /// Virtual servers that were in these groups may be in others now, by the change at this index: what was begun by then is at
-    /// these lives of nodes.
-    pub fn regroup(
+    /// The virtual servers among these objects were in the groups that `before` says, and may be in others now, by the change at
+    /// this index: what was begun by then is at these lives of nodes.
+    pub fn regroup<'a>(
         &mut self,
-        before: Vec<(VirtualServerId, GroupId)>,
+        keys: impl Iterator<Item = &'a Key>,
+        before: &BTreeMap<VirtualServerId, GroupId>,
         index: u64,
         holders: &BTreeMap<NodeId, Incarnation>,
     ) {
-        let now: BTreeMap<_, _> = self
-            .virtual_servers()
-            .filter(|(id, ..)| before.iter().any(|(known, _)| known == id))
-            .filter_map(|(id, _, spec)| Some((id, self.group_id(&spec.group)?)))
-            .collect();
-        for (id, was) in before {
-            match now.get(&id) {
-                Some(group) if *group == was => {}
-                Some(_) => {
-                    let former = Former { group: was, since: index, holders: holders.clone() };
-                    self.formers.leave(id, former);
-                }
-                None => _ = self.formers.0.remove(&id),
+        let now = self.groups_of(keys);
+        let moved: Vec<_> = before.iter().filter(|(id, was)| now.get(id) != Some(was)).collect();
+        if !self.formers.kept || moved.is_empty() {
+            return;
+        }
+        for (id, was) in moved {
+            self.formers.all.remove(id);
+            if now.contains_key(id) && !holders.is_empty() {
+                let former = Former { group: *was, since: index, holders: holders.clone() };
+                self.formers.all.insert(*id, former);
             }
         }
+        self.formers.sum();
     }
 }
 
 /// What still has sessions in a group can neither go on to a third one, nor may that group be removed.
 pub(super) fn check(space: &Namespace, touched: &Touched<'_>, found: &mut Vec<Finding>) {
-    let name = |group: GroupId| {
-        let mut groups = space.groups().filter(|(id, ..)| *id == group);
-        groups.next().map_or_else(|| super::ALL.to_owned(), |(_, name, _)| name.to_string())
-    };
+    if !space.formers.kept {
+        return;
+    }
+    let server = |id: VirtualServerId| space.virtual_servers().find(|(known, ..)| *known == id);
     for (key, before) in touched {
         match (key, before) {
-            (
-                Key::VirtualServer(server),
-                Some(Entry { object: super::Object::VirtualServer(was), id, .. }),
-            ) => {
-                let Some(now) = space.virtual_server(server).filter(|now| now.group != was.group) else {
+            (Key::VirtualServer(name), Some(Entry { object: Object::VirtualServer(was), id, .. })) => {
+                let moves = space.virtual_server(name).filter(|now| now.group != was.group);
+                let (Some(now), Some(former)) = (moves, space.formers.get(VirtualServerId(*id))) else {
                     continue;
                 };
-                let former = space.formers.get(VirtualServerId(*id)).map(|former| former.group);
-                if let Some(former) = former.filter(|former| space.group_id(&now.group) != Some(*former)) {
-                    let message =
-                        format!("it still has sessions in group {:?}, which it was in before", name(former));
+                if space.group_id(&now.group) != Some(former.group) {
+                    let group =
+                        space.groups().find(|(id, ..)| *id == former.group).map(|(_, name, _)| name.as_str());
+                    let group = group.unwrap_or(ALL);
+                    let message = format!("it still has sessions in group {group:?}, which it was in before");
                     let hint = "move it when those have ended, or back to that group";
                     found.push(Finding::new(key, message).field("group").hint(hint));
                 }
             }
-            (Key::Group(_), Some(before)) if space.get(key).is_none() => {
+            (Key::Group(name), Some(before)) if space.get(key).is_none() => {
                 let group = GroupId(before.id as u16);
-                let server = |id: VirtualServerId| {
-                    space.virtual_servers().find(|(known, ..)| *known == id).map(|(_, name, _)| name)
-                };
-                let left = space.formers.iter().filter(|(_, former)| former.group == group);
-                if let Some(server) = left.filter_map(|(id, _)| server(id)).next() {
+                let mut left = space.formers.iter().filter(|(_, former)| former.group == group);
+                let left = left.find_map(|(id, _)| server(id)).map(|(_, name, _)| name);
+                // Or it leaves by this very change.
+                let mut leaves = touched.iter().filter_map(|(key, before)| match (key, before) {
+                    (Key::VirtualServer(server), Some(Entry { object: Object::VirtualServer(was), .. })) => {
+                        (was.group == *name && space.virtual_server(server).is_some()).then_some(server)
+                    }
+                    _ => None,
+                });
+                if let Some(server) = left.or_else(|| leaves.next()) {
                     let message =
                         format!("virtual_server/{server} was in it before, and still has sessions there");
                     found.push(Finding::new(key, message).hint("remove it when those have ended"));

@@ -115,6 +115,13 @@ fn what_is_on_its_way_goes_on_or_back_and_what_it_leaves_stays() {
     assert_eq!(former(&state), Some((1, vec![0, 1])), "and what was begun meanwhile is there");
     let why = write(&mut state, changes("group/n1", None)).unwrap();
     assert!(why.contains("group/n1: virtual_server/web was in it before, and still has sessions"), "{why}");
+    // Nor can a group be removed by the change by which it is left.
+    assert_eq!(moves(&mut state, "n1"), None);
+    assert_eq!(former(&state), Some((0, vec![0, 1])));
+    let both = [changes("virtual_server/web", Some(web("all").1)), changes("group/n1", None)].concat();
+    let why = write(&mut state, both).unwrap();
+    assert!(why.contains("group/n1: virtual_server/web was in it before, and still has sessions"), "{why}");
+    assert_eq!(moves(&mut state, "all"), None);
     assert_eq!(write(&mut state, changes("group/n2", None)), None);
     // Of what is removed nobody asks any more.
     let real = "virtual_server/web/real_server/s1";
@@ -133,9 +140,15 @@ fn a_snapshot_with_formers_that_cannot_be_is_refused() {
     // The wire version; one virtual server, number 0, of group 0.
     let start = whole.len() - state.encode().unwrap().iter().rev().position(|byte| *byte == 4).unwrap() - 1;
     assert_eq!(whole[start..start + 4], [WireVersion::NEWEST.0, 1, 0, 0]);
-    for (at, byte) in [(start + 3, 64), (start + 1, 2)] {
+    let holders = start + 5;
+    assert_eq!(whole[holders..], [2, 0, 1, 1, 1], "two lives behind the index");
+    for (at, byte) in [(start + 3, 64), (start + 1, 2), (holders + 3, 64)] {
         let mut damaged = whole.clone();
         damaged[at] = byte;
         assert!(State::decode(&damaged).is_err(), "byte {at}");
     }
+    assert!(
+        State::decode(&[&whole[..holders], &[0]].concat()).is_err(),
+        "nobody would ever say that it has nothing left"
+    );
 }

@@ -222,7 +222,7 @@ fn said(view: &View) -> Vec<String> {
         ));
     }
     for (i, node) in view.nodes.iter().enumerate() {
-        let ways = [Stage::Owner, Stage::PreviousOwner, Stage::FormerOwner, Stage::Returned].map(|stage| {
+        let ways = [Stage::Owner, Stage::PreviousOwner, Stage::FirstOwner, Stage::Returned].map(|stage| {
             let mut way = adjacencies.at(stage)[i].clone();
             way.hop = HopId(0);
             way

@@ -102,8 +102,10 @@ pub(super) fn ask_owner(node: &str) -> String {
 /// Why a node is asked for the flow at this stage.
 pub(super) fn may_have(from: &str, asked: &str, stage: Stage) -> String {
     let why = match stage {
-        Stage::FormerOwner => "owns the bucket in the group that the virtual server was in before",
-        Stage::FormerPrevious => "owned the bucket there before",
+        Stage::FirstOwner | Stage::SecondOwner => {
+            "owns the bucket in one of the groups between which the virtual server moves"
+        }
+        Stage::FirstPrevious | Stage::SecondPrevious => "owned the bucket before in one of those groups",
         _ => "owned the bucket before",
     };
     format!(

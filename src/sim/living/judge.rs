@@ -35,6 +35,8 @@ pub struct Judged {
     pub news: Vec<String>,
     /// Some bucket was left alone for a while.
     waits: bool,
+    /// A virtual server has changed its group.
+    pub regrouped: bool,
 }
 
 /// Of the servers' weights that a node serves by.
@@ -91,6 +93,7 @@ impl Oracles {
             && let Some(council) = member.manager().council()
         {
             let before = std::mem::replace(&mut self.judged.state, council.state().clone());
+            self.judged.regrouped |= !self.judged.state.namespace().formers().is_empty();
             let members = self.judged.state.fleet().members();
             for (node, member) in
                 members.iter().filter(|(node, member)| before.fleet().member(**node) != Some(*member))

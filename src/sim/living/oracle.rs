@@ -27,9 +27,11 @@ use std::time::Duration;
 
 /// Whoever answers for a VIP keeps it for longer.
 const BETWEEN: Duration = Duration::from_millis(70);
-/// How often a packet may cross the backplane: from its receiver to the owner, to the one before that, to the owner in the group that
-/// its virtual server was in, to the one before that, and back.
-const CROSSINGS: u32 = 5;
+/// How often a packet may cross the backplane: from its receiver to the owner, to the one before it, and back.
+const CROSSINGS: u32 = 3;
+/// The same once virtual servers have changed their groups: to the owner, to owner and previous owner in each of two groups, and
+/// back.
+const CROSSINGS_BETWEEN_GROUPS: u32 = 6;
 
 /// A promise that can be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,7 +204,8 @@ impl Oracles {
             return Ok(());
         };
         record.crossings += 1;
-        let (flow, crossings, most) = (record.flow, record.crossings, CROSSINGS * record.copies);
+        let (flow, crossings) = (record.flow, record.crossings);
+        let most = record.copies * if self.judged.regrouped { CROSSINGS_BETWEEN_GROUPS } else { CROSSINGS };
         if crossings > most {
             let what = format!(
                 "a packet of flow {flow} crosses the backplane for the {crossings}th time, from n{}",

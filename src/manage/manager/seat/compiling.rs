@@ -2,6 +2,7 @@
 
 use super::{Seat, times};
 use crate::base::hash::mix;
+use crate::base::version::WireVersion;
 use crate::base::{Addr, GroupId, Instant, NodeId, VirtualServerId};
 use crate::cluster::fleet::{Fleet, Why};
 use crate::cluster::place::{chain_seen_by, seen_by};
@@ -53,12 +54,16 @@ impl Seat {
     }
 }
 
-/// The virtual servers that are in another group by `next`, ascending.
-fn regrouping(config: &Config, next: &Config) -> Arc<[VirtualServerId]> {
+/// The virtual servers that are in another group by `next`, ascending, and in which.
+fn regrouping(config: &Config, next: &Config) -> Arc<[(VirtualServerId, GroupId)]> {
     let group = |id: usize| Some(config.virtual_servers.get(id)?.group);
-    let others =
-        next.virtual_servers.iter().filter(|(id, server)| group(*id).is_some_and(|now| now != server.group));
-    others.map(|(id, _)| VirtualServerId(id as u32)).collect()
+    // In a new group nobody owns anything yet.
+    let known = |group: GroupId| config.cluster.groups.get(group.index()).is_some();
+    let others = next
+        .virtual_servers
+        .iter()
+        .filter(|(id, server)| group(*id).is_some_and(|now| now != server.group) && known(server.group));
+    others.map(|(id, server)| (VirtualServerId(id as u32), server.group)).collect()
 }
 
 impl Manager {
@@ -67,7 +72,7 @@ impl Manager {
         let Some(seat) = &mut self.seat else { return };
         let state = seat.council.state();
         let (space, standings) = (state.namespace(), state.standings());
-        let digest = mix(space.digest() ^ standings.digest()) ^ space.formers().digest();
+        let digest = mix(space.digest() ^ standings.digest()) ^ space.formers().groups_digest();
         seat.latest = Some(digest);
         if space.is_empty() || seat.configured == Some(digest) && seat.next.is_none() {
             return;
@@ -138,8 +143,10 @@ impl Manager {
         }
         (view.in_force, view.decided) = (seat.state().in_force() as u32, seat.state().version() as u32);
         let (published, latest) = (seat.state().published(), seat.state().fleet());
-        view.regrouping =
-            seat.next.as_ref().map_or_else(Arc::default, |next| regrouping(&self.config, &next.config));
+        // An older release doesn't know the stages of it.
+        let known = seat.state().wire() >= WireVersion::KNOWS_FORMER_GROUPS;
+        let next = seat.next.as_ref().filter(|_| known);
+        view.regrouping = next.map_or_else(Arc::default, |next| regrouping(&self.config, &next.config));
         let of =
             |config: &Config, fleet: &Fleet| compile::advertised(config, fleet.serving(), fleet.draining());
         // What the next version gives to another is given up before it is in force.
