@@ -137,10 +137,13 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
         if let Some((stage, next)) = holders.behind(meta.stage, view.me) {
             return Ok(Decision::Ask(stage, view.at(next, bucket)));
         }
-        if !mine && meta.stage < Stage::Returned {
-            let owner = owner.ok_or(Verdict::NoOwner)?;
+        if let Some(owner) = owner.filter(|_| !mine && meta.stage < Stage::Returned) {
             return Ok(Decision::Return(view.at(owner, bucket)));
         }
+    }
+    // Nobody's yet: it may be under the lease of one that died.
+    if owner.is_none() {
+        return Err(Verdict::NoOwner);
     }
     // Here it ends. Another node may have the flow's session unless there is none that could, or the sender has seen to that: who
     // knows of what this node goes by takes it for the one whose it is, or was until now and is asked before the owner takes a
