@@ -174,8 +174,8 @@ fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + (std::process::id() % 10_000) as u16;
     let ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
-    let addresses = ports.take(1000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    addresses.filter(|address| TcpListener::bind(address).is_ok()).next().expect("a free port")
+    let mut addresses = ports.take(1000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    addresses.find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
 }
 
 /// Clusters of processes run one at a time: what is measured in tens of milliseconds is not for a crowd.
