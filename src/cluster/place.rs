@@ -270,7 +270,8 @@ pub fn chain_seen_by(me: NodeId, over: NodeSet, published: &Place, latest: &Plac
 
 /// Who serves a bucket as `me` has to see it, and who served it before, where `published` is in force and `latest` is decided:
 /// what is going to be another's isn't this node's any more, so that the next one has it alone once that is in force. What was
-/// in a life that is over, as those of `over` by what is decided, is nobody's until then, not the next life's either.
+/// in a life that is over, as those of `over` by what is decided, is nobody's until then, not the next life's either; who served
+/// it before that may still have its sessions.
 pub fn seen_by(
     me: NodeId,
     over: NodeSet,
@@ -278,7 +279,7 @@ pub fn seen_by(
     latest: &Place,
 ) -> (Option<NodeId>, Option<NodeId>) {
     if published.owner.is_some_and(|owner| over.contains(owner)) {
-        (None, None)
+        (None, published.previous)
     } else if published.owner == Some(me) && latest.owner != Some(me) && !planted::is(Bug::NothingCeded) {
         (latest.owner, Some(me))
     } else {
@@ -358,8 +359,9 @@ mod tests {
             assert_eq!(seen(me, NodeSet::of(one)), (None, None));
             assert_eq!(seen_by(me, NodeSet::of(one), &now, &now), (None, None));
         }
-        // The previous owner's life makes no difference to the owner.
+        // The previous owner's life makes no difference to the owner, nor the owner's to what the previous one may have.
         let held = place(one, Some(two));
+        assert_eq!(seen_by(three, NodeSet::of(one), &held, &held), (None, Some(two)));
         assert_eq!(seen_by(three, NodeSet::of(two), &held, &held), (Some(one), Some(two)));
     }
 }

@@ -133,14 +133,26 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     let asked = meta.stage <= Stage::Owner
         || holders.at(meta.stage) == Some(view.me)
         || meta.sender_knows != Ordering::Less;
-    if asked {
-        if let Some((stage, next)) = holders.behind(meta.stage, view.me) {
-            return Ok(Decision::Ask(stage, view.at(next, bucket)));
+    if asked && let Some((stage, next)) = holders.behind(meta.stage, view.me) {
+        return Ok(Decision::Ask(stage, view.at(next, bucket)));
+    }
+    let returns_to = match owner {
+        Some(owner) if !mine => {
+            Some(owner).filter(|_| asked || holders.behind(Stage::Owner, view.me).is_none())
         }
-        if !mine && meta.stage < Stage::Returned {
-            let owner = owner.ok_or(Verdict::NoOwner)?;
-            return Ok(Decision::Return(view.at(owner, bucket)));
+        // It was asked as the one that owned the bucket before the sender did, and the bucket is back: the sender may have taken
+        // the flow meanwhile, and still takes it.
+        Some(_) if meta.stage == Stage::PreviousOwner && meta.sender_knows != Ordering::Greater => {
+            holders.at(meta.stage).filter(|sender| *sender != view.me)
         }
+        _ => None,
+    };
+    if let Some(node) = returns_to.filter(|_| meta.stage < Stage::Returned) {
+        return Ok(Decision::Return(view.at(node, bucket)));
+    }
+    // Nobody's yet: it may be under the lease of one that died.
+    if owner.is_none() {
+        return Err(Verdict::NoOwner);
     }
     // Here it ends. Another node may have the flow's session unless there is none that could, or the sender has seen to that: who
     // knows of what this node goes by takes it for the one whose it is, or was until now and is asked before the owner takes a

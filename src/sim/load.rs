@@ -95,6 +95,11 @@ impl Flow {
         self.phase == Phase::Over
     }
 
+    /// The youngest connection that the client has opened.
+    pub fn connection(&self) -> u16 {
+        self.connection
+    }
+
     /// Whether its owner knows this connection as established, and its client hasn't begun to close it.
     pub fn established(&self, connection: u16) -> bool {
         let now = self.connection == connection && self.server_connection == connection;

@@ -18,8 +18,8 @@
 //! - A worker need not look for the owners of tuples anew that it got while the oracles weren't sure whose lives it knew, or in
 //!   damaged packets.
 //! - A packet whose bucket has ever moved may cross the backplane three times: to the owner, to the one before it, and back; one
-//!   whose bucket the nodes' cluster files give to different nodes, twice. So may a damaged one, whose tuple or hash may name any
-//!   bucket.
+//!   whose bucket the nodes' cluster files give to different nodes, twice. A damaged one, whose tuple or hash may name any
+//!   bucket, twice, and where buckets move as often as two of those: its way may begin anew.
 //! - Of a flow whose bucket has moved, what is excused for its owner's next life is for that of any node that has owned it; and
 //!   it may get another real server if any node has other weights of the servers in its file. It may get another SNAT address or
 //!   port also within an idle time after a node has counted another as down: a previous owner that is thought dead isn't asked.
@@ -294,7 +294,9 @@ impl Oracles {
     /// How often a copy of a packet may cross the backplane.
     fn crossings(&self, record: &Record) -> u32 {
         let watch = &self.watches[record.flow as usize];
-        if watch.moved() || self.moves && record.damaged {
+        if self.moves && record.damaged {
+            6
+        } else if watch.moved() {
             3
         } else if watch.disputed || record.damaged {
             2

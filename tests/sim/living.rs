@@ -76,7 +76,7 @@ fn five_nodes_live_fast() {
 /// Plants `bug`: one of the seeds must find it by `oracle`, and be clean without it; those that complain before that do so by one of
 /// `also`.
 fn found(bug: Bug, oracle: Oracle, also: &[Oracle]) {
-    for seed in 1..=60 {
+    for seed in 1..=150 {
         let Some(violation) = living::run(seed, None, None, Some(bug)).violation else { continue };
         if violation.oracle == oracle {
             fine(seed);

@@ -174,9 +174,9 @@ impl Oracles {
         let life = watch.life;
         let watch_moved = watch.moved();
         let connection = packet.words.connection;
-        // Where its bucket was handed over, the next connection is the new owner's.
+        // Where its bucket was handed over, the next connection is the new owner's; what is late of the last one goes along.
         let next = |mapping: &Mapping| {
-            watch_moved && connection > mapping.connection && flow.closed(mapping.connection)
+            watch_moved && flow.connection() > mapping.connection && flow.closed(mapping.connection)
         };
         match &mut watch.mapping {
             Some(mapping) if mapping.source == source => {
