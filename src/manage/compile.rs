@@ -214,6 +214,7 @@ fn build(
             .filled(|_, group| first_placement(config, group), |_| Placement::initial(0, &[]).into())
             .into(),
         placed: 1,
+        placed_by_group: config.cluster.groups.filled(|_, _| 1, |_| 1).into(),
         in_force: 0,
         decided: 0,
         leaving: 0,

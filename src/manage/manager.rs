@@ -254,10 +254,11 @@ impl Manager {
         let mut moved = false;
         let mut stale = self.seat.as_mut().is_some_and(Seat::take_stale);
         if let Some(compiled) = self.in_force(now) {
-            let (version, placed, leaving) = (view.version, view.placed, view.leaving);
+            let (version, leaving) = (view.version, view.leaving);
             view = View {
                 version,
-                placed,
+                placed: view.placed,
+                placed_by_group: view.placed_by_group,
                 leaving,
                 advertised: view.advertised,
                 buckets: view.buckets,

@@ -90,6 +90,8 @@ pub struct Shared {
     stored: Marks,
     wishes: VecDeque<Wish>,
     adoption: Adoption,
+    /// The version of each group's buckets that was taken up last.
+    adopted: Box<[u64]>,
     /// Who was the previous owner of each bucket of this worker's, by what was taken up last: node and one; zero: nobody.
     previous: Box<[u16]>,
     inherited: VecDeque<(GroupId, Bucket, Inheritance)>,
@@ -153,6 +155,7 @@ impl Shared {
             stored: Marks::new(sessions),
             wishes: VecDeque::with_capacity(WISHES),
             adoption: Adoption::default(),
+            adopted: vec![0; bounds.groups].into(),
             previous: vec![0; bounds.groups * BUCKETS].into(),
             inherited: VecDeque::with_capacity(bounds.groups * BUCKETS),
             inheriting: Marks::new(bounds.groups * BUCKETS),
@@ -180,6 +183,7 @@ impl Shared {
             marks.clear();
         }
         self.previous.fill(0);
+        self.adopted.fill(0);
         self.adoption = Adoption { placed: view.placed, next: Some((0, 0)) };
     }
 
@@ -209,14 +213,14 @@ impl Shared {
     }
 
     /// What a turn has to do besides packets: what the View says is taken up, what sessions want is asked for, what was answered is
-    /// noted, and what is written is sent.
+    /// noted, and what is written is sent. `true` if there is more to do at once.
     pub fn turn<P: Port>(
         &mut self,
         view: &View,
         sessions: &mut SessionTable,
         egress: &mut Egress<P>,
         now: Instant,
-    ) {
+    ) -> bool {
         self.adopt(view, egress, now);
         self.wish(view, sessions, egress, now);
         self.inherit(view, sessions, egress, now);
@@ -230,6 +234,7 @@ impl Shared {
         while let Some(asdr::Event::Complete { group, bucket, epoch, copy }) = self.shard.event() {
             egress.tell(Event::Learnt(group, Learnt { bucket, epoch, node: copy.node, stay: copy.since }));
         }
+        !self.runs() || !self.inherited.is_empty()
     }
 
     /// A message of another node's worker, whose code is right.
@@ -262,7 +267,9 @@ impl Shared {
                 self.adoption.next = None;
                 return;
             };
+            let since = view.placed_by_group[group];
             match &buckets.chains {
+                Some(_) if self.adopted[group] == since => bucket = BUCKETS - 1,
                 Some(chains) if view.worker_of(view.me, Bucket(bucket as u16)) == self.me => {
                     let at = (GroupId(group as u16), Bucket(bucket as u16));
                     self.note_previous(view, at, chains);
@@ -272,7 +279,12 @@ impl Shared {
                 Some(_) => {}
                 None => bucket = BUCKETS - 1,
             }
-            (group, bucket) = if bucket + 1 < BUCKETS { (group, bucket + 1) } else { (group + 1, 0) };
+            if bucket + 1 < BUCKETS {
+                bucket += 1;
+            } else {
+                self.adopted[group] = since;
+                (group, bucket) = (group + 1, 0);
+            }
         }
         self.adoption.next = Some((group, bucket));
     }

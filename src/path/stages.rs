@@ -207,10 +207,10 @@ impl<P: Port> Core<P> {
         self.awaiting.push((frame, *meta, now + PATIENCE));
     }
 
-    /// What is to be done about shared state in a turn, and packets that waited for it.
-    pub fn share(&mut self, view: &View, now: Instant) {
+    /// What is to be done about shared state in a turn, and packets that waited for it. `true` if there is more to do at once.
+    pub fn share(&mut self, view: &View, now: Instant) -> bool {
         let Self { shared, sessions, egress, .. } = self;
-        shared.turn(view, sessions, egress, now);
+        let more = shared.turn(view, sessions, egress, now);
         if shared.runs() {
             egress.counters.view.set(view.version);
         }
@@ -221,6 +221,7 @@ impl<P: Port> Core<P> {
                 self.packet_again(view, frame, &meta, until, now);
             }
         }
+        more
     }
 
     /// A packet that has waited.

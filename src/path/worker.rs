@@ -145,7 +145,7 @@ impl<P: Port> Worker<P> {
         busy |= self.receive(now, false);
         busy |= self.obey(now);
         self.chores(now);
-        self.core.share(self.view.get(), now);
+        busy |= self.core.share(self.view.get(), now);
         self.core.egress.flush();
         self.sweep(now);
         let counters = &self.core.egress.counters;

@@ -123,6 +123,11 @@ impl View {
     /// Gives every group its buckets, in the order of the groups.
     pub fn place(&mut self, buckets: Vec<Buckets>) {
         debug_assert_eq!(buckets.len(), self.services.groups.len());
+        let since = buckets.iter().enumerate().map(|(group, buckets)| {
+            let known = self.placed_by_group.get(group).filter(|_| self.buckets.get(group) == Some(buckets));
+            known.copied().unwrap_or(self.version)
+        });
+        self.placed_by_group = since.collect();
         self.placed = self.version;
         let leaves = buckets.iter().enumerate().filter(|(_, group)| group.placement.leaves(self.me));
         self.leaving = leaves.fold(0, |set, (group, _)| set | 1 << group);

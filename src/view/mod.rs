@@ -401,6 +401,8 @@ pub struct View {
     pub buckets: Arc<[Buckets]>,
     /// The version since which they are as they are.
     pub placed: u64,
+    /// The same, by group.
+    pub placed_by_group: Arc<[u64]>,
     /// The versions of what the nodes decide: the one that this follows from, and the latest that this node knows of. Their low
     /// bits; 0 where nothing is decided.
     pub in_force: u32,
