@@ -51,12 +51,15 @@ pub(super) struct Watch {
 }
 
 /// The last life that a node has begun, when that was, the one before, and whether it is over.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Life {
     pub life: Incarnation,
     pub since: Instant,
     pub before: Incarnation,
     pub over: bool,
+    /// A worker stands still since the life before, of which it may have packets in hand; and when it last did so.
+    mixed: bool,
+    mixed_at: Option<Instant>,
 }
 
 impl Oracles {
@@ -133,7 +136,7 @@ impl Oracles {
             last: now,
             answered: false,
         };
-        if !self.serves(came.node, came.life) {
+        if !self.serves(came.node, came.life) || self.mixes(came.node, now) {
             return Ok(());
         }
         let Some(&watch) = self.watches.get(&packet.words.flow) else {
@@ -218,12 +221,22 @@ impl Oracles {
             && key.src_port >= 4096
     }
 
-    /// A node leads this life now.
-    pub fn leads(&mut self, node: usize, life: Incarnation, now: Instant) {
+    /// A node leads this life now. `awake`: none of its workers stands still.
+    pub fn leads(&mut self, node: usize, life: Incarnation, awake: bool, now: Instant) {
         let known = &mut self.lives[node];
         if known.life != life {
-            *known = Life { life, since: now, before: known.life, over: false };
+            let mixed_at = known.mixed_at;
+            *known = Life { life, since: now, before: known.life, over: false, mixed: true, mixed_at };
         }
+        known.mixed &= !awake;
+        if known.mixed {
+            known.mixed_at = Some(now);
+        }
+    }
+
+    /// Whether what arrives from a node may be of its life before, though others of its workers lead the next one.
+    fn mixes(&self, node: usize, now: Instant) -> bool {
+        self.lives[node].mixed_at.is_some_and(|at| now - at < LATE)
     }
 
     /// A node's process is gone.

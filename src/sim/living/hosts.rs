@@ -1,7 +1,6 @@
 //! The hosts in front: a router with all clients behind it, which deals their flows to the nodes, and the real servers.
 
 use super::connection::Came;
-use super::member::Member;
 use super::oracle::{Oracle, Violation};
 use super::plan::{SERVERS, gateway, server, vips};
 use super::world::{ASKED, World};
@@ -63,12 +62,10 @@ impl World {
         let now = self.now;
         let known = std::mem::take(&mut self.dealt);
         for node in 0..self.members.len() {
-            // A worker that stands still in the middle of a turn still has to send what it took in the last life.
-            let all_awake = |member: &&mut Member| member.sleeps.iter().all(Option::is_none);
-            if let Some(life) =
-                self.members[node].as_mut().filter(all_awake).map(|m| m.manager().incarnation())
-            {
-                self.oracles.leads(node, life, now);
+            if let Some(member) = &mut self.members[node] {
+                let workers = &member.sleeps[..member.sleeps.len() - 1];
+                let awake = workers.iter().all(Option::is_none);
+                self.oracles.leads(node, member.manager().incarnation(), awake, now);
             }
             let deals = match &mut self.members[node] {
                 None => known.contains(&node) && now - self.died[node] < NOTICED,

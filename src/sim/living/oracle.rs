@@ -9,7 +9,8 @@
 //!   decided about the servers' health has changed since the client's first packet, or says that the server is down. Once it has
 //!   another one, only what happens from then on excuses a third.
 //! - What is under way of a connection that both sides have closed may go anywhere: the flow may begin anew.
-//! - What a node sends that was taken out, or wasn't let in yet, goes by what it knew.
+//! - What a node sends that was taken out, or wasn't let in yet, goes by what it knew. So may what it sends in its next life while
+//!   a worker stands still since the last one, in the middle of a turn.
 //! - A flow of a local virtual server may get another real server once what is decided about the servers' health has changed at
 //!   any node, and for a moment after that.
 
@@ -17,7 +18,7 @@ use super::connection::{Life, Watch};
 use super::judge::Judged;
 use super::plan::{Plan, SERVERS};
 use crate::base::hash::{mix, siphash13_bytes};
-use crate::base::{Addr, HashKey, Incarnation, Instant};
+use crate::base::{Addr, HashKey, Instant};
 use crate::cluster::state::Entry;
 use crate::sim::oracle::time;
 use crate::sim::packet::{self, Words};
@@ -151,15 +152,7 @@ impl Oracles {
             ports: BTreeMap::new(),
             judged: Judged::default(),
             acknowledged: Vec::new(),
-            lives: vec![
-                Life {
-                    life: Incarnation(0),
-                    since: Instant::ZERO,
-                    before: Incarnation(0),
-                    over: false
-                };
-                plan.nodes
-            ],
+            lives: vec![Life::default(); plan.nodes],
             digest: plan.seed,
             figures: Figures::default(),
         }

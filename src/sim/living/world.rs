@@ -119,7 +119,7 @@ impl World {
     pub fn start(&mut self, node: usize) {
         let first = self.steps == 0;
         let life = Incarnation(self.oracles.life(node).0 + 1);
-        self.oracles.leads(node, life, self.now);
+        self.oracles.leads(node, life, true, self.now);
         let joiner = self.plan.joins.then(|| name(self.plan.nodes - 1));
         let objects = first.then(|| founding(&self.plan.config(node), joiner.as_deref()));
         let clock = (985 + self.rng.below(31), self.now);
@@ -132,7 +132,7 @@ impl World {
     /// Ends a node's process, in the middle of whatever it does.
     pub fn kill(&mut self, node: usize) -> Result<(), Violation> {
         let Some(mut member) = self.members[node].take() else { return Ok(()) };
-        self.oracles.leads(node, member.manager().incarnation(), self.now);
+        self.oracles.leads(node, member.manager().incarnation(), true, self.now);
         self.oracles.died(node);
         self.died[node] = self.now;
         self.model().kill(ReplicaId(node as u16));
