@@ -43,15 +43,19 @@ impl Shard {
     /// Asks for what is lacking, a few buckets a turn.
     pub(super) fn pull(&mut self, m: Moment, out: &mut impl Outbox) {
         let mut left = PULLS;
-        for _ in 0..SLICE.min(self.places.len()) {
+        for _ in 0..SLICE.min(self.learning.len()) {
             // The next turn goes on from here, or those behind would never have theirs.
             if left == 0 {
                 return;
             }
-            let at = self.pull_cursor;
-            self.pull_cursor = (at + 1) % self.places.len();
+            let Some(next) = self.learning.pop_front() else { return };
+            let at = next as usize;
+            let place = &mut self.places[at];
+            let copy = place.chain.place_of(self.me).filter(|copy| !copy.complete);
+            place.learns = copy.is_some();
+            let Some(copy) = copy else { continue };
+            self.learning.push_back(next);
             let place = &self.places[at];
-            let Some(copy) = place.chain.place_of(self.me).filter(|copy| !copy.complete) else { continue };
             if place.pull.due > m.now {
                 continue;
             }

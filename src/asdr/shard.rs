@@ -193,6 +193,8 @@ pub(super) struct Place {
     pub open: u32,
     /// Copies that have said that they have all, and are counted upon from then on.
     pub declared: NodeSet,
+    /// It stands among those to be pulled.
+    pub learns: bool,
     pub pull: super::learn::Pull,
 }
 
@@ -206,9 +208,8 @@ pub struct Shard {
     pub(super) answers: VecDeque<(Ticket, Answer)>,
     pub(super) events: VecDeque<Event>,
     pub(super) counts: Counts,
-    pub(super) pull_cursor: usize,
-    /// Buckets of which this node is to have a copy, and has not all.
-    pub(super) learning: usize,
+    /// Buckets of which this node has, or is to have, a copy that is not complete; and maybe some of which it had.
+    pub(super) learning: VecDeque<u32>,
 }
 
 impl Shard {
@@ -224,8 +225,7 @@ impl Shard {
             answers: VecDeque::with_capacity(2 * usize::from(bounds.waiters)),
             events: VecDeque::with_capacity(BUCKETS),
             counts: Counts::default(),
-            pull_cursor: 0,
-            learning: 0,
+            learning: VecDeque::with_capacity(buckets),
         }
     }
 
@@ -265,7 +265,7 @@ impl Shard {
         }
         self.answers.clear();
         self.events.clear();
-        self.learning = 0;
+        self.learning.clear();
     }
 
     /// The next answer to what was asked.
@@ -309,8 +309,10 @@ impl Shard {
         }
         let old = std::mem::replace(&mut place.chain, chain.clone());
         let (was, is) = (old.place_of(me), chain.place_of(me));
-        let lacks = |copy: Option<Copy>| usize::from(copy.is_some_and(|copy| !copy.complete));
-        self.learning = self.learning + lacks(is) - lacks(was);
+        if !place.learns && is.is_some_and(|copy| !copy.complete) {
+            place.learns = true;
+            self.learning.push_back(at as u32);
+        }
         let stays = matches!((was, is), (Some(was), Some(is)) if was.since == is.since);
         // What is here may lack what was written meanwhile; and what the last owner wrote may never have come, unless all knew that
         // this copy is complete.
@@ -536,9 +538,7 @@ impl Shard {
                 }
             }
         }
-        if self.learning > 0 {
-            self.pull(m, out);
-        }
+        self.pull(m, out);
         for _ in 0..SLICE {
             if let Some(entry) = self.store.step() {
                 self.age(m, entry, out);

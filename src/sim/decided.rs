@@ -69,8 +69,13 @@ pub fn at_rest<L: Log>(node: usize, life: Incarnation, council: &Council<L>) -> 
     }
     for (group, map) in state.fleet().maps() {
         let left = plan::next(map, &state.fleet().shares(*group), COPIES, 1);
-        if !left.is_empty() || !map.learners(state.fleet().serving()).is_empty() {
-            return Err(format!("group {group} is not at rest: {left:?}"));
+        let learn = map.learners(state.fleet().serving());
+        if !left.is_empty() || !learn.is_empty() {
+            let some = &learn[..learn.len().min(3)];
+            return Err(format!(
+                "group {group} is not at rest: {left:?}, and {} copies learn, {some:?}",
+                learn.len()
+            ));
         }
     }
     if council.lease().is_none() {
