@@ -2,19 +2,22 @@
 //! and from the address and port that those had.
 
 use super::oracle::{Oracle, Oracles, Violation};
-use super::plan::{is_snat, server};
-use crate::base::{Addr, Incarnation, Instant, NodeId};
-use crate::cluster::fleet::Phase;
+use super::plan::{is_snat, server, snat_group};
+use crate::base::{Addr, Incarnation, Instant, NodeId, NodeSet};
+use crate::cluster::fleet::{Fleet, Phase};
 use crate::sim::load::Flow;
 use crate::sim::oracle::{Arrival, time};
 use crate::sim::packet::Packet;
 use crate::sim::plan::{Method, SERVER_PORT, Serving};
+use crate::view::snat_bucket;
 use std::time::Duration;
 
 /// A moment after a change of the servers' health: until all packets are there that were decided upon before.
 const SETTLED: Duration = Duration::from_secs(2);
 /// Whoever has had no packet for longer may have given up its port.
 const SHARED: Duration = Duration::from_secs(1);
+/// By then other nodes have the state of a connection whose client has had an answer.
+const SHARED_WITHIN: Duration = Duration::from_millis(500);
 /// The longest that a packet is under way to a server.
 const LATE: Duration = Duration::from_millis(100);
 
@@ -46,8 +49,10 @@ pub(super) struct Watch {
     since: Instant,
     /// When the last one came.
     last: Instant,
-    /// Its client has had an answer.
-    answered: bool,
+    /// When its client first had an answer.
+    answered: Option<Instant>,
+    /// Its node's life is over, and another node had the connection's state.
+    inherited: bool,
 }
 
 /// The last life that a node has begun, when that was, the one before, and whether it is over.
@@ -91,8 +96,10 @@ impl Oracles {
     /// A client takes a packet.
     pub fn at_client(&mut self, packet: &Packet, flow: &Flow, now: Instant) -> Result<(), Violation> {
         self.arrives(packet, false, now)?;
-        if let Some(watch) = self.watches.get_mut(&packet.words.flow) {
-            watch.answered |= watch.connection == packet.words.connection;
+        if let Some(watch) = self.watches.get_mut(&packet.words.flow)
+            && watch.connection == packet.words.connection
+        {
+            watch.answered.get_or_insert(now);
         }
         if packet.key == flow.plan.key.reversed() {
             return Ok(());
@@ -134,7 +141,8 @@ impl Oracles {
             source,
             since: began,
             last: now,
-            answered: false,
+            answered: None,
+            inherited: false,
         };
         if !self.serves(came.node, came.life) || self.mixes(came.node, now) {
             return Ok(());
@@ -154,7 +162,10 @@ impl Oracles {
             return Ok(());
         }
         if same_server && watch.source == source {
-            self.watches.insert(packet.words.flow, Watch { last: now, ..watch });
+            // Whoever goes on with it has it from now on.
+            let has = if nat { Watch { node: came.node, life: came.life, ..watch } } else { watch };
+            let inherited = watch.inherited && has.node == watch.node && has.life == watch.life;
+            self.watches.insert(packet.words.flow, Watch { last: now, inherited, ..has });
             return Ok(());
         }
         let gone = self.over(watch.node, watch.life);
@@ -179,9 +190,10 @@ impl Oracles {
             );
             return Err(self.violation(Oracle::Server, now, what));
         }
-        if watch.source != source && !gone && !died && watch.answered {
+        if watch.source != source && (!gone || watch.inherited) && !died && watch.answered.is_some() {
+            let fate = if gone { "whose state others have" } else { "which lives" };
             let what = format!(
-                "flow {}, connection {connection}, had the source {:?} by n{}, which lives, and has {source:?} by n{}",
+                "flow {}, connection {connection}, had the source {:?} by n{}, {fate}, and has {source:?} by n{}",
                 packet.words.flow,
                 watch.source,
                 watch.node + 1,
@@ -193,6 +205,24 @@ impl Oracles {
         // What excused this change excuses no other.
         self.watches.insert(packet.words.flow, Watch { since: watch.last.max(began), ..fresh });
         Ok(())
+    }
+
+    /// The lives of these nodes are over, by what is decided, in whose place others serve from now on.
+    pub(super) fn bereaved(&mut self, dead: NodeSet, before: &Fleet, now: Instant) {
+        for watch in self.watches.values_mut() {
+            let (snat, port) = watch.source;
+            let map = snat_group(snat).and_then(|group| before.maps().get(&group));
+            let Some(place) = map
+                .filter(|_| dead.contains(NodeId(watch.node as u16)))
+                .map(|map| map.get(snat_bucket(port)))
+            else {
+                continue;
+            };
+            let complete =
+                place.replicas.iter().filter(|replica| replica.complete).map(|replica| replica.node);
+            let heir = place.owner.into_iter().chain(complete).any(|node| !dead.contains(node));
+            watch.inherited = heir && watch.answered.is_some_and(|at| now - at > SHARED_WITHIN);
+        }
     }
 
     /// No two flows have the same SNAT address and port at a server at the same time, whoever gives them.

@@ -108,6 +108,13 @@ impl Oracles {
                     member.incarnation
                 ));
             }
+            let leads = |state: &State, node: &NodeId, life| state.fleet().serves(*node, life);
+            let dead = before.fleet().members().iter().filter(|(node, member)| {
+                leads(&before, node, member.incarnation)
+                    && !leads(&self.judged.state, node, member.incarnation)
+            });
+            let dead = dead.map(|(node, _)| *node).collect();
+            self.bereaved(dead, before.fleet(), now);
             self.judged.up = up(&self.judged.state);
             decided::promotions(&before, &self.judged.state)
                 .map_err(|what| self.violation(Oracle::Promotion, now, what))?;

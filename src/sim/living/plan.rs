@@ -3,7 +3,7 @@
 
 use crate::base::hash::mix;
 use crate::base::rng::Rng;
-use crate::base::{Addr, FlowKey};
+use crate::base::{Addr, FlowKey, GroupId};
 use crate::io::fault::Rates;
 use crate::manage::config::{self, Config};
 use crate::sim::plan::{FlowPlan, Method, Place, SERVER_PORT, Serving};
@@ -188,6 +188,11 @@ fn front(node: usize) -> Addr {
 /// The SNAT address of a node in a group: that of all nodes, or of [`GROUPS`] the one before this number.
 pub fn snat(group: usize, node: usize) -> Addr {
     Addr::v4([10, 10, 4 + group as u8, node as u8 + 1])
+}
+
+/// The group of a SNAT address.
+pub fn snat_group(address: Addr) -> Option<GroupId> {
+    Some(GroupId(u16::from(address.0[14].checked_sub(4)?)))
 }
 
 /// Whether a node gives this source address to NATed flows.
