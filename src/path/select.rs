@@ -71,10 +71,7 @@ pub fn open(
             return Err(Verdict::NoSession);
         }
         let bucket = meta.hash.bucket();
-        if view.quarantined(server.group, bucket, now)
-            || shared.inherits(server.group, bucket)
-            || !promises.may(now)
-        {
+        if view.quarantined(server.group, bucket, now) || !promises.may(now) {
             return Err(Verdict::NoLease);
         }
         let (snat, port, reply) =

@@ -234,7 +234,7 @@ impl Shared {
         while let Some(asdr::Event::Complete { group, bucket, epoch, copy }) = self.shard.event() {
             egress.tell(Event::Learnt(group, Learnt { bucket, epoch, node: copy.node, stay: copy.since }));
         }
-        !self.runs() || !self.inherited.is_empty()
+        !self.rests()
     }
 
     /// A message of another node's worker, whose code is right.
@@ -312,9 +312,20 @@ impl Shared {
         }
     }
 
-    /// Whether a bucket has sessions that this worker doesn't know yet: their ports are in use.
-    pub fn inherits(&self, group: GroupId, bucket: Bucket) -> bool {
-        group.index() < self.groups && self.inheriting.has(place(group, bucket))
+    /// Whether nothing is left to be taken up or inherited.
+    #[inline]
+    pub fn rests(&self) -> bool {
+        self.runs() && self.inherited.is_empty()
+    }
+
+    /// Whether a bucket that this node owns has sessions that this worker doesn't know yet, or may have.
+    #[cold]
+    pub fn inherits(&self, view: &View, group: GroupId, bucket: Bucket) -> bool {
+        let chains = view.buckets.get(group.index()).and_then(|buckets| buckets.chains.as_ref());
+        let Some(chains) = chains.filter(|_| group.index() < self.groups) else { return false };
+        let chain = &chains[bucket.index()];
+        let is_new = chain.is_owned_by(view.me) && self.shard.epoch(group, bucket) != Some(chain.epoch);
+        is_new || self.inheriting.has(place(group, bucket))
     }
 
     /// Does what sessions want.

@@ -199,6 +199,15 @@ impl<P: Port> Core<P> {
         ends && proven && session.state != State::Reset
     }
 
+    /// Whether this node may have the session of a NATed packet's flow, as the next owner of its bucket, and doesn't know it yet.
+    #[cold]
+    fn inherits(&self, view: &View, meta: &Meta) -> bool {
+        steer::groups(view, meta).is_some_and(|(group, other, bucket)| {
+            self.shared.inherits(view, group, bucket)
+                || other.is_some_and(|other| self.shared.inherits(view, other, bucket))
+        })
+    }
+
     #[cold]
     fn hold(&mut self, frame: P::Frame, meta: &Meta, now: Instant) {
         if self.awaiting.is_full() {
@@ -270,7 +279,15 @@ impl<P: Port> Core<P> {
     /// A packet without a session here. Not in line: it is long, and most packets have one.
     #[inline(never)]
     fn stranger(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
-        match steer::decide(view, &mut self.steering, &self.egress.counters, self.id, meta, now) {
+        let decision = steer::decide(view, &mut self.steering, &self.egress.counters, self.id, meta, now);
+        let ends_here = matches!(
+            decision,
+            Ok(Decision::Open(_) | Decision::Ask(..) | Decision::Return(_)) | Err(Verdict::NoSession)
+        );
+        if ends_here && !self.shared.rests() && self.inherits(view, meta) {
+            return self.hold(frame, meta, now);
+        }
+        match decision {
             Ok(Decision::Open(server)) => {
                 let promises = (&*self.egress.counters, &mut self.egress.promises);
                 let tables = (&mut self.sessions, &mut self.shared);

@@ -8,7 +8,7 @@ use crate::base::{Bucket, FlowKey, GroupId, Instant, NodeId, VirtualServerId, Wo
 use crate::table::flow::EntryId;
 use crate::table::session::{Direction, Session, SessionTable};
 use crate::table::steering::{Steering, SteeringTable};
-use crate::view::{Ingress, Owned, Owner, Service, View, snat_bucket};
+use crate::view::{Buckets, Forward, Ingress, Owned, Owner, Service, View, snat_bucket};
 use crate::wire::backplane::Stage;
 use crate::wire::protocol;
 use std::cmp::Ordering;
@@ -151,7 +151,7 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
         return Ok(Decision::Return(view.at(node, bucket)));
     }
     // Nobody's yet: it may be under the lease of one that died.
-    if owner.is_none() {
+    if owner.is_none() || service.is_some_and(|id| is_orphaned(view, id, bucket)) {
         return Err(Verdict::NoOwner);
     }
     // Here it ends. Another node may have the flow's session unless there is none that could, or the sender has seen to that: who
@@ -226,6 +226,29 @@ fn other_group(view: &View, id: VirtualServerId) -> Option<GroupId> {
     }
     let former = view.services.virtual_servers[id.index()].former;
     if view.regrouping.is_empty() { former } else { view.regrouping(id).or(former) }
+}
+
+/// The groups in which a NATed packet's flow may have a session, and its bucket; none if it has none by NAT.
+pub fn groups(view: &View, meta: &Meta) -> Option<(GroupId, Option<GroupId>, Bucket)> {
+    match destination(view, meta).ok()? {
+        Destination::Service(id) => {
+            let server = &view.services.virtual_servers[id.index()];
+            let other = other_group(view, id);
+            (server.forward == Forward::Nat).then_some((server.group, other, meta.hash.bucket()))
+        }
+        Destination::Reply(group, bucket) => Some((group, None, bucket)),
+    }
+}
+
+/// Whether others have the state of what a node had that is dead, in the group besides its own of a virtual server, and none of
+/// them goes on with it yet.
+#[inline]
+fn is_orphaned(view: &View, id: VirtualServerId, bucket: Bucket) -> bool {
+    let nat = view.services.virtual_servers[id.index()].forward == Forward::Nat;
+    let Some(other) = other_group(view, id).filter(|_| nat) else { return false };
+    let Buckets { placement, chains, .. } = &view.buckets[other.index()];
+    let copied = || chains.as_ref().is_some_and(|chains| chains[bucket.index()].complete().next().is_some());
+    placement.owner(bucket).is_none() && copied()
 }
 
 /// The virtual server of a packet that any node balances by itself, this one too; its table's slot is on its way then. What

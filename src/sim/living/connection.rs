@@ -7,9 +7,10 @@ use crate::base::{Addr, Incarnation, Instant, NodeId, NodeSet};
 use crate::cluster::fleet::{Fleet, Phase};
 use crate::sim::load::Flow;
 use crate::sim::oracle::{Arrival, time};
-use crate::sim::packet::Packet;
+use crate::sim::packet::{Kind, Packet};
 use crate::sim::plan::{Method, SERVER_PORT, Serving};
 use crate::view::snat_bucket;
+use crate::wire::protocol;
 use std::time::Duration;
 
 /// A moment after a change of the servers' health: until all packets are there that were decided upon before.
@@ -49,10 +50,13 @@ pub(super) struct Watch {
     since: Instant,
     /// When the last one came.
     last: Instant,
-    /// When its client first had an answer.
-    answered: Option<Instant>,
+    /// Its client has had an answer.
+    answered: bool,
+    /// When it first had one to a question.
+    served: Option<Instant>,
     /// Its node's life is over, and another node had the connection's state.
     inherited: bool,
+    udp: bool,
 }
 
 /// The last life that a node has begun, when that was, the one before, and whether it is over.
@@ -99,7 +103,10 @@ impl Oracles {
         if let Some(watch) = self.watches.get_mut(&packet.words.flow)
             && watch.connection == packet.words.connection
         {
-            watch.answered.get_or_insert(now);
+            watch.answered = true;
+            if packet.words.kind == Kind::Answer {
+                watch.served.get_or_insert(now);
+            }
         }
         if packet.key == flow.plan.key.reversed() {
             return Ok(());
@@ -141,8 +148,10 @@ impl Oracles {
             source,
             since: began,
             last: now,
-            answered: None,
+            answered: false,
+            served: None,
             inherited: false,
+            udp: packet.key.protocol == protocol::UDP,
         };
         if !self.serves(came.node, came.life) || self.mixes(came.node, now) {
             return Ok(());
@@ -190,7 +199,7 @@ impl Oracles {
             );
             return Err(self.violation(Oracle::Server, now, what));
         }
-        if watch.source != source && (!gone || watch.inherited) && !died && watch.answered.is_some() {
+        if watch.source != source && (!gone || watch.inherited) && !died && watch.answered {
             let fate = if gone { "whose state others have" } else { "which lives" };
             let what = format!(
                 "flow {}, connection {connection}, had the source {:?} by n{}, {fate}, and has {source:?} by n{}",
@@ -209,19 +218,23 @@ impl Oracles {
 
     /// The lives of these nodes are over, by what is decided, in whose place others serve from now on.
     pub(super) fn bereaved(&mut self, dead: NodeSet, before: &Fleet, now: Instant) {
+        let apart = self.judged.apart;
         for watch in self.watches.values_mut() {
+            let own = dead.contains(NodeId(watch.node as u16));
+            if !own && !watch.inherited {
+                continue;
+            }
             let (snat, port) = watch.source;
             let map = snat_group(snat).and_then(|group| before.maps().get(&group));
-            let Some(place) = map
-                .filter(|_| dead.contains(NodeId(watch.node as u16)))
-                .map(|map| map.get(snat_bucket(port)))
-            else {
-                continue;
-            };
-            let complete =
-                place.replicas.iter().filter(|replica| replica.complete).map(|replica| replica.node);
-            let heir = place.owner.into_iter().chain(complete).any(|node| !dead.contains(node));
-            watch.inherited = heir && watch.answered.is_some_and(|at| now - at > SHARED_WITHIN);
+            let Some(place) = map.map(|map| map.get(snat_bucket(port))) else { continue };
+            let complete = place.replicas.iter().filter(|replica| replica.complete);
+            let all = place.owner.into_iter().chain(complete.map(|replica| replica.node));
+            let heir = all.filter(|node| !own || node.index() != watch.node).any(|node| !dead.contains(node));
+            // Of what nobody waits for copies may not have come to others while those didn't hear the node.
+            let shared = watch.served.is_some_and(|at| {
+                now - at > SHARED_WITHIN && (!watch.udp || apart.is_none_or(|apart| apart < at))
+            });
+            watch.inherited = heir && (watch.inherited || shared);
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Judged {
     pub news: Vec<String>,
     /// Some bucket was left alone for a while.
     waits: bool,
+    /// When a link of the backplane was last cut.
+    pub apart: Option<Instant>,
     /// A virtual server has changed its group.
     pub regrouped: bool,
 }

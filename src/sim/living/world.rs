@@ -175,6 +175,9 @@ impl World {
     pub fn step(&mut self, last: bool) -> Result<(), Violation> {
         (self.now, self.steps) = (self.now + STEP, self.steps + 1);
         self.model().turn(self.now);
+        if !self.cut[0].is_empty() {
+            self.oracles.judged.apart = Some(self.now);
+        }
         self.carry(last)?;
         if self.steps.is_multiple_of(ASKED) {
             self.ask_for_vip();
