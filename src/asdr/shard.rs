@@ -252,6 +252,14 @@ impl Shard {
         })
     }
 
+    /// Whether a key has a value here, as far as that is known here.
+    pub fn has(&self, group: GroupId, bucket: Bucket, key: &Key) -> bool {
+        let entry = self.at(group, bucket).and_then(|at| self.store.find(at, key.name()));
+        entry.is_some_and(|entry| {
+            self.is_known(entry) && matches!(self.store.content(entry), Content::Value(_))
+        })
+    }
+
     /// Another life of the node begins: nothing that is here is of any use, and nobody is to be answered.
     pub fn forget(&mut self) {
         for at in self.busy.places() {

@@ -10,7 +10,9 @@ use super::select;
 use super::verdict::Verdict;
 use crate::asdr::{self, Answer, Bounds, Key, Kind, Moment, Operation, Refusal, Shard, Ticket, Value};
 use crate::base::limits::BUCKETS;
-use crate::base::{Addr, Bucket, FlowKey, GroupId, HashKey, Instant, NodeId, RealServerId, SnatId, WorkerId};
+use crate::base::{
+    Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, Instant, NodeId, RealServerId, SnatId, WorkerId,
+};
 use crate::table::flow::EntryId;
 use crate::table::session::{Session, SessionTable, State};
 use crate::view::{Chains, Learnt, View};
@@ -92,8 +94,8 @@ pub struct Shared {
     adoption: Adoption,
     /// The version of each group's buckets that was taken up last.
     adopted: Box<[u64]>,
-    /// Who was the previous owner of each bucket of this worker's, by what was taken up last: node and one; zero: nobody.
-    previous: Box<[u16]>,
+    /// Who was the previous owner of each bucket, and in which life, by what was taken up last.
+    previous: Box<[Option<(NodeId, Incarnation)>]>,
     inherited: VecDeque<(GroupId, Bucket, Inheritance)>,
     inheriting: Marks,
 }
@@ -156,7 +158,7 @@ impl Shared {
             wishes: VecDeque::with_capacity(WISHES),
             adoption: Adoption::default(),
             adopted: vec![0; bounds.groups].into(),
-            previous: vec![0; bounds.groups * BUCKETS].into(),
+            previous: vec![None; bounds.groups * BUCKETS].into(),
             inherited: VecDeque::with_capacity(bounds.groups * BUCKETS),
             inheriting: Marks::new(bounds.groups * BUCKETS),
         }
@@ -182,7 +184,7 @@ impl Shared {
         for marks in [&mut self.asked, &mut self.stored, &mut self.inheriting] {
             marks.clear();
         }
-        self.previous.fill(0);
+        self.previous.fill(None);
         self.adopted.fill(0);
         self.adoption = Adoption { placed: view.placed, next: Some((0, 0)) };
     }
@@ -292,23 +294,29 @@ impl Shared {
     /// Who owned a bucket before may have had sessions of it: what becomes of their entries when it is named no more.
     fn note_previous(&mut self, view: &View, at: (GroupId, Bucket), chains: &Chains) {
         let (group, bucket) = at;
-        let placement = &view.buckets[group.index()].placement;
-        let previous = placement.previous(bucket).filter(|node| view.may_hold(*node) && *node != view.me);
-        let known = &mut self.previous[place(group, bucket)];
-        let was = std::mem::replace(known, previous.map_or(0, |node| node.0 + 1));
-        let chain = &chains[bucket.index()];
-        if previous.is_some() || !chain.is_owned_by(view.me) {
-            return;
-        }
-        let inheritance = match was.checked_sub(1).map(NodeId) {
-            Some(was) if view.nodes[was.index()].up => Inheritance::Clear,
-            Some(_) => Inheritance::Take,
-            None if self.shard.epoch(group, bucket) != Some(chain.epoch) => Inheritance::Take,
-            None => return,
-        };
+        let inheritance = self.due(view, at, chains);
+        let life = |node: NodeId| (node, view.nodes[node.index()].incarnation);
+        self.previous[place(group, bucket)] = previous(view, group, bucket).map(life);
+        let Some(inheritance) = inheritance else { return };
         if self.inherited.len() < self.inherited.capacity() {
             self.inherited.push_back((group, bucket, inheritance));
             self.inheriting.set(place(group, bucket), true);
+        }
+    }
+
+    /// What this node inherits of a bucket by a View that isn't taken up yet.
+    fn due(&self, view: &View, (group, bucket): (GroupId, Bucket), chains: &Chains) -> Option<Inheritance> {
+        let chain = &chains[bucket.index()];
+        if previous(view, group, bucket).is_some() || !chain.is_owned_by(view.me) {
+            return None;
+        }
+        match self.previous[place(group, bucket)] {
+            Some((was, life)) => {
+                let node = &view.nodes[was.index()];
+                let lives = node.up && node.incarnation == life;
+                Some(if lives { Inheritance::Clear } else { Inheritance::Take })
+            }
+            None => (self.shard.epoch(group, bucket) != Some(chain.epoch)).then_some(Inheritance::Take),
         }
     }
 
@@ -323,9 +331,18 @@ impl Shared {
     pub fn inherits(&self, view: &View, group: GroupId, bucket: Bucket) -> bool {
         let chains = view.buckets.get(group.index()).and_then(|buckets| buckets.chains.as_ref());
         let Some(chains) = chains.filter(|_| group.index() < self.groups) else { return false };
-        let chain = &chains[bucket.index()];
-        let is_new = chain.is_owned_by(view.me) && self.shard.epoch(group, bucket) != Some(chain.epoch);
-        is_new || self.inheriting.has(place(group, bucket))
+        let taken_up = self.adopted[group.index()] == view.placed_by_group[group.index()];
+        let is_due = !taken_up && self.due(view, (group, bucket), chains) == Some(Inheritance::Take);
+        is_due || self.inheriting.has(place(group, bucket))
+    }
+
+    /// Whether this node has a copy of a NATed flow's state whose owner is dead, and in whose place none serves yet.
+    #[cold]
+    pub fn knows_orphan(&self, view: &View, group: GroupId, flow: &FlowKey) -> bool {
+        let bucket = view.hash_key.flow(flow).bucket();
+        let chains = view.buckets.get(group.index()).and_then(|buckets| buckets.chains.as_ref());
+        let Some(chains) = chains.filter(|_| group.index() < self.groups) else { return false };
+        chains[bucket.index()].owner.is_none() && self.shard.has(group, bucket, &key(flow))
     }
 
     /// Does what sessions want.
@@ -363,9 +380,19 @@ impl Shared {
         if !self.asked.has(id.number()) || ticket(view, sessions.flows().key(id), id) != to {
             return;
         }
+        let (flow, session) = (sessions.flows().key(id), sessions.flows().get(id));
+        let mine = || {
+            let bucket = view.hash_key.flow(flow).bucket();
+            let chains = view.buckets[group_of(view, session).index()].chains.as_ref();
+            chains.is_some_and(|chains| chains[bucket.index()].is_owned_by(view.me))
+        };
         match answer {
-            // Where the bucket is another's, nobody waits for it here.
-            Answer::Done(_) | Answer::Refused(Refusal::NotOwner) => self.stored.set(id.number(), true),
+            Answer::Done(_) => self.stored.set(id.number(), true),
+            // Where the bucket is another's, nobody waits for it here; unless it is about to come, or this worker has yet to take up
+            // that it has.
+            Answer::Refused(Refusal::NotOwner) if !mine() && view.decided == view.in_force => {
+                self.stored.set(id.number(), true);
+            }
             // The next packet that needs it asks again.
             _ => self.asked.set(id.number(), false),
         }
@@ -450,6 +477,12 @@ impl Shared {
 /// Now, and until when the node may answer.
 fn moment<P: Port>(egress: &Egress<P>, now: Instant) -> Moment {
     Moment { now, lease: egress.promises.until() }
+}
+
+/// Who owned a bucket before and may still have sessions of it, by a View.
+fn previous(view: &View, group: GroupId, bucket: Bucket) -> Option<NodeId> {
+    let previous = view.buckets[group.index()].placement.previous(bucket);
+    previous.filter(|node| view.may_hold(*node) && *node != view.me)
 }
 
 /// A bucket's number among those of all groups.

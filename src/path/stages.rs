@@ -13,7 +13,7 @@ use super::steer::{self, Decision};
 use super::track;
 use super::verdict::Verdict;
 use crate::base::planted::{self, Bug};
-use crate::base::{Instant, VirtualServerId, WorkerId};
+use crate::base::{GroupId, Instant, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Direction, Session, SessionTable, State};
 use crate::table::steering::SteeringTable;
@@ -208,6 +208,15 @@ impl<P: Port> Core<P> {
         })
     }
 
+    /// Whether this node could go on with a NATed packet's flow, and doesn't yet: nobody else is to be asked to take it.
+    #[cold]
+    fn orphaned(&self, view: &View, meta: &Meta) -> bool {
+        steer::groups(view, meta).is_some_and(|(group, other, _)| {
+            let orphan = |group: GroupId| self.shared.knows_orphan(view, group, &meta.key);
+            orphan(group) || other.is_some_and(orphan)
+        })
+    }
+
     #[cold]
     fn hold(&mut self, frame: P::Frame, meta: &Meta, now: Instant) {
         if self.awaiting.is_full() {
@@ -284,7 +293,8 @@ impl<P: Port> Core<P> {
             decision,
             Ok(Decision::Open(_) | Decision::Ask(..) | Decision::Return(_)) | Err(Verdict::NoSession)
         );
-        if ends_here && !self.shared.rests() && self.inherits(view, meta) {
+        let asks = matches!(decision, Ok(Decision::Ask(..) | Decision::Return(_)));
+        if ends_here && !self.shared.rests() && self.inherits(view, meta) || asks && self.orphaned(view, meta) {
             return self.hold(frame, meta, now);
         }
         match decision {
