@@ -68,7 +68,7 @@ verdicts! {
     /// A steered packet that has come as far as packets go, at a node that can't take it: for nodes that disagree it has gone
     /// round.
     StageExhausted = "stage_exhausted",
-    /// The group has no node.
+    /// The group has no node, or the bucket's owner is gone and its lease may go on.
     NoOwner = "no_owner",
     /// The ring to the worker that owns the flow is full.
     RingFull = "ring_full",
