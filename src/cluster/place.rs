@@ -50,17 +50,18 @@ impl Place {
         self.replicas.iter().any(|r| r.node == node)
     }
 
-    /// Makes `node` the owner. What it replaces is the previous owner, and stands by from now on, if `alive`. Who wasn't complete
-    /// has nothing that could be relied upon: it begins a new `stay`.
+    /// Makes `node` the owner. What it replaces is the previous owner, and stands by from now on, if `alive`. If that is dead, or
+    /// there is none, who served the bucket before may still have sessions of it. Who wasn't complete has nothing that could be
+    /// relied upon: it begins a new `stay`.
     pub(super) fn own(&mut self, node: NodeId, alive: bool, epoch: u64, stay: u32) {
         let whole = self.replicas.iter().find(|r| r.node == node && r.complete).map(|r| r.stay);
         self.replicas.retain(|r| r.node != node);
-        self.previous = None;
         if let Some(old) = self.owner.filter(|_| alive) {
             self.previous = Some(old);
             self.replicas.truncate(MAX_REPLICAS - 1);
             self.replicas.insert(0, Replica { node: old, complete: true, stay: self.stay });
         }
+        self.previous = self.previous.filter(|previous| *previous != node);
         (self.owner, self.epoch, self.stay) = (Some(node), epoch, whole.unwrap_or(stay));
     }
 }
@@ -226,12 +227,7 @@ impl Map {
             moved.push(Bucket(i as u16));
             let heir = place.replicas.iter().find(|r| r.complete).or(place.replicas.first()).map(|r| r.node);
             match heir.or_else(|| by_hash(seed, i, others)) {
-                Some(node) => {
-                    let previous = place.previous.filter(|p| *p != node);
-                    place.own(node, false, epoch, stay);
-                    // Who had it before the dead one may still hold sessions of it.
-                    place.previous = previous;
-                }
+                Some(node) => place.own(node, false, epoch, stay),
                 None => {
                     (place.owner, place.epoch) = (None, epoch);
                 }
@@ -338,6 +334,21 @@ impl Crowd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who owned a bucket before one that died is remembered, also when nobody could take it over for a while.
+    #[test]
+    fn who_had_a_bucket_before_a_dead_owner_may_still_have_its_sessions() {
+        let [one, two, three] = [0, 1, 2].map(NodeId);
+        let died = || Place { previous: Some(two), ..Place::default() };
+        for (next, previous) in [(one, Some(two)), (three, Some(two)), (two, None)] {
+            let mut place = died();
+            place.own(next, true, 7, 1);
+            assert_eq!((place.owner, place.previous), (Some(next), previous));
+        }
+        let mut place = Place { owner: Some(one), ..died() };
+        place.own(three, true, 7, 1);
+        assert_eq!((place.owner, place.previous), (Some(three), Some(one)), "a living owner has it");
+    }
 
     /// Two nodes' and a third's view of a bucket: who has it in force, after whom, and whose it is going to be.
     #[test]

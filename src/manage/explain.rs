@@ -238,6 +238,8 @@ impl Asked<'_> {
     /// Whom worker `me` of the View's node gives the packet to.
     fn by_tuple(&self, view: &View, me: WorkerId) -> Result<Owner, Verdict> {
         match steer::by_tuple(view, me, &self.meta) {
+            // Where nobody owns the bucket, who had it before is the only one that may know the flow.
+            Ok(Decision::Ask(_, holder)) if !self.is_owned(view) => Ok(holder),
             // Whom an owner asks first is said when it is the owner's turn.
             Ok(Decision::Open(_) | Decision::Stateless(_) | Decision::Ask(..)) => {
                 Ok(Owner { node: view.me, worker: me })
@@ -248,6 +250,18 @@ impl Asked<'_> {
             Err(Verdict::NoSession) => Ok(Owner { node: view.me, worker: me }),
             Err(verdict) => Err(verdict),
         }
+    }
+
+    /// Whether any node owns the packet's bucket.
+    fn is_owned(&self, view: &View) -> bool {
+        let place = match steer::destination(view, &self.meta) {
+            Ok(Destination::Service(id)) => {
+                (view.services.virtual_servers[id.index()].group, self.meta.hash.bucket())
+            }
+            Ok(Destination::Reply(group, bucket)) => (group, bucket),
+            Err(_) => return false,
+        };
+        view.owner(place.0, place.1).is_some()
     }
 
     /// Virtual server and bucket.

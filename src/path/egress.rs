@@ -343,6 +343,18 @@ impl<P: Port> Egress<P> {
         }
     }
 
+    /// The node's life is over, and with it what it has promised: the packets that wait for next hops and say so must not leave in
+    /// the next one.
+    pub fn drop_promised(&mut self) {
+        for held in std::mem::take(&mut self.held) {
+            if held.promise {
+                self.drop(held.frame, Verdict::LeaseOver);
+            } else {
+                self.held.push(held);
+            }
+        }
+    }
+
     /// Sends the waiting packets whose neighbour has answered, and gives up on those that waited too long. To be called
     /// when there is a new View, and now and then.
     #[cold]

@@ -348,6 +348,7 @@ impl<P: Port> Core<P> {
     /// §0). The one place where a turn takes as long as the table is large: the node doesn't serve yet.
     #[cold]
     pub fn begin(&mut self, view: &View) {
+        self.egress.drop_promised();
         for _ in 0..self.sessions.flows().capacity() {
             if let Some(id) = self.sessions.step() {
                 self.close(view, id);

@@ -136,19 +136,11 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     if asked && let Some((stage, next)) = holders.behind(meta.stage, view.me) {
         return Ok(Decision::Ask(stage, view.at(next, bucket)));
     }
-    let returns_to = match owner {
-        Some(owner) if !mine => {
-            Some(owner).filter(|_| asked || holders.behind(Stage::Owner, view.me).is_none())
-        }
-        // It was asked as the one that owned the bucket before the sender did, and the bucket is back: the sender may have taken
-        // the flow meanwhile, and still takes it.
-        Some(_) if meta.stage == Stage::PreviousOwner && meta.sender_knows != Ordering::Greater => {
-            holders.at(meta.stage).filter(|sender| *sender != view.me)
-        }
-        _ => None,
-    };
-    if let Some(node) = returns_to.filter(|_| meta.stage < Stage::Returned) {
-        return Ok(Decision::Return(view.at(node, bucket)));
+    // Nor needs it to be asked where nobody but the owner can have anything.
+    if (asked || holders.behind(Stage::Owner, view.me).is_none())
+        && let Some(owner) = owner.filter(|_| !mine && meta.stage < Stage::Returned)
+    {
+        return Ok(Decision::Return(view.at(owner, bucket)));
     }
     // Nobody's yet: it may be under the lease of one that died.
     if owner.is_none() || service.is_some_and(|id| is_orphaned(view, id, bucket)) {

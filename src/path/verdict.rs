@@ -70,7 +70,7 @@ verdicts! {
     StageExhausted = "stage_exhausted",
     /// The end of a NATed flow's handshake, before other nodes could go on with it; the client sends again.
     Unshared = "unshared",
-    /// The group has no node.
+    /// The group has no node, or the bucket's owner is gone and its lease may go on.
     NoOwner = "no_owner",
     /// The ring to the worker that owns the flow is full.
     RingFull = "ring_full",

@@ -1,6 +1,6 @@
 //! Who decides where buckets are, in worlds in which they move: the cluster's leader as the nodes see it. Each of them learns
-//! of a placement in its own time. Two rules are the leader's to keep: a bucket with a previous owner moves nowhere but back to
-//! that one; and nothing moves, and no previous owner is forgotten, before every node has long known the placement before, and
+//! of a placement in its own time. Two rules are the leader's to keep: a bucket with a previous owner moves nowhere; and nothing
+//! moves, and no previous owner is forgotten, before every node has long known the placement before, and
 //! that one has counted nothing since.
 
 use super::cluster::Appliance;
@@ -137,7 +137,7 @@ impl Leader {
         for (group, (homes, _)) in groups.filter(|(_, (_, members))| **members >> to.0 & 1 == 1) {
             for (i, home) in homes.iter_mut().enumerate() {
                 let chosen = mix(salt ^ mix(i as u64)) & 1 == 1 && home.owner == Some(from);
-                if chosen && home.previous.is_none_or(|previous| previous == to) {
+                if chosen && home.previous.is_none() {
                     *home = Home { owner: Some(to), previous: Some(from) };
                     moved.push((GroupId(group as u16), Bucket(i as u16)));
                 }

@@ -18,8 +18,9 @@
 //! - A worker need not look for the owners of tuples anew that it got while the oracles weren't sure whose lives it knew, or in
 //!   damaged packets.
 //! - A packet whose bucket has ever moved may cross the backplane three times: to the owner, to the one before it, and back; one
-//!   whose bucket the nodes' cluster files give to different nodes, twice. A damaged one, whose tuple or hash may name any
-//!   bucket, twice, and where buckets move as often as two of those: its way may begin anew.
+//!   whose bucket the nodes' cluster files give to different nodes, twice. So may a damaged one, whose tuple or hash may name any
+//!   bucket; and where buckets move, six times if it was damaged between nodes, as its stage may be too low by that.
+//! - What is late of a connection that both sides have closed may go by the next one's SNAT address and port.
 //! - Of a flow whose bucket has moved, what is excused for its owner's next life is for that of any node that has owned it; and
 //!   it may get another real server if any node has other weights of the servers in its file. It may get another SNAT address or
 //!   port also within an idle time after a node has counted another as down: a previous owner that is thought dead isn't asked.
@@ -134,6 +135,8 @@ struct Record {
     arrivals: u32,
     crossings: u32,
     damaged: bool,
+    /// Damaged between nodes, where its stage stands in front of it.
+    restaged: bool,
 }
 
 /// A flow's SNAT address and port, as its server sees them.
@@ -294,9 +297,9 @@ impl Oracles {
     /// How often a copy of a packet may cross the backplane.
     fn crossings(&self, record: &Record) -> u32 {
         let watch = &self.watches[record.flow as usize];
-        if self.moves && record.damaged {
+        if self.moves && record.restaged {
             6
-        } else if watch.moved() {
+        } else if watch.moved() || self.moves && record.damaged {
             3
         } else if watch.disputed || record.damaged {
             2
@@ -379,13 +382,14 @@ impl Oracles {
             arrivals: 0,
             crossings: 0,
             damaged: false,
+            restaged: false,
         });
         self.figures.sent += 1;
         Words { number, ..words }
     }
 
-    /// A wire has taken a frame, and made so many of it.
-    pub fn on_wire(&mut self, frame: &[u8], fate: crate::io::fault::Fate, now: Instant) {
+    /// A wire, maybe one of the backplane's, has taken a frame, and made so many of it.
+    pub fn on_wire(&mut self, frame: &[u8], fate: crate::io::fault::Fate, back: bool, now: Instant) {
         let more = fate.copies.saturating_sub(1);
         let index = packet::number(frame).and_then(|n| self.index(n));
         match index {
@@ -393,6 +397,7 @@ impl Oracles {
                 self.records[index].copies += more;
                 let record = &mut self.records[index];
                 record.damaged |= fate.corrupted;
+                record.restaged |= fate.corrupted && back;
                 self.watches[record.flow as usize].damaged |= fate.corrupted;
             }
             // A copy of what may have been damaged before.

@@ -214,7 +214,7 @@ impl World {
     /// Puts a frame on a station's wire.
     fn send(&mut self, wire: usize, frame: Vec<u8>) {
         let fate = self.wires[wire].send(frame.clone(), self.now);
-        self.oracles.on_wire(&frame, fate, self.now);
+        self.oracles.on_wire(&frame, fate, (BACK..HOST).contains(&wire), self.now);
     }
 
     /// A client or server says something. `reply`: where a server sends it, and which server that is.

@@ -81,7 +81,10 @@ pub(super) fn owner(view: &View, meta: &Meta, owner: Owner, by: By) -> String {
             placed.worker
         ),
         (By::SteeringSession, _) => "the receiver's steering session says so, as the bucket does".to_owned(),
-        (By::Tuple, Some((_, text))) => {
+        (By::Tuple, Some((None, text))) => {
+            format!("{text} no node now; {} may have the flow since before", node.name)
+        }
+        (By::Tuple, Some((Some(_), text))) => {
             format!("{text} {}; the bucket modulo its {} workers is the worker", node.name, node.workers)
         }
         (By::Tuple, None) => String::new(),
@@ -217,7 +220,9 @@ pub(super) fn dropped(verdict: Verdict, view: &View, key: &FlowKey) -> Dropped {
             format!("{} is no virtual server's, no SNAT address, and not this node's", key.dst)
         }
         Verdict::BackplaneOnFront => format!("{} is taken on the backplane only", key.dst),
-        Verdict::NoOwner => "no node of the virtual server's group has weight".to_owned(),
+        Verdict::NoOwner => {
+            "no node of the virtual server's group has weight, or the one that owned the bucket is gone and the next one has yet to wait for the end of its lease".to_owned()
+        }
         Verdict::NoRealServer => "no real server of the virtual server has weight".to_owned(),
         Verdict::SnatExhausted => "the group has no SNAT address of the real server's family".to_owned(),
         Verdict::NoSession => format!(

@@ -173,10 +173,10 @@ impl Oracles {
         }
         let life = watch.life;
         let watch_moved = watch.moved();
-        let connection = packet.words.connection;
+        let (connection, youngest) = (packet.words.connection, flow.connection());
         // Where its bucket was handed over, the next connection is the new owner's; what is late of the last one goes along.
         let next = |mapping: &Mapping| {
-            watch_moved && flow.connection() > mapping.connection && flow.closed(mapping.connection)
+            watch_moved && youngest > mapping.connection && flow.closed(mapping.connection)
         };
         match &mut watch.mapping {
             Some(mapping) if mapping.source == source => {
@@ -185,7 +185,11 @@ impl Oracles {
             Some(_) if watch.earlier.iter().any(|(old, end)| *old == source && record.sent <= *end) => {
                 return Ok(());
             }
-            Some(mapping) if watch_moved && doubted || next(mapping) => {
+            Some(mapping) if next(mapping) => {
+                watch.earlier.push((mapping.source, now));
+                *mapping = Mapping { source, connection: youngest, life, last: now };
+            }
+            Some(mapping) if watch_moved && doubted => {
                 watch.earlier.push((mapping.source, now));
                 *mapping = Mapping { source, connection, life, last: now };
             }

@@ -79,13 +79,20 @@ enum End {
     Returned,
     /// As one that must go no further.
     Dropped,
+    /// As one that nobody may take.
+    NoOwner,
+}
+
+/// Every bucket is nobody's, and was this node's before.
+fn nobodys(previous: Option<usize>) -> Vec<Buckets> {
+    vec![Placement::of(|_| Home { owner: None, previous: previous.map(node) }).into()]
 }
 
 /// A frame from node 2, which knows of version `decided`, for node 1, which goes by version 7 of whose all buckets are: what
 /// that does with the packet.
-fn ends(placement: (usize, Option<usize>), stage: Stage, decided: u32) -> End {
+fn ends((owner, previous): (Option<usize>, Option<usize>), stage: Stage, decided: u32) -> End {
     let mut world = World::new(Spec { cluster: standard(None), ..Spec::default() });
-    world.place_as(1, 7, &all_at(placement.0, placement.1));
+    world.place_as(1, 7, &owner.map_or_else(|| nobodys(previous), |owner| all_at(owner, previous)));
     world.run(2);
     let keys = [1, 2].map(|which| HashKey::derive(&(0..16).collect::<Vec<u8>>(), which));
     let packet = tcp("192.168.1.5", 3000, "10.99.0.2", 80, SYN);
@@ -96,10 +103,13 @@ fn ends(placement: (usize, Option<usize>), stage: Stage, decided: u32) -> End {
     assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
     world.run(1);
     let sent = world.take().iter().any(|(node, _)| *node == 1);
-    match (sent, world.count(1, "handover_returned"), world.drops(1, "stage_exhausted")) {
-        (true, 0, 0) => End::Sent,
-        (false, 1, 0) => End::Returned,
-        (false, 0, 1) => End::Dropped,
+    let counts =
+        [world.count(1, "handover_returned"), world.drops(1, "stage_exhausted"), world.drops(1, "no_owner")];
+    match (sent, counts) {
+        (true, [0, 0, 0]) => End::Sent,
+        (false, [1, 0, 0]) => End::Returned,
+        (false, [0, 1, 0]) => End::Dropped,
+        (false, [0, 0, 1]) => End::NoOwner,
         other => panic!("{other:?}"),
     }
 }
@@ -119,14 +129,14 @@ fn what_was_given_back_is_taken_where_nobody_else_can_have_its_session() {
     ] {
         for (decided, taken) in versions.into_iter().zip(taken) {
             let end = if taken { End::Sent } else { End::Dropped };
+            let placement = (Some(placement.0), placement.1);
             assert_eq!(ends(placement, Stage::Returned, decided), end, "{placement:?}, version {decided}");
         }
     }
 }
 
-/// Who is asked as the previous owner, and isn't, does not answer for that one if the question is an old one, unless nobody is.
-/// And if the bucket has come back to it, the sender has first call on the flow, of whose owner it took this node for the one
-/// before.
+/// Who is asked as the previous owner, and isn't, does not answer for that one if the question is an old one, unless nobody but the
+/// owner can have anything.
 #[test]
 fn a_question_to_a_previous_owner_that_is_none_any_more_is_given_back_or_dropped() {
     for (placement, decided, end) in [
@@ -134,13 +144,32 @@ fn a_question_to_a_previous_owner_that_is_none_any_more_is_given_back_or_dropped
         ((2, Some(3)), 7, End::Returned),
         ((2, Some(1)), 6, End::Returned),
         ((2, None), 6, End::Returned),
-        ((1, Some(2)), 6, End::Returned),
-        ((1, Some(2)), 7, End::Returned),
-        ((1, Some(2)), 8, End::Sent),
+        ((1, Some(2)), 6, End::Dropped),
+        ((1, Some(2)), 7, End::Sent),
         ((1, None), 6, End::Sent),
     ] {
+        let placement = (Some(placement.0), placement.1);
         assert_eq!(ends(placement, Stage::PreviousOwner, decided), end, "{placement:?}, version {decided}");
     }
+}
+
+/// While nobody owns a bucket, as its last owner's lease may go on, nobody takes a flow, whoever asks and whatever he knows of.
+#[test]
+fn without_an_owner_nobody_takes_a_flow() {
+    for stage in [Stage::Owner, Stage::PreviousOwner, Stage::Returned] {
+        for decided in [6, 7, 8] {
+            for previous in [None, Some(1)] {
+                assert_eq!(ends((None, previous), stage, decided), End::NoOwner, "{previous:?}, {stage:?}");
+            }
+        }
+    }
+    // One that doesn't know the flow asks who had the bucket before.
+    let mut world = World::new(Spec { cluster: standard(None), ..Spec::default() });
+    world.place_as(1, 7, &nobodys(Some(2)));
+    world.run(2);
+    let packet = tcp("192.168.1.5", 3000, "10.99.0.2", 80, SYN);
+    world.exchange(1, &packet.frame_to(1));
+    assert_eq!((world.count(1, "handover_out"), world.drops(1, "no_owner")), (1, 0));
 }
 
 /// The worker that a frame comes to goes by one version, the one that it is handed to by the next: what the first made of the
@@ -155,7 +184,7 @@ fn handed_over_between_versions(next: u32) -> bool {
     let port = (3000..).find(|port| hash_of(*port).bucket().0 % 2 == 1).unwrap();
     let (sender, incarnation, hash) = (NodeId(1), Incarnation(1), hash_of(port));
     let cookie = backplane::cookie(keys[1], sender, incarnation);
-    let header = Header { stage: Stage::Returned, sender, incarnation, decided: 7, hash, cookie };
+    let header = Header { stage: Stage::PreviousOwner, sender, incarnation, decided: 7, hash, cookie };
     let packet = tcp("192.168.1.5", port, "10.99.0.2", 80, SYN);
     assert!(world.nodes[0].back_link().inject(&data_frame(&header, &packet.ip())));
     let now = world.now;
