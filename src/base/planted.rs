@@ -58,6 +58,8 @@ pub enum Bug {
     StateEpochIgnored,
     /// A write of shared state is acknowledged before any copy has it.
     StateUnreplicated,
+    /// Who takes a bucket over from a dead owner makes no sessions of the state that it has of it.
+    StateUninherited,
     /// The node's software is the last release's, as far as other nodes can tell.
     SoftwareOld,
     /// A node speaks the newest wire version without waiting until all can.
@@ -80,7 +82,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 29] = [
+        pub const ALL: [Self; 30] = [
             Self::HashUnkeyed,
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
@@ -108,6 +110,7 @@ mod switch {
             Self::StateUnleased,
             Self::StateEpochIgnored,
             Self::StateUnreplicated,
+            Self::StateUninherited,
             Self::SoftwareOld,
             Self::NewestSpoken,
         ];
@@ -142,6 +145,7 @@ mod switch {
                 Self::StateUnleased => "state-unleased",
                 Self::StateEpochIgnored => "state-epoch-ignored",
                 Self::StateUnreplicated => "state-unreplicated",
+                Self::StateUninherited => "state-uninherited",
                 Self::SoftwareOld => "software-old",
                 Self::NewestSpoken => "newest-spoken",
             }

@@ -10,6 +10,7 @@ use super::select;
 use super::verdict::Verdict;
 use crate::asdr::{self, Answer, Bounds, Key, Kind, Moment, Operation, Refusal, Shard, Ticket, Value};
 use crate::base::limits::BUCKETS;
+use crate::base::planted::{self, Bug};
 use crate::base::{
     Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, Instant, NodeId, RealServerId, SnatId, WorkerId,
 };
@@ -307,7 +308,8 @@ impl Shared {
     /// What this node inherits of a bucket by a View that isn't taken up yet.
     fn due(&self, view: &View, (group, bucket): (GroupId, Bucket), chains: &Chains) -> Option<Inheritance> {
         let chain = &chains[bucket.index()];
-        if previous(view, group, bucket).is_some() || !chain.is_owned_by(view.me) {
+        let mine = chain.is_owned_by(view.me) && !planted::is(Bug::StateUninherited);
+        if previous(view, group, bucket).is_some() || !mine {
             return None;
         }
         match self.previous[place(group, bucket)] {

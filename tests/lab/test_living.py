@@ -10,35 +10,17 @@ from lab import Lab, load, plan
 from lab.asker import Asker
 from lab.caller import Caller
 from lab.flows import Failed
-from lab.living import FOUND_SECONDS, KINDS, Act, Stage, none, owned_by, served_by
+from lab.living import FOUND_SECONDS, KINDS, Act, Stage, none, served_by
 
 KILLED = 100.0
 
 
 class Ports:
-    """Flows that have been, and who owned them."""
+    """Flows that have been."""
 
-    def __init__(self, owners: dict[int, str], failed: list[Failed], answered: int = 100):
-        self.owners, self.failed, self.answered = owners, failed, answered
+    def __init__(self, failed: list[Failed], answered: int = 100):
+        self.failed, self.answered = failed, answered
 
-
-OWNERS = {1: "n1", 3: "n3"}
-
-
-@pytest.mark.parametrize(
-    ("failed", "excused"),
-    [
-        (Failed(KILLED - 0.5, 3, "late", "s2"), True),
-        (Failed(KILLED - 0.5, 1, "late", "s2"), False),
-        # Of nobody knows whom; and what began when the owner was dead is for others to serve.
-        (Failed(KILLED - 0.5, 2, "late", "s2"), False),
-        (Failed(KILLED + 0.001, 3, "late"), False),
-        (Failed(KILLED + 2, 3, "late"), False),
-    ],
-)
-def test_of_a_killed_node_only_what_was_open_there_is_excused(failed, excused):
-    assert bool(owned_by("n3", KILLED)(Ports(OWNERS, []), failed)) == excused
-    assert none(Ports(OWNERS, []), failed) is None
 
 
 @pytest.mark.parametrize(
@@ -51,7 +33,8 @@ def test_of_a_killed_node_only_what_was_open_there_is_excused(failed, excused):
     ],
 )
 def test_of_a_dead_server_only_what_it_had_is_excused(failed, excused):
-    assert bool(served_by("s1", KILLED)(Ports({}, []), failed)) == excused
+    assert bool(served_by("s1", KILLED)(Ports([]), failed)) == excused
+    assert none(Ports([]), failed) is None
 
 
 def act(name: str = "it") -> Act:
@@ -64,8 +47,8 @@ def act(name: str = "it") -> Act:
 
 def test_an_act_counts_what_is_not_excused():
     made = act()
-    before, after = Failed(KILLED - 1, 3, "late"), Failed(KILLED + 1, 3, "late")
-    made.judge("nat", Ports(OWNERS, [before, before, after, Failed(KILLED - 1, 1, "reset")]), owned_by("n3", KILLED))
+    lost, late = Failed(KILLED - 1, 3, "late", "s1"), Failed(KILLED + 1, 3, "late", "s2")
+    made.judge("nat", Ports([lost, lost, late, Failed(KILLED - 1, 1, "reset", "s2")]), served_by("s1", KILLED))
     assert made.failed() == 2 and made.results["nat"].failures == {"late": 1, "reset": 1}
     assert [count for (kind, _), count in made.excused.items() if kind == "nat"] == [2]
     assert made.row() == ["it", 130, 2, 0, 0, 2]

@@ -1,4 +1,4 @@
-"""A node is killed that has NATed downloads under way, and others go on with them; with a control, in which nobody has their state."""
+"""A node is killed that has NATed downloads under way, and others go on with them; with a control, in which nobody makes sessions of their state."""
 
 import ipaddress
 import time
@@ -34,7 +34,7 @@ def silences(frames: list[Frame], begin: float, end: float) -> list[float]:
     return sorted(longest.values())
 
 
-@pytest.mark.parametrize("plant", [None, "state-unreplicated"], ids=["", "control: nobody has a copy"])
+@pytest.mark.parametrize("plant", [None, "state-uninherited"], ids=["", "control: nobody goes on with them"])
 def test_nated_downloads_survive_their_node(plant):
     binary = build.breakable() if plant else build.product()
     with (
