@@ -32,8 +32,6 @@ FOUND_SECONDS = 4
 # Real servers are judged one by one, and what is served without state changes until all are: a report that was lost comes again
 # after 5 s.
 JUDGED_SECONDS = 6
-# A Caller begins fewer in an act.
-FLOWS = ACT_SECONDS * 100 + 50
 
 # Why a flow's failure is no fault of the cluster's, if it isn't.
 Excuse = Callable[[Flows, Failed], str | None]

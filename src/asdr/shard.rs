@@ -5,11 +5,16 @@ use super::entry::{Key, Kind, Value, Version};
 use super::store::{EntryId, IDLE, State, Store};
 use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
-use crate::base::{Bucket, GroupId, HashKey, Instant, NodeId, NodeSet, Tick};
+use crate::base::{Bucket, GroupId, HashKey, Instant, NodeId, NodeSet, Pace, Tick};
 use crate::view::chain::{Chain, Copy};
 use crate::wire::state::{Content, Message, Name, Record};
 use std::collections::VecDeque;
 use std::time::Duration;
+
+/// Between two looks at whether an entry's time is over.
+const ROUND: Duration = Duration::from_secs(1);
+/// Of entries, and of busy keys, that a turn looks at.
+const SLICE: usize = 64;
 
 /// The caller's own number for what it asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,6 +213,9 @@ pub struct Shard {
     pub(super) answers: VecDeque<(Ticket, Answer)>,
     pub(super) events: VecDeque<Event>,
     pub(super) counts: Counts,
+    /// How far it has looked at busy keys, and at entries' ages.
+    looked: Pace,
+    aged: Pace,
     /// Buckets of which this node has, or is to have, a copy that is not complete; and maybe some of which it had.
     pub(super) learning: VecDeque<u32>,
 }
@@ -225,6 +233,8 @@ impl Shard {
             answers: VecDeque::with_capacity(2 * usize::from(bounds.waiters)),
             events: VecDeque::with_capacity(BUCKETS),
             counts: Counts::default(),
+            looked: Pace::default(),
+            aged: Pace::default(),
             learning: VecDeque::with_capacity(buckets),
         }
     }
@@ -538,16 +548,18 @@ impl Shard {
 
     /// What is due: records are sent again, whoever has waited too long is told, buckets are pulled, old entries go.
     pub fn turn(&mut self, m: Moment, out: &mut impl Outbox) {
-        const SLICE: usize = 64;
         if !self.busy.is_empty() {
-            for at in self.busy.visit(SLICE) {
+            let (all, round) = (self.busy.places().len(), self.bounds.again / 2);
+            let due = self.looked.due(m.now, all, round, SLICE);
+            for at in self.busy.visit(due) {
                 if self.busy.get(at).work != Work::Free && self.busy.get(at).due <= m.now {
                     self.overdue(m, at, out);
                 }
             }
         }
         self.pull(m, out);
-        for _ in 0..SLICE {
+        let due = self.aged.due(m.now, self.store.places(), ROUND, SLICE);
+        for _ in 0..due {
             if let Some(entry) = self.store.step() {
                 self.age(m, entry, out);
             }

@@ -358,6 +358,11 @@ impl Store {
         Some(EntryId(self.head(id).older)).filter(|id| id.0 != NOBODY)
     }
 
+    /// How many entries there is room for.
+    pub fn places(&self) -> usize {
+        self.heads.len()
+    }
+
     /// Moves the cursor on by one entry and names that one if it is in use.
     pub fn step(&mut self) -> Option<EntryId> {
         let at = self.cursor;

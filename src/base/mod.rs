@@ -17,4 +17,4 @@ pub use flow::FlowKey;
 pub use hash::{FlowHash, HashKey};
 pub use ids::*;
 pub use node_set::NodeSet;
-pub use time::{Instant, Tick};
+pub use time::{Instant, Pace, Tick};

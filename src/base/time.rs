@@ -31,6 +31,26 @@ impl Instant {
     }
 }
 
+/// Rounds over all of something, of which each turn gets a part.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    /// What was due until then is done.
+    until: Instant,
+}
+
+impl Pace {
+    /// How many of `all` this turn has to do, so that a round takes about so long: `most` at most. What is too much is not made up
+    /// for.
+    #[inline]
+    pub fn due(&mut self, now: Instant, all: usize, round: Duration, most: usize) -> usize {
+        let each = (round.as_nanos() as u64 / (all as u64).max(1)).max(1);
+        let due = now.since(self.until).as_nanos() as u64 / each;
+        let steps = due.min(most as u64);
+        self.until = if steps == due { self.until + Duration::from_nanos(steps * each) } else { now };
+        steps as usize
+    }
+}
+
 impl Tick {
     /// Whole ticks since `earlier`; zero if `earlier` is later.
     #[inline]
@@ -62,6 +82,21 @@ impl Sub<Instant> for Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_round_takes_its_time_however_often_there_is_a_turn() {
+        let round = Duration::from_millis(100);
+        for between in [7_000, 130_000, 999_999] {
+            let mut pace = Pace::default();
+            let turns = (1..).map(|i| Instant(i * between)).take_while(|at| at.0 <= 1_000_000_000);
+            let done: usize = turns.map(|at| pace.due(at, 4096, round, 64)).sum();
+            assert!((40_900..=40_960).contains(&done), "{done} of ten rounds, every {between} ns");
+        }
+        let mut pace = Pace::default();
+        assert_eq!(pace.due(Instant(1 << 40), 4096, round, 64), 64, "after a long rest");
+        assert_eq!(pace.due(Instant(1 << 40), 4096, round, 64), 0);
+        assert_eq!(pace.due(Instant(1 << 41), 0, round, 64), 64, "of nothing nobody asks");
+    }
 
     #[test]
     fn ticks_cover_durations() {

@@ -15,7 +15,7 @@ use super::stages::Core;
 use super::steer;
 use super::verdict::Verdict;
 use crate::base::limits::{BURST, SWEEP_SLICE};
-use crate::base::{Incarnation, Instant, PortId, WorkerId};
+use crate::base::{Incarnation, Instant, Pace, PortId, WorkerId};
 use crate::table::publish::Subscriber;
 use crate::table::ring::Consumer;
 use crate::table::session::SessionTable;
@@ -46,7 +46,7 @@ pub struct Worker<P: Port> {
     handed: ArrayVec<Handoff<P::Frame>, BURST>,
     chores_due: Instant,
     second_ends: Instant,
-    swept_until: Instant,
+    swept: Pace,
     census: Census,
     /// The node's life, and whether it was let in.
     life: Incarnation,
@@ -98,7 +98,7 @@ impl<P: Port> Worker<P> {
             handed: ArrayVec::new(),
             chores_due: Instant::ZERO,
             second_ends: Instant::ZERO,
-            swept_until: Instant::ZERO,
+            swept: Pace::default(),
             census: Census::default(),
             life,
             up,
@@ -345,16 +345,11 @@ impl<P: Port> Worker<P> {
     fn sweep(&mut self, now: Instant) {
         let view = self.view.get();
         let core = &mut self.core;
-        let room = core.sessions.flows().capacity().max(core.steering.capacity()) as u64;
-        let entry = (SWEEP_PERIOD.as_nanos() as u64 / room.max(1)).max(1);
-        let due = now.since(self.swept_until).as_nanos() as u64 / entry;
-        if due == 0 {
+        let room = core.sessions.flows().capacity().max(core.steering.capacity());
+        let steps = self.swept.due(now, room, SWEEP_PERIOD, SWEEP_SLICE);
+        if steps == 0 {
             return;
         }
-        // What a slice can't hold is not made up for: after a long rest the period begins anew.
-        let steps = due.min(SWEEP_SLICE as u64);
-        self.swept_until =
-            if steps == due { self.swept_until + Duration::from_nanos(steps * entry) } else { now };
         let counts = Census::is_due(view);
         if counts {
             self.census.begin(view, core.sessions.flows().capacity(), now);
