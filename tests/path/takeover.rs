@@ -24,9 +24,38 @@ fn chains(owner: usize, epoch: u32, copies: &[usize]) -> Arc<[Chain]> {
 }
 
 fn at(owner: usize, epoch: u32, copies: Option<&[usize]>) -> Vec<Buckets> {
-    let placement = Placement::of(|_: Bucket| Home { owner: Some(node(owner)), previous: None });
+    handed_over(owner, None, epoch, copies)
+}
+
+fn handed_over(owner: usize, previous: Option<usize>, epoch: u32, copies: Option<&[usize]>) -> Vec<Buckets> {
+    let placement = Placement::of(|_: Bucket| Home { owner: Some(node(owner)), previous: previous.map(node) });
     let chains = copies.map(|copies| chains(owner, epoch, copies));
     vec![Buckets { chains, ..placement.into() }]
+}
+
+/// Eighty NATed flows, through any node.
+fn flows(world: &mut World) -> Vec<Flow> {
+    let mut flows = Vec::new();
+    for i in 0..20u16 {
+        for (v6, is_tcp) in [(false, true), (true, true), (false, false), (true, false)] {
+            let receiver = 1 + usize::from(i) % 3;
+            flows.push(Flow::open(world, receiver, &opening(NAT, v6, is_tcp, 3000 + i)));
+        }
+    }
+    flows
+}
+
+/// How many of the flows' packets go on as before at nodes 2 and 3, in either direction, and how many don't.
+fn judge(world: &mut World, flows: &[Flow]) -> (usize, usize) {
+    let (mut right, mut wrong) = (0, 0);
+    for flow in flows {
+        for receiver in [2, 3] {
+            for fate in [flow.forward(world, receiver), flow.backward(world, receiver)] {
+                if fate == Fate::Right { right += 1 } else { wrong += 1 }
+            }
+        }
+    }
+    (right, wrong)
 }
 
 /// Flows of node 1, which dies; how many of their packets go on as before at node 2, in either direction, and how many don't.
@@ -34,27 +63,29 @@ fn survive(shared: bool) -> (usize, usize) {
     let mut world = World::new(Spec { tables: LOG, ..Spec::default() });
     (1..=3).for_each(|n| world.place(n, &at(1, 1, shared.then_some(&[2][..]))));
     world.run(600);
-    let mut flows = Vec::new();
-    for i in 0..20u16 {
-        for (v6, is_tcp) in [(false, true), (true, true), (false, false), (true, false)] {
-            let receiver = 1 + usize::from(i) % 3;
-            flows.push(Flow::open(&mut world, receiver, &opening(NAT, v6, is_tcp, 3000 + i)));
-        }
-    }
+    let flows = flows(&mut world);
     world.run(10);
     world.stop(1);
     world.run(600);
     [2, 3].iter().for_each(|n| world.place(*n, &at(2, 2, shared.then_some(&[3][..]))));
     world.run(2000);
-    let (mut right, mut wrong) = (0, 0);
-    for flow in &flows {
-        for receiver in [2, 3] {
-            for fate in [flow.forward(&mut world, receiver), flow.backward(&mut world, receiver)] {
-                if fate == Fate::Right { right += 1 } else { wrong += 1 }
-            }
-        }
-    }
-    (right, wrong)
+    judge(&mut world, &flows)
+}
+
+/// The same of flows whose buckets node 2 has taken over from node 1 before, which still has them.
+fn survive_a_previous_owner(shared: bool) -> (usize, usize) {
+    let mut world = World::new(Spec { tables: LOG, ..Spec::default() });
+    (1..=3).for_each(|n| world.place(n, &at(1, 1, shared.then_some(&[2][..]))));
+    world.run(600);
+    let flows = flows(&mut world);
+    (1..=3).for_each(|n| world.place(n, &handed_over(2, Some(1), 2, shared.then_some(&[1][..]))));
+    world.run(2000);
+    assert_eq!(judge(&mut world, &flows), (320, 0), "they are handed over");
+    world.stop(1);
+    world.run(600);
+    [2, 3].iter().for_each(|n| world.place(*n, &at(2, 2, shared.then_some(&[][..]))));
+    world.run(2000);
+    judge(&mut world, &flows)
 }
 
 #[test]
@@ -63,7 +94,13 @@ fn nated_connections_survive_their_node() {
 }
 
 #[test]
+fn so_do_those_that_a_previous_owner_still_had() {
+    assert_eq!(survive_a_previous_owner(true), (320, 0));
+}
+
+#[test]
 fn control_without_shared_state_they_break() {
-    let (_, wrong) = survive(false);
-    assert!(wrong >= 160, "{wrong}");
+    for (_, wrong) in [survive(false), survive_a_previous_owner(false)] {
+        assert!(wrong >= 160, "{wrong}");
+    }
 }
