@@ -294,7 +294,8 @@ impl<P: Port> Core<P> {
             Ok(Decision::Open(_) | Decision::Ask(..) | Decision::Return(_)) | Err(Verdict::NoSession)
         );
         let asks = matches!(decision, Ok(Decision::Ask(..) | Decision::Return(_)));
-        if ends_here && !self.shared.rests() && self.inherits(view, meta) || asks && self.orphaned(view, meta) {
+        if ends_here && !self.shared.rests() && self.inherits(view, meta) || asks && self.orphaned(view, meta)
+        {
             return self.hold(frame, meta, now);
         }
         match decision {

@@ -28,7 +28,8 @@ fn at(owner: usize, epoch: u32, copies: Option<&[usize]>) -> Vec<Buckets> {
 }
 
 fn handed_over(owner: usize, previous: Option<usize>, epoch: u32, copies: Option<&[usize]>) -> Vec<Buckets> {
-    let placement = Placement::of(|_: Bucket| Home { owner: Some(node(owner)), previous: previous.map(node) });
+    let placement =
+        Placement::of(|_: Bucket| Home { owner: Some(node(owner)), previous: previous.map(node) });
     let chains = copies.map(|copies| chains(owner, epoch, copies));
     vec![Buckets { chains, ..placement.into() }]
 }
