@@ -149,6 +149,12 @@ const WORKER: &[WorkerMetric] = &[
     gauge("worker_steering_sessions", "Steering sessions", &[("", "steering_sessions")]),
     counter("worker_session_hits", "Packets that found their session", &[("", "session_hits")]),
     counter("worker_sessions_opened", "Sessions made", &[("", "sessions_opened")]),
+    counter(
+        "worker_sessions_inherited",
+        "NATed sessions made of what another node had shared of them before it died",
+        &[("", "sessions_inherited")],
+    ),
+    counter("worker_state_frames", "Messages of shared state received", &[("", "state_rx")]),
     counters(
         "worker_sessions_ended",
         "Sessions ended: timed out or replaced, or half-open ones that had to make room",

@@ -84,7 +84,7 @@ fn what_the_oldest_wire_version_says_is_as_it_was() {
     apply(&mut state, [speak(1)]);
     let longer = state.encode().unwrap();
     assert_eq!(State::decode(&longer).unwrap(), state);
-    assert_eq!(longer.len(), bytes.len() + 2, "the version, and no group that was left");
+    assert!(longer.len() > bytes.len() + 2, "the version, no group that was left, and who has been with each bucket since when");
     assert!(State::decode(&[longer, vec![0]].concat()).is_err(), "another release's");
 }
 
@@ -104,8 +104,8 @@ fn the_wire_version_rises_if_all_can_speak_it_in_the_lives_that_there_are() {
     apply(&mut state, [speak(2), old]);
     assert_eq!(
         (state.wire(), state.version()),
-        (WireVersion::NEWEST, version + 1),
-        "only the life made a version"
+        (WireVersion::NEWEST, version + 2),
+        "the life made a version, and that nodes share state"
     );
     assert_ne!(state.digest(), digest);
 }
