@@ -80,7 +80,7 @@ fn sessions(capacity: usize, v6: bool, nat: bool, kept: &mut Vec<Box<dyn Any>>) 
         session.snat_port = u16::from(nat);
         // The reply's tuple: any that no other flow has will do.
         let names = Names { forward: KEY.flow(&key), reply: nat.then(|| KEY.flow(&key.reversed())) };
-        held += usize::from(table.open(names, key, session, |_, _| names, |_| ()).is_ok());
+        held += usize::from(table.open(names, key, session, |_, _| names, |_, _, _| ()).is_ok());
     }
     let bytes = table.bytes();
     kept.push(Box::new(table));
