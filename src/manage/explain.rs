@@ -254,14 +254,9 @@ impl Asked<'_> {
 
     /// Whether any node owns the packet's bucket.
     fn is_owned(&self, view: &View) -> bool {
-        let place = match steer::destination(view, &self.meta) {
-            Ok(Destination::Service(id)) => {
-                (view.services.virtual_servers[id.index()].group, self.meta.hash.bucket())
-            }
-            Ok(Destination::Reply(group, bucket)) => (group, bucket),
-            Err(_) => return false,
-        };
-        view.owner(place.0, place.1).is_some()
+        let destination = steer::destination(view, &self.meta).ok();
+        let place = destination.map(|destination| destination.place(view, self.meta.hash));
+        place.is_some_and(|(group, bucket)| view.owner(group, bucket).is_some())
     }
 
     /// Virtual server and bucket.

@@ -4,7 +4,7 @@ use super::counters::Counters;
 use super::meta::{LocalServer, Meta};
 use super::verdict::Verdict;
 use crate::base::planted::{self, Bug};
-use crate::base::{Bucket, FlowKey, GroupId, Instant, NodeId, VirtualServerId, WorkerId};
+use crate::base::{Bucket, FlowHash, FlowKey, GroupId, Instant, NodeId, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Direction, Session, SessionTable};
 use crate::table::steering::{Steering, SteeringTable};
@@ -57,6 +57,16 @@ pub enum Destination {
     Service(VirtualServerId),
     /// A SNAT address of this group; the port names the bucket of the flow that it belongs to.
     Reply(GroupId, Bucket),
+}
+
+impl Destination {
+    /// The group and bucket by which a packet of this hash has its place.
+    pub fn place(self, view: &View, hash: FlowHash) -> (GroupId, Bucket) {
+        match self {
+            Self::Service(id) => (view.services.virtual_servers[id.index()].group, hash.bucket()),
+            Self::Reply(group, bucket) => (group, bucket),
+        }
+    }
 }
 
 /// Decides about a packet without a session here.

@@ -1,7 +1,7 @@
 //! Who decides where buckets are, in worlds in which they move: the cluster's leader as the nodes see it. Each of them learns
 //! of a placement in its own time. Two rules are the leader's to keep: a bucket with a previous owner moves nowhere; and nothing
-//! moves, and no previous owner is forgotten, before every node has long known the placement before, and
-//! that one has counted nothing since.
+//! moves, and no previous owner is forgotten, before every node has long known the placement before, and that one has counted
+//! nothing since.
 
 use super::cluster::Appliance;
 use super::plan::{Move, NODES, Plan};

@@ -3,7 +3,7 @@
 use super::answer::{By, Dropped, NextHop};
 use crate::base::{Addr, FlowKey, WorkerId};
 use crate::path::meta::Meta;
-use crate::path::steer::{self, Destination};
+use crate::path::steer;
 use crate::path::verdict::Verdict;
 use crate::table::session::State;
 use crate::view::{Forward, Owned, Owner, View};
@@ -55,15 +55,8 @@ pub(super) fn reply_bucket(key: &FlowKey) -> String {
 /// Why `owner` has the packet.
 pub(super) fn owner(view: &View, meta: &Meta, owner: Owner, by: By) -> String {
     let node = &view.nodes[owner.node.index()];
-    let by_hash = match steer::destination(view, meta) {
-        Ok(Destination::Service(id)) => {
-            let server = &view.services.virtual_servers[id.index()];
-            Some((meta.hash.bucket(), server.group))
-        }
-        Ok(Destination::Reply(group, bucket)) => Some((bucket, group)),
-        Err(_) => None,
-    };
-    let placed = by_hash.map(|(bucket, group)| {
+    let place = steer::destination(view, meta).ok().map(|destination| destination.place(view, meta.hash));
+    let placed = place.map(|(group, bucket)| {
         let name = &view.services.groups[group.index()].name;
         let owned = view.owner(group, bucket);
         (owned, format!("group \"{name}\" places bucket {bucket} at"))

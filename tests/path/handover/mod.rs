@@ -549,4 +549,10 @@ fn explain_follows_a_packet_through_a_handover() {
     world.run(2);
     let said = ask(&mut world, 3, request(&unknown)).unwrap();
     assert!(!notes(&said).contains("before"), "control: {}", notes(&said));
+    // While its owner is dead and the next one waits, who had it before may know the flow, and nobody takes it.
+    (1..=3).for_each(|n| world.place(n, &nobodys(Some(2))));
+    world.run(2);
+    let said = ask(&mut world, 3, request(&unknown)).unwrap();
+    assert_eq!((&said["owner"]["node"], &said["dropped"]["reason"]), (&"n2".into(), &"no_owner".into()));
+    assert!(said["owner"]["why"].to_string().contains("no node now; n2 may have the flow"), "{said}");
 }
