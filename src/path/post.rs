@@ -38,9 +38,9 @@ pub struct Post {
     heard: Box<[u64]>,
 }
 
-impl Post {
+impl Default for Post {
     /// Nothing yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let draft = |_| Draft { to: WorkerId(0), message: ArrayVec::new() };
         Self {
             drafts: (0..MAX_NODES).map(draft).collect(),
@@ -49,7 +49,9 @@ impl Post {
             heard: vec![0; MAX_NODES * MAX_WORKERS].into(),
         }
     }
+}
 
+impl Post {
     /// Whether a message may be read: it is for this node, of its sender's present life, and not of long ago.
     pub fn admit(&mut self, view: &View, records: &Records) -> Result<(), Verdict> {
         let (sender, life) = records.sender;

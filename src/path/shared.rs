@@ -153,7 +153,7 @@ impl Shared {
             me: worker,
             groups: bounds.groups,
             shard: Shard::new(me, hash_key, bounds),
-            post: Post::new(),
+            post: Post::default(),
             asked: Marks::new(sessions),
             stored: Marks::new(sessions),
             wishes: VecDeque::with_capacity(WISHES),

@@ -84,7 +84,10 @@ fn what_the_oldest_wire_version_says_is_as_it_was() {
     apply(&mut state, [speak(1)]);
     let longer = state.encode().unwrap();
     assert_eq!(State::decode(&longer).unwrap(), state);
-    assert!(longer.len() > bytes.len() + 2, "the version, no group that was left, and who has been with each bucket since when");
+    assert!(
+        longer.len() > bytes.len() + 2,
+        "the version, no group that was left, and who has been with each bucket since when"
+    );
     assert!(State::decode(&[longer, vec![0]].concat()).is_err(), "another release's");
 }
 
