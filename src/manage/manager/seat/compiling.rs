@@ -10,7 +10,7 @@ use crate::manage::compile;
 use crate::manage::config::Config;
 use crate::manage::manager::Manager;
 use crate::table::placement::{Home, Placement};
-use crate::view::{Buckets, Chains, Hop, View};
+use crate::view::{Buckets, Chains, Hop, Owned, View};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tracing::error;
@@ -154,7 +154,9 @@ impl Manager {
         let both: BTreeSet<_> = of(next, latest).into_iter().collect();
         let held_back = now < seat.vips_from;
         let mut ours = of(&self.config, published);
-        ours.retain(|a| both.contains(a) && (!held_back || view.advertised.get(a).is_some()));
+        // Whoever gets replies to a SNAT address passes them on, so two may answer for it, and nobody waits for a dead one's lease.
+        let snat = |address: &Addr| matches!(view.services.owned.get(address), Some(Owned::Snat { .. }));
+        ours.retain(|a| both.contains(a) && (!held_back || snat(a) || view.advertised.get(a).is_some()));
         ours
     }
 }
