@@ -43,7 +43,12 @@ impl NodeSet {
 
     /// Its nodes, the lowest first.
     pub fn iter(self) -> impl Iterator<Item = NodeId> {
-        (0..MAX_NODES as u16).map(NodeId).filter(move |node| self.contains(*node))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let node = (rest != 0).then(|| NodeId(rest.trailing_zeros() as u16));
+            rest &= rest.wrapping_sub(1);
+            node
+        })
     }
 }
 

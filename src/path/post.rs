@@ -6,7 +6,7 @@ use super::port::Port;
 use super::verdict::Verdict;
 use crate::asdr::Outbox;
 use crate::base::limits::{MAX_NODES, MAX_WORKERS};
-use crate::base::{Incarnation, Instant, NodeId, WorkerId};
+use crate::base::{Incarnation, Instant, NodeId, NodeSet, WorkerId};
 use crate::view::View;
 use crate::wire::control::{MAX_RECORDS, RECORDS_LEN, Records};
 use crate::wire::state::{MAX_RECORD, Record};
@@ -32,6 +32,8 @@ struct Draft {
 /// What is to be sent, and what has come.
 pub struct Post {
     drafts: Box<[Draft]>,
+    /// The nodes with something in their drafts.
+    open: NodeSet,
     sent: u64,
     /// The lives of the nodes, and the highest counter of each of their workers.
     lives: Box<[Incarnation]>,
@@ -44,6 +46,7 @@ impl Default for Post {
         let draft = |_| Draft { to: WorkerId(0), message: ArrayVec::new() };
         Self {
             drafts: (0..MAX_NODES).map(draft).collect(),
+            open: NodeSet::EMPTY,
             sent: 0,
             lives: vec![Incarnation(0); MAX_NODES].into(),
             heard: vec![0; MAX_NODES * MAX_WORKERS].into(),
@@ -100,8 +103,8 @@ pub struct Sending<'a, P: Port> {
 impl<P: Port> Sending<'_, P> {
     /// Sends what is written.
     pub fn flush(&mut self) {
-        for node in 0..self.view.nodes.len() as u16 {
-            self.send_draft(NodeId(node));
+        for node in std::mem::take(&mut self.post.open).iter() {
+            self.send_draft(node);
         }
     }
 
@@ -139,6 +142,7 @@ impl<P: Port> Outbox for Sending<'_, P> {
         if draft.message.is_empty() {
             draft.to = worker;
             draft.message.extend([0; RECORDS_LEN]);
+            self.post.open = self.post.open.with(NodeSet::of(to));
         }
         // There is room: the longest fits an empty frame.
         let _ = draft.message.try_extend_from_slice(&bytes[..len]);

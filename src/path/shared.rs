@@ -224,6 +224,10 @@ impl Shared {
         egress: &mut Egress<P>,
         now: Instant,
     ) -> bool {
+        if self.groups == 0 {
+            self.adoption.next = None;
+            return false;
+        }
         self.adopt(view, egress, now);
         self.wish(view, sessions, egress, now);
         self.inherit(view, sessions, egress, now);

@@ -232,23 +232,25 @@ impl<P: Port> Core<P> {
         if shared.runs() {
             egress.counters.view.set(view.version);
         }
-        for (frame, meta, until) in std::mem::take(&mut self.awaiting) {
-            if now >= until {
-                self.egress.drop(frame, Verdict::Unshared);
-            } else {
-                self.packet_again(view, frame, &meta, until, now);
-            }
+        if !self.awaiting.is_empty() {
+            self.retry_awaiting(view, now);
         }
         more
     }
 
-    /// A packet that has waited.
+    /// Packets that have waited go on, or wait until they have waited for too long.
     #[cold]
-    fn packet_again(&mut self, view: &View, frame: P::Frame, meta: &Meta, until: Instant, now: Instant) {
-        let before = self.awaiting.len();
-        self.packet(view, frame, meta, now);
-        if let Some(last) = self.awaiting.get_mut(before) {
-            last.2 = until;
+    fn retry_awaiting(&mut self, view: &View, now: Instant) {
+        for (frame, meta, until) in std::mem::take(&mut self.awaiting) {
+            if now >= until {
+                self.egress.drop(frame, Verdict::Unshared);
+                continue;
+            }
+            let before = self.awaiting.len();
+            self.packet(view, frame, &meta, now);
+            if let Some(last) = self.awaiting.get_mut(before) {
+                last.2 = until;
+            }
         }
     }
 
