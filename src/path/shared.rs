@@ -376,6 +376,12 @@ impl Shared {
             let bucket = view.hash_key.flow(&flow).bucket();
             let mut out = self.post.open(view, egress, self.me, now);
             let said = self.shard.ask(m, (group, bucket), &key(&flow), operation, ticket, &mut out);
+            // Or the flow would come to life again elsewhere. What is wanted later of the same one stays behind that.
+            if ticket == NOBODY
+                && let Some(Answer::Refused(Refusal::Unleased | Refusal::Busy)) = said
+            {
+                return self.wishes.push_front(Wish::Delete(group, flow));
+            }
             if let Some(answer) = said {
                 self.answered(view, sessions, ticket, &answer);
             }
