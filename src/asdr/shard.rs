@@ -244,9 +244,9 @@ impl Shard {
         self.counts
     }
 
-    /// In which epoch of its owner a bucket is here; none: no View has told of it.
-    pub fn epoch(&self, group: GroupId, bucket: Bucket) -> Option<u32> {
-        self.at(group, bucket).map(|at| self.places[at].chain.epoch)
+    /// Who owns a bucket, by the last View that told of it.
+    pub fn owner(&self, group: GroupId, bucket: Bucket) -> Option<NodeId> {
+        Some(self.places[self.at(group, bucket)?].chain.owner?.node)
     }
 
     /// What is known of a bucket's entries of one kind, by key: those that have values.

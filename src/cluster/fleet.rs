@@ -175,6 +175,12 @@ impl Fleet {
         self.members.iter().filter(|(_, m)| m.phase.serves()).map(|(node, _)| *node).collect()
     }
 
+    /// The same, each with its life.
+    pub fn lives(&self) -> BTreeMap<NodeId, Incarnation> {
+        let serve = self.members.iter().filter(|(_, m)| m.phase.serves());
+        serve.map(|(node, m)| (*node, m.incarnation)).collect()
+    }
+
     /// Those of [`Self::serving`] that give away what they own.
     pub fn draining(&self) -> NodeSet {
         self.members.iter().filter(|(_, m)| m.phase == Phase::Draining).map(|(node, _)| *node).collect()

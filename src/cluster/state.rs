@@ -231,7 +231,8 @@ impl State {
                 taken_over =
                     self.fleet.join(*node, *life).map(|taken| self.with_given(taken, *node, &before));
                 if taken_over.is_some() {
-                    self.namespace.formers_mut().over(*node, Incarnation(life.0.saturating_sub(1)));
+                    let last = Incarnation(life.0.saturating_sub(1));
+                    self.namespace.formers_mut().over(*node, last, index, &self.fleet.lives());
                 }
                 taken_over.is_some()
             }
@@ -248,7 +249,7 @@ impl State {
                 let taken = self.fleet.offline(*node, *life, why.clone());
                 taken_over = taken.map(|taken| self.with_given(taken, *node, &before));
                 if taken_over.is_some() {
-                    self.namespace.formers_mut().over(*node, *life);
+                    self.namespace.formers_mut().over(*node, *life, index, &self.fleet.lives());
                 }
                 taken_over.is_some()
             }
@@ -294,9 +295,7 @@ impl State {
                         for id in self.namespace.gone(known) {
                             self.standings.forget(id);
                         }
-                        let members = self.fleet.members().iter().filter(|(_, m)| m.phase.serves());
-                        let holders = members.map(|(node, m)| (*node, m.incarnation)).collect();
-                        self.namespace.regroup(keys(), &groups, index, &holders);
+                        self.namespace.regroup(keys(), &groups, index, &self.fleet.lives());
                         let topology = topology(&self.namespace);
                         if topology != *self.fleet.topology() {
                             self.fleet.set_topology(topology);

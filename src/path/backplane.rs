@@ -67,6 +67,10 @@ pub fn receive<F: Frame>(
     if header.stage == Stage::Receive {
         return Err(Verdict::BackplaneMalformed); // a frame says what its receiver is to do, and receiving is done
     }
+    // What it was asked for a life had that is over. That it has nothing of it any more proves nothing: others may have it now.
+    if header.stage > Stage::Owner && header.incarnation > view.nodes[header.sender.index()].incarnation {
+        return Err(Verdict::StageExhausted);
+    }
     let inner = bytes.get(backplane::HEADER_LEN..).ok_or(Verdict::BackplaneMalformed)?;
     let before = payload + backplane::HEADER_LEN;
     parse::packet(

@@ -55,6 +55,12 @@ impl Census {
         }
     }
 
+    /// What was counted so far is void.
+    #[inline]
+    pub fn stop(&mut self) {
+        self.left = 0;
+    }
+
     /// The cursor has come by another entry, and this session stays there. With the last entry of the pass the management thread
     /// is told; if that is lost, the next pass makes up for it.
     #[inline]

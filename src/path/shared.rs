@@ -312,18 +312,25 @@ impl Shared {
     /// What this node inherits of a bucket by a View that isn't taken up yet.
     fn due(&self, view: &View, (group, bucket): (GroupId, Bucket), chains: &Chains) -> Option<Inheritance> {
         let chain = &chains[bucket.index()];
-        let mine = chain.is_owned_by(view.me) && !planted::is(Bug::StateUninherited);
-        if previous(view, group, bucket).is_some() || !mine {
+        let (previous, before) = (previous(view, group, bucket), self.previous[place(group, bucket)]);
+        let (owner, known) = (chain.owner.map(|owner| owner.node), self.shard.owner(group, bucket));
+        let me = Some(view.me);
+        if planted::is(Bug::StateUninherited) || owner != me && previous != me {
             return None;
         }
-        match self.previous[place(group, bucket)] {
-            Some((was, life)) => {
-                let node = &view.nodes[was.index()];
-                let lives = node.up && node.incarnation == life;
-                Some(if lives { Inheritance::Clear } else { Inheritance::Take })
-            }
-            None => (self.shard.epoch(group, bucket) != Some(chain.epoch)).then_some(Inheritance::Take),
+        if previous == me {
+            // The bucket came to it and goes on in one: who has it next takes it for this one's.
+            let unseen = known != me && before.is_none_or(|(was, _)| was != view.me);
+            return unseen.then_some(Inheritance::Take);
         }
+        if known != me {
+            // Who gives it away while he lives has its sessions.
+            return (previous.is_none() || previous != known).then_some(Inheritance::Take);
+        }
+        let (was, life) = before.filter(|_| previous.is_none())?;
+        let node = &view.nodes[was.index()];
+        let lives = node.up && node.incarnation == life;
+        Some(if lives { Inheritance::Clear } else { Inheritance::Take })
     }
 
     /// Whether nothing is left to be taken up or inherited.
@@ -373,6 +380,12 @@ impl Shared {
             let bucket = view.hash_key.flow(&flow).bucket();
             let mut out = self.post.open(view, egress, self.me, now);
             let said = self.shard.ask(m, (group, bucket), &key(&flow), operation, ticket, &mut out);
+            // Or the flow would come to life again elsewhere. What is wanted later of the same one stays behind that.
+            if ticket == NOBODY
+                && let Some(Answer::Refused(Refusal::Unleased | Refusal::Busy)) = said
+            {
+                return self.wishes.push_front(Wish::Delete(group, flow));
+            }
             if let Some(answer) = said {
                 self.answered(view, sessions, ticket, &answer);
             }
@@ -466,7 +479,8 @@ impl Shared {
                 }
             }
         }
-        if unused.is_full() {
+        // Who has given the bucket away can delete nothing.
+        if unused.is_full() && self.shard.owner(group, bucket) == Some(view.me) {
             self.inherited.push_front((group, bucket, inheritance));
         } else {
             self.inheriting.set(place(group, bucket), false);
@@ -488,7 +502,7 @@ fn moment<P: Port>(egress: &Egress<P>, now: Instant) -> Moment {
 /// Who owned a bucket before and may still have sessions of it, by a View.
 fn previous(view: &View, group: GroupId, bucket: Bucket) -> Option<NodeId> {
     let previous = view.buckets[group.index()].placement.previous(bucket);
-    previous.filter(|node| view.may_hold(*node) && *node != view.me)
+    previous.filter(|node| view.may_hold(*node))
 }
 
 /// A bucket's number among those of all groups.

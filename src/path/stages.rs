@@ -107,9 +107,12 @@ impl<P: Port> Core<P> {
         if let Some(server) = meta.local {
             return self.stateless(view, frame, meta, server.id(), now);
         }
-        if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta)
-            && let Some(session) = self.take(view, id, direction, meta, now)
-        {
+        if let Some((id, direction)) = steer::own_session(view, &self.sessions, meta) {
+            let session = match self.take(view, id, direction, meta, now) {
+                Ok(Some(session)) => session,
+                Ok(None) => return self.stranger(view, frame, meta, now),
+                Err(verdict) => return self.egress.drop(frame, verdict),
+            };
             if session.snat_port != 0 && self.waits(view, id, &session, direction, meta) {
                 return self.hold(frame, meta, now);
             }
@@ -135,6 +138,9 @@ impl<P: Port> Core<P> {
 
     /// Moves the session on by a packet. None: the packet opens another connection, and that one has ended; or it has yet to be
     /// opened, and may not be.
+    ///
+    /// # Errors
+    /// It would open another connection, which this node may not now, nor may it give the NATed flow up: others have its state.
     #[inline(always)]
     fn take(
         &mut self,
@@ -143,7 +149,7 @@ impl<P: Port> Core<P> {
         direction: Direction,
         meta: &Meta,
         now: Instant,
-    ) -> Option<Session> {
+    ) -> Result<Option<Session>, Verdict> {
         let session = self.sessions.get_mut(id);
         if !track::steady(session, meta.key.protocol, meta.tcp_flags) {
             let next_connection = track::over(session)
@@ -154,26 +160,27 @@ impl<P: Port> Core<P> {
                 session.snat_port != 0 && session.state == State::HalfOpen && direction == Direction::Forward;
             if unproven && !self.egress.promises.may(now) {
                 self.close(view, id);
-                return None;
+                return Ok(None);
             }
             if !next_connection {
                 track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
-            } else if session.snat_port != 0 && !leaves(view, session, meta) && self.egress.promises.may(now)
-            {
+            } else if session.snat_port != 0 && !self.egress.promises.may(now) {
+                return Err(Verdict::NoLease);
+            } else if session.snat_port != 0 && !leaves(view, session, meta) {
                 track::reopen(session);
                 select::connected(&self.egress.counters, session.real);
             } else {
                 // Without NAT there is nothing to keep: the next connection is balanced anew. What has left this node must be
                 // able to end here.
                 self.close(view, id);
-                return None;
+                return Ok(None);
             }
         }
         // Not written if nothing changes: a line that stays clean need not go back to memory.
         if session.last_seen != now.tick() {
             session.last_seen = now.tick();
         }
-        Some(*session)
+        Ok(Some(*session))
     }
 
     /// Whether a packet has to wait, as it would end a NATed flow's handshake and no other node could go on with that yet.

@@ -66,7 +66,7 @@ verdicts! {
     /// A control frame that is unreadable or not authentic.
     ControlRefused = "control_refused",
     /// A steered packet that has come as far as packets go, at a node that can't take it: for nodes that disagree it has gone
-    /// round.
+    /// round, or one that was asked has begun another life.
     StageExhausted = "stage_exhausted",
     /// The end of a NATed flow's handshake, before other nodes could go on with it; the client sends again.
     Unshared = "unshared",

@@ -350,9 +350,12 @@ impl<P: Port> Worker<P> {
         if steps == 0 {
             return;
         }
-        let counts = Census::is_due(view);
+        // What is inherited meanwhile may stand where the pass has been.
+        let counts = Census::is_due(view) && core.shared.rests();
         if counts {
             self.census.begin(view, core.sessions.flows().capacity(), now);
+        } else {
+            self.census.stop();
         }
         for _ in 0..steps {
             let stays = core.expire_session(view, now);

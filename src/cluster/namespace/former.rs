@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Former {
     /// Which.
     pub group: GroupId,
-    /// Log index of the change: what was counted by an earlier one says nothing about it.
+    /// Log index of the change, or of the end of a life that had sessions of then: what was counted by an earlier one says nothing
+    /// about it.
     pub since: u64,
     /// The lives of nodes that may still have sessions of then; one at least.
     pub holders: BTreeMap<NodeId, Incarnation>,
@@ -97,13 +98,15 @@ impl Formers {
         };
     }
 
-    /// Forgets the lives that it names, and who has no others. Whether any virtual server is forgotten by that.
-    fn forget(&mut self, forgotten: impl Fn((VirtualServerId, u64), NodeId, Incarnation) -> bool) -> bool {
+    /// A life of a node has no sessions left of virtual servers as they were before these changes. Whether any is forgotten by
+    /// that.
+    pub fn left(&mut self, servers: &[(VirtualServerId, u64)], node: NodeId, life: Incarnation) -> bool {
+        let servers: BTreeSet<_> = servers.iter().copied().collect();
         let (before, mut any) = (self.all.len(), false);
         self.all.retain(|id, former| {
             let lives = former.holders.len();
-            let at = (*id, former.since);
-            former.holders.retain(|node, life| !forgotten(at, *node, *life));
+            let counted = servers.contains(&(*id, former.since));
+            former.holders.retain(|holder, held| !counted || (*holder, *held) != (node, life));
             any |= former.holders.len() < lives;
             !former.holders.is_empty()
         });
@@ -113,16 +116,20 @@ impl Formers {
         self.all.len() < before
     }
 
-    /// A life of a node has no sessions left of virtual servers as they were before these changes. Whether any is forgotten by
-    /// that.
-    pub fn left(&mut self, servers: &[(VirtualServerId, u64)], node: NodeId, life: Incarnation) -> bool {
-        let servers: BTreeSet<_> = servers.iter().copied().collect();
-        self.forget(|at, holder, held| (holder, held) == (node, life) && servers.contains(&at))
-    }
-
-    /// All lives of a node up to this one are over, and with them their sessions.
-    pub fn over(&mut self, node: NodeId, upto: Incarnation) {
-        self.forget(|_, holder, life| holder == node && life <= upto);
+    /// All lives of a node up to this one are over by the entry at this index, and with them their sessions. What it may have had
+    /// others go on with, and any of these `heirs` may be one, whatever it has said before.
+    pub fn over(
+        &mut self,
+        node: NodeId,
+        upto: Incarnation,
+        index: u64,
+        heirs: &BTreeMap<NodeId, Incarnation>,
+    ) {
+        let ends = |former: &Former| former.holders.get(&node).is_some_and(|life| *life <= upto);
+        let all = self.all.values_mut().filter(|former| ends(former));
+        all.for_each(|former| (former.since, former.holders) = (index, heirs.clone()));
+        self.all.retain(|_, former| !former.holders.is_empty());
+        self.sum();
     }
 }
 

@@ -105,6 +105,28 @@ fn a_life_that_is_over_has_no_sessions() {
 }
 
 #[test]
+fn who_has_nothing_left_may_inherit_something() {
+    let mut state = state();
+    apply(&mut state, [speak(1)]);
+    moves(&mut state, "n1");
+    let (one, other) = (left(&state, 0, 1, 0), left(&state, 1, 1, 0));
+    apply(&mut state, [one.clone()]);
+    assert_eq!(former(&state), Some((0, vec![1])));
+    apply(&mut state, [Entry::Offline(NodeId(1), Incarnation(1), Why::Silent)]);
+    assert_eq!(former(&state), Some((0, vec![0])), "it goes on with what the other had");
+    let version = state.version();
+    apply(&mut state, [one, other]);
+    assert_eq!(
+        (former(&state), state.version()),
+        (Some((0, vec![0])), version),
+        "what was said before is void"
+    );
+    let again = left(&state, 0, 1, 0);
+    apply(&mut state, [again]);
+    assert_eq!(former(&state), None);
+}
+
+#[test]
 fn what_is_on_its_way_goes_on_or_back_and_what_it_leaves_stays() {
     let mut state = state();
     apply(&mut state, [speak(1)]);

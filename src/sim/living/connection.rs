@@ -220,7 +220,9 @@ impl Oracles {
     pub(super) fn bereaved(&mut self, dead: NodeSet, before: &Fleet, now: Instant) {
         let apart = self.judged.apart;
         for watch in self.watches.values_mut() {
-            let own = dead.contains(NodeId(watch.node as u16));
+            let node = NodeId(watch.node as u16);
+            // A later life of its node has nothing of it.
+            let own = dead.contains(node) && before.serves(node, watch.life);
             if !own && !watch.inherited {
                 continue;
             }
@@ -229,7 +231,7 @@ impl Oracles {
             let Some(place) = map.map(|map| map.get(snat_bucket(port))) else { continue };
             let complete = place.replicas.iter().filter(|replica| replica.complete);
             let all = place.owner.into_iter().chain(complete.map(|replica| replica.node));
-            let heir = all.filter(|node| !own || node.index() != watch.node).any(|node| !dead.contains(node));
+            let heir = all.filter(|heir| !own || *heir != node).any(|heir| !dead.contains(heir));
             // Of what nobody waits for copies may not have come to others while those didn't hear the node.
             let shared = watch.served.is_some_and(|at| {
                 now - at > SHARED_WITHIN && (!watch.udp || apart.is_none_or(|apart| apart < at))
