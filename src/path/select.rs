@@ -74,6 +74,7 @@ pub fn open(
         if view.quarantined(server.group, bucket, now) || !promises.may(now) {
             return Err(Verdict::NoLease);
         }
+        shared.replace(view, sessions, meta);
         let (snat, port, reply) =
             snat(view, (sessions, shared), counters, real, meta, now).ok_or(Verdict::SnatExhausted)?;
         (session.snat, session.snat_port, names_here.reply) = (snat, port, Some(reply));

@@ -4,6 +4,7 @@
 
 use super::egress::Egress;
 use super::message::Event;
+use super::meta::Meta;
 use super::port::Port;
 use super::post::Post;
 use super::select;
@@ -16,7 +17,7 @@ use crate::base::{
 };
 use crate::table::flow::EntryId;
 use crate::table::session::{Session, SessionTable, State};
-use crate::view::{Chains, Learnt, View};
+use crate::view::{Chains, Learnt, View, snat_bucket};
 use crate::wire::control::Records;
 use crate::wire::state::Record;
 use arrayvec::ArrayVec;
@@ -70,6 +71,8 @@ enum Inheritance {
     Take,
     /// He has told that none is in use any more.
     Clear,
+    /// He lives and has their sessions: this node hands out other SNAT ports than theirs.
+    Mark,
 }
 
 /// How far the latest View's chains are taken up.
@@ -99,6 +102,9 @@ pub struct Shared {
     previous: Box<[Option<(NodeId, Incarnation)>]>,
     inherited: VecDeque<(GroupId, Bucket, Inheritance)>,
     inheriting: Marks,
+    marking: Marks,
+    /// Sessions that are [`State::Elsewhere`].
+    elsewhere: usize,
 }
 
 /// The name of a flow's entry: the client's tuple.
@@ -162,6 +168,8 @@ impl Shared {
             previous: vec![None; bounds.groups * BUCKETS].into(),
             inherited: VecDeque::with_capacity(bounds.groups * BUCKETS),
             inheriting: Marks::new(bounds.groups * BUCKETS),
+            marking: Marks::new(bounds.groups * BUCKETS),
+            elsewhere: 0,
         }
     }
 
@@ -182,7 +190,7 @@ impl Shared {
         self.shard.forget();
         self.wishes.clear();
         self.inherited.clear();
-        for marks in [&mut self.asked, &mut self.stored, &mut self.inheriting] {
+        for marks in [&mut self.asked, &mut self.stored, &mut self.inheriting, &mut self.marking] {
             marks.clear();
         }
         self.previous.fill(None);
@@ -305,7 +313,15 @@ impl Shared {
         let Some(inheritance) = inheritance else { return };
         if self.inherited.len() < self.inherited.capacity() {
             self.inherited.push_back((group, bucket, inheritance));
-            self.inheriting.set(place(group, bucket), true);
+            self.pending(inheritance).set(place(group, bucket), true);
+        }
+    }
+
+    /// The buckets of which it is yet to be done.
+    fn pending(&mut self, inheritance: Inheritance) -> &mut Marks {
+        match inheritance {
+            Inheritance::Take | Inheritance::Clear => &mut self.inheriting,
+            Inheritance::Mark => &mut self.marking,
         }
     }
 
@@ -325,7 +341,8 @@ impl Shared {
         }
         if known != me {
             // Who gives it away while he lives has its sessions.
-            return (previous.is_none() || previous != known).then_some(Inheritance::Take);
+            let given = previous.is_some() && previous == known;
+            return Some(if given { Inheritance::Mark } else { Inheritance::Take });
         }
         let (was, life) = before.filter(|_| previous.is_none())?;
         let node = &view.nodes[was.index()];
@@ -339,14 +356,57 @@ impl Shared {
         self.runs() && self.inherited.is_empty()
     }
 
-    /// Whether a bucket that this node owns has sessions that this worker doesn't know yet, or may have.
+    /// Whether a bucket that this node owns has sessions that this worker doesn't know yet, or may have; for who would open one,
+    /// also whether there may be some elsewhere.
     #[cold]
-    pub fn inherits(&self, view: &View, group: GroupId, bucket: Bucket) -> bool {
+    pub fn inherits(&self, view: &View, group: GroupId, bucket: Bucket, opens: bool) -> bool {
         let chains = view.buckets.get(group.index()).and_then(|buckets| buckets.chains.as_ref());
         let Some(chains) = chains.filter(|_| group.index() < self.groups) else { return false };
         let taken_up = self.adopted[group.index()] == view.placed_by_group[group.index()];
-        let is_due = !taken_up && self.due(view, (group, bucket), chains) == Some(Inheritance::Take);
-        is_due || self.inheriting.has(place(group, bucket))
+        let is_due = !taken_up
+            && match self.due(view, (group, bucket), chains) {
+                Some(Inheritance::Take) => true,
+                Some(Inheritance::Mark) => opens,
+                Some(Inheritance::Clear) | None => false,
+            };
+        let at = place(group, bucket);
+        is_due || self.inheriting.has(at) || opens && self.marking.has(at)
+    }
+
+    /// A flow that another node has had is opened anew here: what it had is given up.
+    #[inline]
+    pub fn replace(&mut self, view: &View, sessions: &mut SessionTable, meta: &Meta) {
+        if self.elsewhere > 0
+            && let Some(id) = sessions.flows().find(meta.hash, &meta.key)
+        {
+            let group = group_of(view, sessions.flows().get(id));
+            self.unmark(view, sessions, id);
+            if self.wishes.len() < WISHES {
+                self.wishes.push_back(Wish::Delete(group, meta.key));
+            }
+        }
+    }
+
+    /// Sessions that are [`State::Elsewhere`].
+    pub fn elsewhere(&self) -> usize {
+        self.elsewhere
+    }
+
+    /// Removes a session that is [`State::Elsewhere`].
+    #[cold]
+    pub fn unmark(&mut self, view: &View, sessions: &mut SessionTable, id: EntryId) {
+        let names = select::names(view, sessions.flows().key(id), sessions.flows().get(id));
+        sessions.close(id, names);
+        self.elsewhere -= 1;
+    }
+
+    /// Whether a session that is [`State::Elsewhere`] may still be another node's.
+    #[cold]
+    pub fn keeps(&self, view: &View, session: &Session) -> bool {
+        let (group, bucket) = (group_of(view, session), snat_bucket(session.snat_port));
+        let buckets = &view.buckets[group.index()];
+        let mine = buckets.placement.owner(bucket) == Some(view.me);
+        !self.rests() || mine && previous(view, group, bucket).is_some_and(|node| node != view.me)
     }
 
     /// Whether this node has a copy of a NATed flow's state whose owner is dead, and in whose place none serves yet.
@@ -447,43 +507,42 @@ impl Shared {
         for (name, bytes) in self.shard.values(group, bucket, Kind::Nat) {
             let Some(flow) = flow(name) else { continue };
             seen += 1;
-            let hash = view.hash_key.flow(&flow);
-            if sessions.flows().find(hash, &flow).is_some() {
+            let known = sessions.flows().find(view.hash_key.flow(&flow), &flow);
+            let elsewhere = known.filter(|id| sessions.flows().get(*id).state == State::Elsewhere);
+            if known.is_some() && (elsewhere.is_none() || inheritance == Inheritance::Mark) {
                 continue;
             }
-            match (inheritance, session(view, bytes, now)) {
-                (Inheritance::Take, Some(session)) => {
-                    let names = select::names(view, &flow, &session);
-                    let opened = sessions.open(
-                        names,
-                        flow,
-                        session,
-                        |key, session| select::names(view, key, session),
-                        |_, _, _| (),
-                    );
-                    match opened {
-                        Ok(id) => {
-                            self.asked.set(id.number(), true);
-                            self.stored.set(id.number(), true);
-                            egress.counters.sessions_inherited.inc();
-                            egress.counters.real_servers[session.real.index()].sessions.inc();
-                        }
-                        Err(_) => egress.counters.sessions_refused.inc(),
-                    }
+            let wanted = session(view, bytes, now).filter(|_| inheritance != Inheritance::Clear);
+            // The newest come first: of two with one SNAT port, the older one's flow has ended.
+            let wanted = wanted.filter(|session| elsewhere.is_some() || is_free(view, sessions, session));
+            if wanted.is_none() && inheritance != Inheritance::Mark && unused.try_push(flow).is_err() {
+                break;
+            }
+            if let Some(id) = elsewhere {
+                self.elsewhere -= 1;
+                sessions.close(id, select::names(view, &flow, sessions.flows().get(id)));
+            }
+            let Some(mut session) = wanted else { continue };
+            if inheritance == Inheritance::Mark {
+                session.state = State::Elsewhere;
+            }
+            let names_of = |key: &FlowKey, session: &Session| select::names(view, key, session);
+            match sessions.open(names_of(&flow, &session), flow, session, names_of, |_, _, _| ()) {
+                Ok(_) if inheritance == Inheritance::Mark => self.elsewhere += 1,
+                Ok(id) => {
+                    self.asked.set(id.number(), true);
+                    self.stored.set(id.number(), true);
+                    egress.counters.sessions_inherited.inc();
+                    egress.counters.real_servers[session.real.index()].sessions.inc();
                 }
-                // What it names is gone.
-                _ => {
-                    if unused.try_push(flow).is_err() {
-                        break;
-                    }
-                }
+                Err(_) => egress.counters.sessions_refused.inc(),
             }
         }
         // Who has given the bucket away can delete nothing.
         if unused.is_full() && self.shard.owner(group, bucket) == Some(view.me) {
             self.inherited.push_front((group, bucket, inheritance));
         } else {
-            self.inheriting.set(place(group, bucket), false);
+            self.pending(inheritance).set(place(group, bucket), false);
         }
         let m = moment(egress, now);
         for flow in unused {
@@ -492,6 +551,13 @@ impl Shared {
         }
         seen
     }
+}
+
+/// Whether no session here has the SNAT address and port of this one, to the same real server.
+fn is_free(view: &View, sessions: &SessionTable, session: &Session) -> bool {
+    let reply = view.reply_key(session.real, session.snat, session.snat_port);
+    let is_reply = |s: &Session| view.reply_key(s.real, s.snat, s.snat_port) == reply;
+    sessions.find(view.hash_key.flow(&reply), &reply, is_reply).is_none()
 }
 
 /// Now, and until when the node may answer.

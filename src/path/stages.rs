@@ -208,10 +208,10 @@ impl<P: Port> Core<P> {
 
     /// Whether this node may have the session of a NATed packet's flow, as the next owner of its bucket, and doesn't know it yet.
     #[cold]
-    fn inherits(&self, view: &View, meta: &Meta) -> bool {
+    fn inherits(&self, view: &View, meta: &Meta, opens: bool) -> bool {
         steer::groups(view, meta).is_some_and(|(group, other, bucket)| {
-            self.shared.inherits(view, group, bucket)
-                || other.is_some_and(|other| self.shared.inherits(view, other, bucket))
+            self.shared.inherits(view, group, bucket, opens)
+                || other.is_some_and(|other| self.shared.inherits(view, other, bucket, opens))
         })
     }
 
@@ -303,8 +303,9 @@ impl<P: Port> Core<P> {
             Ok(Decision::Open(_) | Decision::Ask(..) | Decision::Return(_)) | Err(Verdict::NoSession)
         );
         let asks = matches!(decision, Ok(Decision::Ask(..) | Decision::Return(_)));
-        if ends_here && !self.shared.rests() && self.inherits(view, meta) || asks && self.orphaned(view, meta)
-        {
+        let opens = matches!(decision, Ok(Decision::Open(_)));
+        let inherits = ends_here && !self.shared.rests() && self.inherits(view, meta, opens);
+        if inherits || asks && self.orphaned(view, meta) {
             return self.hold(frame, meta, now);
         }
         match decision {
@@ -348,6 +349,9 @@ impl<P: Port> Core<P> {
 
     fn close(&mut self, view: &View, id: EntryId) {
         let (key, session) = (*self.sessions.flows().key(id), *self.sessions.flows().get(id));
+        if session.state == State::Elsewhere {
+            return self.shared.unmark(view, &mut self.sessions, id);
+        }
         self.shared.ended(shared::group_of(view, &session), id, &key);
         self.sessions.close(id, select::names(view, &key, &session));
         select::gone(&self.egress.counters, &session);
@@ -378,6 +382,12 @@ impl<P: Port> Core<P> {
         let id = self.sessions.step()?;
         let session = self.sessions.flows().get(id);
         let real = &view.services.real_servers[session.real.index()];
+        if session.state == State::Elsewhere {
+            if real.is_gone() || !self.shared.keeps(view, session) {
+                self.shared.unmark(view, &mut self.sessions, id);
+            }
+            return None;
+        }
         let server = &view.services.virtual_servers[real.virtual_server.index()];
         let idle = now.tick().since(session.last_seen) > track::lifetime(session, &view.timeouts, server);
         let over = idle || real.is_gone() || planted::is(Bug::LiveSessionExpires);

@@ -6,7 +6,7 @@ use super::verdict::Verdict;
 use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, FlowHash, FlowKey, GroupId, Instant, NodeId, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
-use crate::table::session::{Direction, Session, SessionTable};
+use crate::table::session::{Direction, Session, SessionTable, State};
 use crate::table::steering::{Steering, SteeringTable};
 use crate::view::{Buckets, Forward, Ingress, Owned, Owner, Service, View, snat_bucket};
 use crate::wire::backplane::Stage;
@@ -16,7 +16,9 @@ use std::cmp::Ordering;
 /// The session of a packet, if this worker has it.
 #[inline(always)]
 pub fn own_session(view: &View, sessions: &SessionTable, meta: &Meta) -> Option<(EntryId, Direction)> {
-    sessions.find(meta.hash, &meta.key, |s| view.reply_key(s.real, s.snat, s.snat_port) == meta.key)
+    let found =
+        sessions.find(meta.hash, &meta.key, |s| view.reply_key(s.real, s.snat, s.snat_port) == meta.key);
+    found.filter(|(id, _)| sessions.flows().get(*id).state != State::Elsewhere)
 }
 
 /// What the tables of a worker hold of a packet's flow: its session, with the client's tuple and the packet's direction, and its

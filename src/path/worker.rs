@@ -336,7 +336,8 @@ impl<P: Port> Worker<P> {
             egress.questions_left = QUESTIONS_A_SECOND;
         }
         let core = &self.core;
-        core.egress.counters.sessions.set(core.sessions.flows().len() as u64);
+        let own = core.sessions.flows().len() - core.shared.elsewhere();
+        core.egress.counters.sessions.set(own as u64);
         core.egress.counters.steering_sessions.set(core.steering.len() as u64);
     }
 

@@ -24,6 +24,8 @@ pub enum State {
     Closed,
     /// A RST was seen. Whether its target believed it we can't know: what flows on afterwards shows that it didn't.
     Reset,
+    /// Another node has this NATed flow, in a bucket that is this one's by now: it stands here for its SNAT port alone, which is taken.
+    Elsewhere,
 }
 
 /// What a session remembers beside its key, the tuple from client to VIP.

@@ -1,7 +1,8 @@
 //! A node dies, and those who have its flows' state go on with its NATed connections (MECHANISMS §4 point 5), with the controls.
 
-use crate::handover::flows::{Fate, Flow, NAT, node, opening};
-use crate::world::{Spec, World};
+use crate::handover::flows::{Fate, Flow, NAT, bucket, exchange, node, opening};
+use crate::packets::{SYN, open, read, tcp};
+use crate::world::{Spec, World, virtual_server};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 use steerage::base::Bucket;
@@ -104,4 +105,47 @@ fn control_without_shared_state_they_break() {
     for (_, wrong) in [survive(false), survive_a_previous_owner(false)] {
         assert!(wrong >= 160, "{wrong}");
     }
+}
+
+/// SNAT addresses and ports of twelve flows that a bucket's new owner opened, which the one before it, who lives, already had, all to
+/// one real server. The only address is the third node's: as if that had come back after others had gone on with its flows.
+fn ports_twice(shared: bool) -> usize {
+    let server = virtual_server("nat", "10.99.0.1", "tcp", "nat", "all");
+    let others = server.find("[[virtual_server.real_server]]\nname = \"s22\"").unwrap();
+    let cluster = format!("[[snat]]\naddress = \"10.10.0.103\"\nnode = \"n3\"\n{}", &server[..others]);
+    let mut world = World::new(Spec { cluster, tables: LOG, ..Spec::default() });
+    (1..=3).for_each(|n| world.place(n, &at(1, 1, shared.then_some(&[2][..]))));
+    world.run(600);
+    let clients = (0..=255u8).flat_map(|host| (1024..=65535).map(move |port| (host, port)));
+    let packets = clients.map(|(host, port)| tcp(&format!("192.168.7.{host}"), port, "10.99.0.1", 80, SYN));
+    let packets: Vec<_> = packets.filter(|p| bucket(p).0 == 77).take(24).collect();
+    let before: Vec<_> = packets[..12].iter().map(|first| Flow::open(&mut world, 3, first)).collect();
+    world.run(10);
+    (1..=3).for_each(|n| world.place(n, &handed_over(2, Some(1), 2, shared.then_some(&[1][..]))));
+    world.run(2000);
+    let mut twice = 0;
+    for first in &packets[12..] {
+        // Three more have a port before all are taken.
+        let out = exchange(&mut world, 3, &first.frame_to(3));
+        let sources = out.iter().map(|(_, frame)| read(open(frame).2)).map(|seen| (seen.src, seen.src_port));
+        twice += sources.filter(|source| before.iter().any(|flow| flow.source() == Some(*source))).count();
+    }
+    if shared {
+        assert_eq!(world.count(2, "sessions_opened"), 12, "half-open ones go for others");
+        for flow in &before {
+            assert_eq!(flow.forward(&mut world, 3), Fate::Right);
+            assert_eq!(flow.backward(&mut world, 2), Fate::Right);
+        }
+    }
+    twice
+}
+
+#[test]
+fn a_new_owner_knows_the_ports_that_the_one_before_has_in_use() {
+    assert_eq!(ports_twice(true), 0);
+}
+
+#[test]
+fn control_without_shared_state_it_hands_them_out_again() {
+    assert!(ports_twice(false) > 0);
 }

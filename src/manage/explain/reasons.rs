@@ -140,6 +140,7 @@ pub(super) fn state(state: State) -> &'static str {
         State::ServerClosing => "closing by the server",
         State::Closed => "closed",
         State::Reset => "reset",
+        State::Elsewhere => "another node's",
     }
 }
 
