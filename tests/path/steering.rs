@@ -324,6 +324,11 @@ fn forged_outdated_and_misplaced_backplane_frames_are_refused() {
         inject(&Header { incarnation: Incarnation(6), cookie: cookie(6), ..good }, "backplane_cookie").1,
         0
     );
+    // But it can't know what it is asked for, as the life before may have had that.
+    for (life, dropped) in [(5, 0), (6, 1)] {
+        let (stage, incarnation, cookie) = (Stage::Returned, Incarnation(life), cookie(life));
+        assert_eq!(inject(&Header { stage, incarnation, cookie, ..good }, "stage_exhausted").1, dropped);
+    }
     assert_eq!(inject(&Header { stage: Stage::Receive, ..good }, "backplane_malformed"), (0, 1));
     assert_eq!(inject(&Header { sender: NodeId(0), ..good }, "backplane_malformed"), (0, 1));
     assert_eq!(inject(&Header { sender: NodeId(9), ..good }, "backplane_malformed"), (0, 1));
