@@ -302,7 +302,7 @@ impl<P: Port> Core<P> {
             decision,
             Ok(Decision::Open(_) | Decision::Ask(..) | Decision::Return(_)) | Err(Verdict::NoSession)
         );
-        let asks = matches!(decision, Ok(Decision::Ask(..) | Decision::Return(_)));
+        let asks = matches!(decision, Ok(Decision::Ask(..) | Decision::Return(_)) | Err(Verdict::NoOwner));
         let opens = matches!(decision, Ok(Decision::Open(_)));
         let inherits = ends_here && !self.shared.rests() && self.inherits(view, meta, opens);
         if inherits || asks && self.orphaned(view, meta) {

@@ -141,6 +141,10 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
     if worker != me {
         return Ok(Decision::Worker(worker));
     }
+    // What a dead node had in either group others are about to have, and whoever is asked now would think that they had been asked.
+    if service.is_some_and(|id| is_orphaned(view, id, bucket)) {
+        return Err(Verdict::NoOwner);
+    }
     // As one that may have it this node is asked rightly, unless the sender is behind, or its frame has waited for long.
     let asked = meta.stage <= Stage::Owner
         || holders.at(meta.stage) == Some(view.me)
@@ -155,7 +159,7 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
         return Ok(Decision::Return(view.at(owner, bucket)));
     }
     // Nobody's yet: it may be under the lease of one that died.
-    if owner.is_none() || service.is_some_and(|id| is_orphaned(view, id, bucket)) {
+    if owner.is_none() {
         return Err(Verdict::NoOwner);
     }
     // Here it ends. Another node may have the flow's session unless there is none that could, or the sender has seen to that: who
@@ -244,15 +248,18 @@ pub fn groups(view: &View, meta: &Meta) -> Option<(GroupId, Option<GroupId>, Buc
     }
 }
 
-/// Whether others have the state of what a node had that is dead, in the group besides its own of a virtual server, and none of
-/// them goes on with it yet.
+/// Whether others have the state of what a node had that is dead, in one of two groups in which a virtual server may have sessions,
+/// and none of them goes on with it yet.
 #[inline]
 fn is_orphaned(view: &View, id: VirtualServerId, bucket: Bucket) -> bool {
-    let nat = view.services.virtual_servers[id.index()].forward == Forward::Nat;
+    let server = &view.services.virtual_servers[id.index()];
+    let nat = server.forward == Forward::Nat;
     let Some(other) = other_group(view, id).filter(|_| nat) else { return false };
-    let Buckets { placement, chains, .. } = &view.buckets[other.index()];
-    let copied = || chains.as_ref().is_some_and(|chains| chains[bucket.index()].complete().next().is_some());
-    placement.owner(bucket).is_none() && copied()
+    [server.group, other].iter().any(|group| {
+        let Buckets { placement, chains, .. } = &view.buckets[group.index()];
+        let copied = || chains.as_ref().is_some_and(|c| c[bucket.index()].complete().next().is_some());
+        placement.owner(bucket).is_none() && copied()
+    })
 }
 
 /// The virtual server of a packet that any node balances by itself, this one too; its table's slot is on its way then. What
