@@ -17,6 +17,7 @@ count = 1
 [tables]
 sessions = 1024
 steering_sessions = 1024
+shared_entries = 1024
 [[port]]
 name = "left"
 role = "front"

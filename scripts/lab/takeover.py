@@ -62,13 +62,15 @@ def _source(frame: Frame) -> tuple[str, int]:
 
 
 def _silences(frames: list[Frame], begin: float, end: float) -> list[float]:
-    """For each connection, by the client's port, how long nothing came for it at most within that time."""
+    """For each connection, by the client's port, the longest time in which nothing came for it, of those that have a part in this
+    one."""
     last: dict[int, float] = {}
     longest: dict[int, float] = {}
     for frame in frames:
         port = int.from_bytes(frame.head[36:38], "big")
-        if begin <= frame.at <= end:
-            longest[port] = max(longest.get(port, 0), frame.at - last.get(port, frame.at))
+        before = last.get(port, frame.at)
+        if before <= end and frame.at >= begin:
+            longest[port] = max(longest.get(port, 0), frame.at - before)
         last[port] = frame.at
     return list(longest.values())
 

@@ -7,7 +7,7 @@ use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, GroupId, HashKey, Instant, NodeId, NodeSet, Pace, Tick};
 use crate::view::chain::{Chain, Copy};
-use crate::wire::state::{Content, Message, Name, Record};
+use crate::wire::state::{Content, Fact, Message, Name, Record};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -431,6 +431,22 @@ impl Shard {
         self.attempt(m, at, key.name(), waiter, out)
     }
 
+    /// Asks the owner of this bucket to delete an entry, if that still has this value. It may be lost.
+    pub fn ask_owner_to_delete(
+        &self,
+        (group, bucket): (GroupId, Bucket),
+        key: &Key,
+        value: &[u8],
+        out: &mut impl Outbox,
+    ) {
+        let Some(at) = self.at(group, bucket) else { return };
+        let fact = Fact { version: 0, ticks: 0, unsure: false, content: Content::Value(value) };
+        let record = self.record(at, 0, Message::Delete { name: key.name(), fact });
+        if let Some(owner) = &self.places[at].chain.owner {
+            out.send(owner.node, &record);
+        }
+    }
+
     /// Does what is asked, or lets it wait.
     fn attempt(
         &mut self,
@@ -543,6 +559,8 @@ impl Shard {
             Message::Learnt => self.learnt(from, at, record),
             // The View that tells of it comes by itself.
             Message::Outdated => self.counts.outdated += 1,
+            Message::Full => self.full_at(m, from, record.token, out),
+            Message::Delete { name, fact } => self.delete_if(m, at, *name, fact.content, out),
         }
     }
 

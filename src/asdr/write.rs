@@ -224,10 +224,52 @@ impl Shard {
             self.counts.outdated += 1;
             return;
         }
-        if self.keep(m, bucket, name, fact) {
+        let kept = self.keep(m, bucket, name, fact);
+        if kept {
             let place = &mut self.places[bucket];
             place.stable = place.stable.max(Version(stable));
-            out.send(from, &Record { message: Message::Stored, ..*record });
+        }
+        let message = if kept { Message::Stored } else { Message::Full };
+        out.send(from, &Record { message, ..*record });
+    }
+
+    /// A copy has no room for what was put. The owner keeps it, as something that not all copies have; whoever waits is told that it
+    /// was refused.
+    pub(super) fn full_at(&mut self, m: Moment, from: NodeId, token: u32, out: &mut impl Outbox) {
+        let Some(at) = self.busy.of(token).filter(|at| self.busy.get(*at).work == Work::Write) else {
+            return;
+        };
+        let busy = *self.busy.get(at);
+        if busy.blocks && self.needed(busy.bucket).contains(from) {
+            self.store.head_mut(busy.entry).unsure = true;
+            let refused = |waiter: &mut Waiter| {
+                if matches!(waiter.answer, Some(Answer::Done(_))) {
+                    waiter.answer = Some(Answer::Refused(Refusal::Full));
+                }
+            };
+            let mut waiting = self.busy.all_waiters(at);
+            while let Some(mut waiter) = self.busy.next(&mut waiting) {
+                refused(&mut waiter);
+                self.busy.wait(at, waiter);
+            }
+        }
+        self.stored_by(m, from, token, out);
+    }
+
+    /// Another node asks for an entry to be deleted, which has this value unless it was written since.
+    pub(super) fn delete_if(
+        &mut self,
+        m: Moment,
+        bucket: usize,
+        name: Name<'_>,
+        content: Content<'_>,
+        out: &mut impl Outbox,
+    ) {
+        let entry = self.store.find(bucket, name).filter(|entry| self.is_known(*entry));
+        let same = entry.filter(|entry| self.store.content(*entry) == content);
+        let mine = self.places[bucket].chain.is_owned_by(self.me) && m.is_leased();
+        if let Some(entry) = same.filter(|entry| mine && self.store.head(*entry).busy == IDLE) {
+            self.write(m, entry, &New::Nothing, None, out);
         }
     }
 

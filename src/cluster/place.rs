@@ -256,7 +256,9 @@ impl Map {
 
 /// Who has a bucket's state, as `me` has to see it: as [`seen_by`] says of its owner.
 pub fn chain_seen_by(me: NodeId, over: NodeSet, published: &Place, latest: &Place) -> Chain {
-    let place = if published.owner == Some(me) && latest.owner != Some(me) { latest } else { published };
+    // Also what this node owns again that another was to have meanwhile: epochs never go back.
+    let ceded = published.owner == Some(me) && (latest.owner, latest.epoch) != (Some(me), published.epoch);
+    let place = if ceded { latest } else { published };
     let lives = |node: &NodeId| !over.contains(*node);
     let owner = place.owner.filter(lives).map(|node| Copy { node, since: place.stay, complete: true });
     let copies = place.replicas.iter().filter(|replica| lives(&replica.node));

@@ -154,6 +154,11 @@ const WORKER: &[WorkerMetric] = &[
         "NATed sessions made of what another node had shared of them before it died",
         &[("", "sessions_inherited")],
     ),
+    counter(
+        "worker_sessions_unshared",
+        "NATed sessions that end with their node, as there was no room for their state",
+        &[("", "sessions_unshared")],
+    ),
     counter("worker_state_frames", "Messages of shared state received", &[("", "state_rx")]),
     counters(
         "worker_sessions_ended",

@@ -52,8 +52,6 @@ pub enum NodeError {
 
 /// Sessions of a worker that wait at a time until other nodes have them, at most.
 const BUSY: u16 = 4096;
-/// Groups that may come while a node runs.
-const GROUPS: usize = 8;
 
 /// See the module's text.
 pub struct Node<P: Port> {
@@ -143,7 +141,7 @@ impl<P: Port> Node<P> {
                     id,
                     config.cluster.hash_key,
                     config.tables.sessions,
-                    bounds(config, nat, (id.0, config.workers.count)),
+                    bounds(config, (id.0, config.workers.count)),
                 ),
             }));
             links.push(WorkerLink { counters, commands: command_in });
@@ -194,15 +192,14 @@ impl<P: Port> Node<P> {
     }
 }
 
-/// How much a worker shares with other nodes' at most: without a log nothing, without NAT nothing much.
-fn bounds(config: &Config, nat: bool, worker: (u16, u16)) -> Bounds {
+/// How much a worker shares with other nodes' at most: without a log nothing.
+fn bounds(config: &Config, worker: (u16, u16)) -> Bounds {
     let shares = config.log.is_some();
-    // Its own, and copies of as many.
-    let sessions = if nat && shares { 2 * config.tables.sessions } else { 0 };
+    let (entries, groups) = if shares { (config.tables.shared_entries, MAX_GROUPS) } else { (0, 0) };
     let busy = if shares { BUSY } else { 0 };
     Bounds {
-        entries: [0, sessions, 0],
-        groups: if shares { (config.cluster.groups.slots() + GROUPS).min(MAX_GROUPS) } else { 0 },
+        entries: [0, entries, 0],
+        groups,
         worker,
         busy,
         waiters: 2 * busy,

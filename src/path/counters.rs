@@ -73,6 +73,8 @@ counters! {
     sessions_evicted,
     /// Sessions made of what another node had shared of them before it died.
     sessions_inherited,
+    /// NATed sessions that end with their node, as there was no room for their state.
+    sessions_unshared,
     /// New flows balanced without a session because there was no room (never NATed ones).
     sessions_refused,
     /// Steering decisions that could not be kept because there was no room.

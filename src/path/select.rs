@@ -3,7 +3,7 @@
 use super::counters::Counters;
 use super::meta::Meta;
 use super::promise::Promises;
-use super::shared::{self, Shared};
+use super::shared::Shared;
 use super::track;
 use super::verdict::Verdict;
 use crate::base::hash::mix;
@@ -85,7 +85,7 @@ pub fn open(
     let opened = sessions.open(names_here, meta.key, session, names_of, |id, key, session| {
         counters.sessions_evicted.inc();
         gone(counters, session);
-        shared.ended(shared::group_of(view, session), id, key);
+        shared.ended(view, id, key, session);
     });
     match opened {
         Ok(entry) => {
@@ -173,7 +173,7 @@ fn snat(
     }
     let (id, port, hash) = spare?;
     let (key, session) = (*sessions.flows().key(id), *sessions.flows().get(id));
-    shared.ended(group_id, id, &key);
+    shared.ended(view, id, &key, &session);
     sessions.close(id, names(view, &key, &session));
     gone(counters, &session);
     counters.sessions_evicted.inc();

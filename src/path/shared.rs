@@ -5,6 +5,7 @@
 mod inherit;
 
 use self::inherit::Inheritance;
+use super::counters::Counters;
 use super::egress::Egress;
 use super::message::Event;
 use super::port::Port;
@@ -34,8 +35,28 @@ const NOBODY: Ticket = Ticket(u64::MAX);
 enum Wish {
     /// It shall be at all complete copies.
     Store(EntryId),
-    /// The flow has ended.
-    Delete(GroupId, FlowKey),
+    /// The flow has ended, whose entry says this.
+    Delete(GroupId, FlowKey, Value),
+}
+
+/// What sessions want of the shared state, and what they have: entries that were asked for, and those at all complete copies.
+struct Wanted {
+    asked: Marks,
+    stored: Marks,
+    wishes: VecDeque<Wish>,
+}
+
+impl Wanted {
+    /// A session has ended.
+    fn ended(&mut self, view: &View, id: EntryId, flow: &FlowKey, session: &Session) {
+        if self.asked.has(id.number()) {
+            self.asked.set(id.number(), false);
+            self.stored.set(id.number(), false);
+            if self.wishes.len() < WISHES {
+                self.wishes.push_back(Wish::Delete(group_of(view, session), *flow, value(session)));
+            }
+        }
+    }
 }
 
 /// How far a session's entry is: a bit each.
@@ -76,10 +97,7 @@ pub struct Shared {
     groups: usize,
     shard: Shard,
     post: Post,
-    /// Entries were asked for; and are at all complete copies.
-    asked: Marks,
-    stored: Marks,
-    wishes: VecDeque<Wish>,
+    wanted: Wanted,
     adoption: Adoption,
     /// The version of each group's buckets that was taken up last.
     adopted: Box<[u64]>,
@@ -145,9 +163,11 @@ impl Shared {
             groups: bounds.groups,
             shard: Shard::new(me, hash_key, bounds),
             post: Post::default(),
-            asked: Marks::new(sessions),
-            stored: Marks::new(sessions),
-            wishes: VecDeque::with_capacity(WISHES),
+            wanted: Wanted {
+                asked: Marks::new(sessions),
+                stored: Marks::new(sessions),
+                wishes: VecDeque::with_capacity(WISHES),
+            },
             adoption: Adoption::default(),
             adopted: vec![0; bounds.groups].into(),
             previous: vec![None; bounds.groups * BUCKETS].into(),
@@ -173,9 +193,11 @@ impl Shared {
     /// Another life of the node begins: what it had is void.
     pub fn begin(&mut self, view: &View) {
         self.shard.forget();
-        self.wishes.clear();
+        self.wanted.wishes.clear();
         self.inherited.clear();
-        for marks in [&mut self.asked, &mut self.stored, &mut self.inheriting, &mut self.marking] {
+        for marks in
+            [&mut self.wanted.asked, &mut self.wanted.stored, &mut self.inheriting, &mut self.marking]
+        {
             marks.clear();
         }
         self.previous.fill(None);
@@ -185,27 +207,25 @@ impl Shared {
 
     /// The server has answered a NATed flow: its session is to be at all complete copies.
     pub fn store(&mut self, id: EntryId) {
-        if !self.asked.has(id.number()) && self.wishes.len() < WISHES {
-            self.asked.set(id.number(), true);
-            self.wishes.push_back(Wish::Store(id));
+        if !self.wanted.asked.has(id.number()) && self.wanted.wishes.len() < WISHES {
+            self.wanted.asked.set(id.number(), true);
+            self.wanted.wishes.push_back(Wish::Store(id));
         }
     }
 
     /// Whether it is there, or nothing is shared by the View.
-    pub fn is_stored(&self, view: &View, group: GroupId, id: EntryId) -> bool {
-        let shares = group.index() < self.groups && view.buckets[group.index()].chains.is_some();
-        !shares || self.stored.has(id.number())
+    #[inline(always)]
+    pub fn is_stored(&self, view: &View, session: &Session, id: EntryId) -> bool {
+        let shares = || {
+            let group = group_of(view, session).index();
+            group < self.groups && view.buckets[group].chains.is_some()
+        };
+        self.wanted.stored.has(id.number()) || self.groups == 0 || !shares()
     }
 
     /// A session has ended.
-    pub fn ended(&mut self, group: GroupId, id: EntryId, flow: &FlowKey) {
-        if self.asked.has(id.number()) {
-            self.asked.set(id.number(), false);
-            self.stored.set(id.number(), false);
-            if self.wishes.len() < WISHES {
-                self.wishes.push_back(Wish::Delete(group, *flow));
-            }
-        }
+    pub fn ended(&mut self, view: &View, id: EntryId, flow: &FlowKey, session: &Session) {
+        self.wanted.ended(view, id, flow, session);
     }
 
     /// What a turn has to do besides packets: what the View says is taken up, what sessions want is asked for, what was answered is
@@ -229,7 +249,7 @@ impl Shared {
         self.shard.turn(m, &mut out);
         out.flush();
         while let Some((ticket, answer)) = self.shard.answer() {
-            self.answered(view, sessions, ticket, &answer);
+            self.answered(view, sessions, &egress.counters, ticket, &answer);
         }
         while let Some(asdr::Event::Complete { group, bucket, epoch, copy }) = self.shard.event() {
             egress.tell(Event::Learnt(group, Learnt { bucket, epoch, node: copy.node, stay: copy.since }));
@@ -313,36 +333,51 @@ impl Shared {
         now: Instant,
     ) {
         let m = moment(egress, now);
-        while let Some(wish) = self.wishes.pop_front() {
-            let (group, flow, operation, ticket) = match wish {
-                Wish::Store(id) if self.asked.has(id.number()) => {
+        // What is wanted again is so for the next turn.
+        for _ in 0..self.wanted.wishes.len() {
+            let Some(wish) = self.wanted.wishes.pop_front() else { return };
+            match wish {
+                Wish::Store(id) if self.wanted.asked.has(id.number()) => {
                     let (flow, session) = (*sessions.flows().key(id), *sessions.flows().get(id));
+                    let place = (group_of(view, &session), view.hash_key.flow(&flow).bucket());
                     let set = Operation::Set { value: value(&session), ticks: 0 };
-                    (group_of(view, &session), flow, set, ticket(view, &flow, id))
+                    let ticket = ticket(view, &flow, id);
+                    let mut out = self.post.open(view, egress, self.me, now);
+                    if let Some(answer) = self.shard.ask(m, place, &key(&flow), set, ticket, &mut out) {
+                        self.answered(view, sessions, &egress.counters, ticket, &answer);
+                    }
                 }
-                Wish::Store(_) => continue,
-                Wish::Delete(group, flow) => (group, flow, Operation::Delete, NOBODY),
-            };
-            let bucket = view.hash_key.flow(&flow).bucket();
-            let mut out = self.post.open(view, egress, self.me, now);
-            let said = self.shard.ask(m, (group, bucket), &key(&flow), operation, ticket, &mut out);
-            // Or the flow would come to life again elsewhere. What is wanted later of the same one stays behind that.
-            if ticket == NOBODY
-                && let Some(Answer::Refused(Refusal::Unleased | Refusal::Busy)) = said
-            {
-                return self.wishes.push_front(Wish::Delete(group, flow));
-            }
-            if let Some(answer) = said {
-                self.answered(view, sessions, ticket, &answer);
+                Wish::Store(_) => {}
+                Wish::Delete(group, flow, value) => {
+                    let place = (group, view.hash_key.flow(&flow).bucket());
+                    let (name, mut out) = (key(&flow), self.post.open(view, egress, self.me, now));
+                    match self.shard.ask(m, place, &name, Operation::Delete, NOBODY, &mut out) {
+                        // Or the flow would come to life again elsewhere. What is wanted later of the same one stays behind that.
+                        Some(Answer::Refused(Refusal::Unleased | Refusal::Busy)) => {
+                            return self.wanted.wishes.push_front(Wish::Delete(group, flow, value));
+                        }
+                        Some(Answer::Refused(Refusal::NotOwner)) => {
+                            self.shard.ask_owner_to_delete(place, &name, &value, &mut out);
+                        }
+                        _ => {}
+                    }
+                }
             }
         }
     }
 
     /// What has become of an entry that a session asked for.
-    fn answered(&mut self, view: &View, sessions: &SessionTable, to: Ticket, answer: &Answer) {
+    fn answered(
+        &mut self,
+        view: &View,
+        sessions: &SessionTable,
+        counters: &Counters,
+        to: Ticket,
+        answer: &Answer,
+    ) {
         let Some(id) = EntryId::numbered(to.0 as u32, sessions.flows().capacity()) else { return };
         // The entry may be another session's by now.
-        if !self.asked.has(id.number()) || ticket(view, sessions.flows().key(id), id) != to {
+        if !self.wanted.asked.has(id.number()) || ticket(view, sessions.flows().key(id), id) != to {
             return;
         }
         let (flow, session) = (sessions.flows().key(id), sessions.flows().get(id));
@@ -352,14 +387,23 @@ impl Shared {
             chains.is_some_and(|chains| chains[bucket.index()].is_owned_by(view.me))
         };
         match answer {
-            Answer::Done(_) => self.stored.set(id.number(), true),
+            Answer::Done(_) => self.wanted.stored.set(id.number(), true),
             // Where the bucket is another's, nobody waits for it here; unless it is about to come, or this worker has yet to take up
             // that it has.
             Answer::Refused(Refusal::NotOwner) if !mine() && view.decided == view.in_force => {
-                self.stored.set(id.number(), true);
+                self.wanted.stored.set(id.number(), true);
+            }
+            // It goes on as flows do that no other node has.
+            Answer::Refused(Refusal::Full) => {
+                self.wanted.stored.set(id.number(), true);
+                counters.sessions_unshared.inc();
+            }
+            // It may be written, and has to be deleted then.
+            Answer::Unknown(_) if self.wanted.wishes.len() < WISHES => {
+                self.wanted.wishes.push_back(Wish::Store(id));
             }
             // The next packet that needs it asks again.
-            _ => self.asked.set(id.number(), false),
+            _ => self.wanted.asked.set(id.number(), false),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::parse::{self, Intake, Link};
 use super::port::{Frame, Port};
 use super::rewrite;
 use super::select::{self, Opened};
-use super::shared::{self, Shared};
+use super::shared::Shared;
 use super::steer::{self, Decision};
 use super::track;
 use super::verdict::Verdict;
@@ -23,6 +23,7 @@ use crate::wire::control::Records;
 use crate::wire::eth::ethertype;
 use crate::wire::protocol;
 use arrayvec::ArrayVec;
+use std::cmp::Ordering;
 use std::time::Duration;
 
 /// Packets that wait until their flows are shared.
@@ -38,6 +39,15 @@ pub enum NoIp {
     Refused(Verdict),
 }
 
+/// A packet that waits.
+pub struct Awaiting<F> {
+    frame: F,
+    meta: Meta,
+    until: Instant,
+    /// By which View what its sender knows was compared.
+    in_force: u32,
+}
+
 /// The mutable state that stages work on.
 pub struct Core<P: Port> {
     /// Which worker of its node.
@@ -49,7 +59,7 @@ pub struct Core<P: Port> {
     /// Its part of what the nodes share.
     pub shared: Shared,
     /// Ends of handshakes that wait until other nodes could go on with their flows, and until when.
-    pub awaiting: ArrayVec<(P::Frame, Meta, Instant), AWAITING>,
+    pub awaiting: ArrayVec<Awaiting<P::Frame>, AWAITING>,
     /// Its queues and rings out.
     pub egress: Egress<P>,
 }
@@ -114,7 +124,7 @@ impl<P: Port> Core<P> {
                 Err(verdict) => return self.egress.drop(frame, verdict),
             };
             if session.snat_port != 0 && self.waits(view, id, &session, direction, meta) {
-                return self.hold(frame, meta, now);
+                return self.hold(view, frame, meta, now);
             }
             self.egress.counters.session_hits.inc();
             let egress = &mut self.egress;
@@ -193,8 +203,7 @@ impl<P: Port> Core<P> {
         direction: Direction,
         meta: &Meta,
     ) -> bool {
-        let group = shared::group_of(view, session);
-        if self.shared.is_stored(view, group, id) {
+        if self.shared.is_stored(view, session, id) {
             return false;
         }
         let proven = !matches!(session.state, State::HalfOpen);
@@ -225,11 +234,11 @@ impl<P: Port> Core<P> {
     }
 
     #[cold]
-    fn hold(&mut self, frame: P::Frame, meta: &Meta, now: Instant) {
+    fn hold(&mut self, view: &View, frame: P::Frame, meta: &Meta, now: Instant) {
         if self.awaiting.is_full() {
             return self.egress.drop(frame, Verdict::Unshared);
         }
-        self.awaiting.push((frame, *meta, now + PATIENCE));
+        self.awaiting.push(Awaiting { frame, meta: *meta, until: now + PATIENCE, in_force: view.in_force });
     }
 
     /// What is to be done about shared state in a turn, and packets that waited for it. `true` if there is more to do at once.
@@ -248,7 +257,10 @@ impl<P: Port> Core<P> {
     /// Packets that have waited go on, or wait until they have waited for too long.
     #[cold]
     fn retry_awaiting(&mut self, view: &View, now: Instant) {
-        for (frame, meta, until) in std::mem::take(&mut self.awaiting) {
+        for Awaiting { frame, mut meta, until, in_force } in std::mem::take(&mut self.awaiting) {
+            if in_force != view.in_force {
+                meta.sender_knows = Ordering::Less;
+            }
             if now >= until {
                 self.egress.drop(frame, Verdict::Unshared);
                 continue;
@@ -256,7 +268,7 @@ impl<P: Port> Core<P> {
             let before = self.awaiting.len();
             self.packet(view, frame, &meta, now);
             if let Some(last) = self.awaiting.get_mut(before) {
-                last.2 = until;
+                last.until = until;
             }
         }
     }
@@ -306,7 +318,7 @@ impl<P: Port> Core<P> {
         let opens = matches!(decision, Ok(Decision::Open(_)));
         let inherits = ends_here && !self.shared.rests() && self.inherits(view, meta, opens);
         if inherits || asks && self.orphaned(view, meta) {
-            return self.hold(frame, meta, now);
+            return self.hold(view, frame, meta, now);
         }
         match decision {
             Ok(Decision::Open(server)) => {
@@ -352,7 +364,7 @@ impl<P: Port> Core<P> {
         if session.state == State::Elsewhere {
             return self.shared.unmark(view, &mut self.sessions, id);
         }
-        self.shared.ended(shared::group_of(view, &session), id, &key);
+        self.shared.ended(view, id, &key, &session);
         self.sessions.close(id, select::names(view, &key, &session));
         select::gone(&self.egress.counters, &session);
         self.egress.counters.sessions_closed.inc();

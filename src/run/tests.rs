@@ -14,6 +14,7 @@ name = "n1"
 [tables]
 sessions = 1024
 steering_sessions = 1024
+shared_entries = 1024
 [[port]]
 name = "front"
 role = "front"

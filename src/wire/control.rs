@@ -147,7 +147,7 @@ impl Records {
         put(out, 12, self.receiver.0.to_be_bytes());
         put(out, HEADER_LEN, self.from.0.to_be_bytes());
         put(out, HEADER_LEN + 2, self.to.0.to_be_bytes());
-        let (wire, kind, counter) = (WireVersion::NEWEST, KIND_RECORDS, self.counter);
+        let (wire, kind, counter) = (WireVersion::SHARES_STATE, KIND_RECORDS, self.counter);
         Head { wire, kind, flag: false, sender, incarnation, counter }.seal(out, end, key)
     }
 }

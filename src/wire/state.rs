@@ -88,6 +88,15 @@ pub enum Message<'a> {
     Learnt,
     /// The sender goes by a later epoch, which the record names: what it answers has no effect.
     Outdated,
+    /// A copy has no room for what was put.
+    Full,
+    /// The owner is asked to delete an entry, if that still has this value. Nobody waits for it.
+    Delete {
+        /// Which.
+        name: Name<'a>,
+        /// Its value; its version says nothing.
+        fact: Fact<'a>,
+    },
 }
 
 /// A message and what it is about.
@@ -248,6 +257,11 @@ impl<'a> Record<'a> {
             }
             7 => (Message::Learnt, body),
             8 => (Message::Outdated, body),
+            9 => (Message::Full, body),
+            10 => {
+                let (name, fact, behind) = item(body)?;
+                (Message::Delete { name, fact }, behind)
+            }
             _ => return Err(Malformed::Value),
         };
         if !behind.is_empty() {
@@ -288,6 +302,11 @@ impl<'a> Record<'a> {
             }
             Message::Learnt => (7, at),
             Message::Outdated => (8, at),
+            Message::Full => (9, at),
+            Message::Delete { name, fact } => {
+                let at = put_name(out, at, *name);
+                (10, put_fact(out, at, fact))
+            }
         };
         put(out, 0, (end as u16).to_be_bytes());
         put(out, 2, [kind, self.group.0 as u8]);

@@ -1,4 +1,4 @@
-"""A node is killed that has NATed downloads under way, and others go on with them; with a control, in which nobody makes sessions of their state."""
+"""A node is killed that has NATed downloads under way, and others go on with them; with a control."""
 
 import pytest
 from lab import Cluster, Lab, build, hugepages, load

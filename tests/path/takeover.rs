@@ -1,7 +1,7 @@
 //! A node dies, and those who have its flows' state go on with its NATed connections (MECHANISMS §4 point 5), with the controls.
 
 use crate::handover::flows::{Fate, Flow, NAT, bucket, exchange, node, opening};
-use crate::packets::{SYN, open, read, tcp};
+use crate::packets::{ACK, SYN, open, read, tcp};
 use crate::world::{Spec, World, virtual_server};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
@@ -148,4 +148,44 @@ fn a_new_owner_knows_the_ports_that_the_one_before_has_in_use() {
 #[test]
 fn control_without_shared_state_it_hands_them_out_again() {
     assert!(ports_twice(false) > 0);
+}
+
+/// Whether a client's end of the handshake came to its server, and how many were dropped because other nodes had no state of the
+/// flow: while who stands by answers, or hasn't heard of the bucket yet.
+fn ends_handshake(answers: bool) -> (bool, u64) {
+    let mut world = World::new(Spec { tables: LOG, ..Spec::default() });
+    let knowing = if answers { 1..=2 } else { 1..=1 };
+    knowing.for_each(|n| world.place(n, &at(1, 1, Some(&[2]))));
+    world.run(600);
+    let first = opening(NAT, false, true, 3000);
+    let out = exchange(&mut world, 1, &first.frame_to(1));
+    let reply = read(open(&out[0].1).2).answer(SYN | ACK);
+    assert_eq!(exchange(&mut world, 1, &reply.frame_to(1)).len(), 1, "the server's part goes on");
+    let mut arrived = !exchange(&mut world, 1, &first.with_flags(ACK).frame_to(1)).is_empty();
+    world.run(40);
+    arrived |= !world.take().is_empty();
+    (arrived, world.drops(1, "unshared"))
+}
+
+#[test]
+fn a_handshake_ends_when_others_could_go_on_with_the_flow() {
+    assert_eq!(ends_handshake(true), (true, 0));
+}
+
+#[test]
+fn control_nobody_answers_and_it_does_not() {
+    assert_eq!(ends_handshake(false), (false, 1));
+}
+
+/// Without any SNAT address there are sessions all the same.
+#[test]
+fn sessions_end_where_nothing_is_nated() {
+    let cluster = virtual_server("ipip", "10.99.0.3", "tcp", "ipip", "all");
+    let mut world = World::new(Spec { cluster, tables: LOG, ..Spec::default() });
+    (1..=3).for_each(|n| world.place(n, &at(1, 1, Some(&[2]))));
+    world.run(600);
+    let first = opening(3, false, true, 3000);
+    assert_eq!(exchange(&mut world, 1, &first.frame_to(1)).len(), 1);
+    world.run(20_000);
+    assert_eq!((world.count(1, "sessions_opened"), world.count(1, "sessions")), (1, 0));
 }

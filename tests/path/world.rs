@@ -138,7 +138,7 @@ pub fn host_mac(address: Addr) -> Mac {
 pub fn load(spec: &Spec, number: usize) -> Config {
     let node = format!(
         "profile = \"lab\"\ncluster = \"cluster.toml\"\n[node]\nname = \"n{number}\"\nadmin_socket = \"/n.sock\"\n\
-         [tables]\nsessions = 4096\nsteering_sessions = 4096\n{}\n\
+         [tables]\nsessions = 4096\nsteering_sessions = 4096\nshared_entries = 8192\n{}\n\
          [[port]]\nname = \"front\"\nrole = \"front\"\ndevice = \"memory\"\nmtu = {}\n\
          [[port]]\nname = \"back\"\nrole = \"backplane\"\ndevice = \"memory\"\nmtu = 1700\n\
          [[interface]]\nname = \"lan\"\nport = \"front\"\naddresses = [\"10.10.0.1{number}/24\", \"fd10::1{number}/64\"]\n\

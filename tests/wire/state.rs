@@ -43,7 +43,7 @@ proptest! {
         let (name, fact_of) = (Name { kind, key: &key }, fact(&drawn));
         for message in [
             Message::Put { name, fact: fact_of, stable: number }, Message::Stored, Message::Hunt(name), Message::Found(fact_of),
-            Message::Pull { below: number }, Message::Learnt, Message::Outdated,
+            Message::Pull { below: number }, Message::Learnt, Message::Outdated, Message::Full, Message::Delete { name, fact: fact_of },
         ] {
             comes_back(message);
         }

@@ -93,6 +93,8 @@ pub struct TableConfig {
     pub sessions: usize,
     /// Steering sessions of flows that others own.
     pub steering_sessions: usize,
+    /// Entries of the state that nodes share: this worker's, and copies of others'.
+    pub shared_entries: usize,
     /// Whether steering decisions are cached at all (off: every packet is hashed to its node anew).
     pub steering_cache: bool,
     /// A TCP connection whose handshake isn't complete.

@@ -183,6 +183,7 @@ fn read_tables(root: &Section<'_>) -> Option<TableConfig> {
     let entries = || size(16..=MAX_FLOWS as u32);
     let sessions = tables.required("sessions", entries());
     let steering_sessions = tables.required("steering_sessions", entries());
+    let shared_entries = tables.required("shared_entries", entries());
     let steering_cache = tables.required("steering_cache", boolean);
     let half_open = timeouts.required("half_open", duration);
     let established = timeouts.required("established", duration);
@@ -192,6 +193,7 @@ fn read_tables(root: &Section<'_>) -> Option<TableConfig> {
     Some(TableConfig {
         sessions: sessions?.value,
         steering_sessions: steering_sessions?.value,
+        shared_entries: shared_entries?.value,
         steering_cache: steering_cache?.value,
         half_open: half_open?.value,
         established: established?.value,

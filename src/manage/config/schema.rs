@@ -31,7 +31,7 @@ const fn array(name: &'static str, keys: &'static [Key]) -> Key {
 }
 
 const WORKERS: &[Key] = &[v("count"), v("cores"), v("management_core"), v("idle")];
-const TABLES: &[Key] = &[v("sessions"), v("steering_sessions"), v("steering_cache")];
+const TABLES: &[Key] = &[v("sessions"), v("steering_sessions"), v("shared_entries"), v("steering_cache")];
 const TIMEOUTS: &[Key] = &[v("half_open"), v("established"), v("closed"), v("udp"), v("steering")];
 const DPDK: &[Key] = &[v("hugepages"), v("memory_mb"), v("buffers"), v("buffer_bytes"), v("eal_args")];
 const PORT_DEFAULTS: &[Key] =

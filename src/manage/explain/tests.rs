@@ -20,6 +20,7 @@ cores = [4, 7]
 [tables]
 sessions = 1024
 steering_sessions = 1024
+shared_entries = 1024
 [[port]]
 name = "front"
 role = "front"

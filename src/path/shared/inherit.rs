@@ -1,6 +1,6 @@
 //! What becomes of the sessions of a bucket that comes to this node: its last owner's, if that has died, are made of their entries.
 
-use super::{Marks, Shared, WISHES, Wish, flow, group_of, place, session};
+use super::{Marks, Shared, WISHES, Wish, flow, group_of, place, session, value};
 use crate::asdr::Kind;
 use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, FlowKey, GroupId, Instant, NodeId};
@@ -99,10 +99,11 @@ impl Shared {
         if self.elsewhere > 0
             && let Some(id) = sessions.flows().find(meta.hash, &meta.key)
         {
-            let group = group_of(view, sessions.flows().get(id));
+            let session = *sessions.flows().get(id);
             self.unmark(view, sessions, id);
-            if self.wishes.len() < WISHES {
-                self.wishes.push_back(Wish::Delete(group, meta.key));
+            if self.wanted.wishes.len() < WISHES {
+                let delete = Wish::Delete(group_of(view, &session), meta.key, value(&session));
+                self.wanted.wishes.push_back(delete);
             }
         }
     }
@@ -138,7 +139,7 @@ impl Shared {
         now: Instant,
     ) {
         for _ in 0..HEIRLOOMS {
-            if self.wishes.len() + TAKEN > WISHES {
+            if self.wanted.wishes.len() + TAKEN > WISHES {
                 return;
             }
             let Some(next) = self.inherited.pop_front() else { return };
@@ -158,7 +159,7 @@ impl Shared {
         now: Instant,
     ) -> usize {
         let mut seen = 0;
-        let mut unused: ArrayVec<FlowKey, TAKEN> = ArrayVec::new();
+        let mut unused: ArrayVec<Wish, TAKEN> = ArrayVec::new();
         for (name, bytes) in self.shard.values(group, bucket, Kind::Nat) {
             let Some(flow) = flow(name) else { continue };
             seen += 1;
@@ -170,8 +171,11 @@ impl Shared {
             let wanted = session(view, bytes, now).filter(|_| inheritance != Inheritance::Clear);
             // The newest come first: of two with one SNAT port, the older one's flow has ended.
             let wanted = wanted.filter(|session| elsewhere.is_some() || is_free(view, sessions, session));
-            if wanted.is_none() && inheritance != Inheritance::Mark && unused.try_push(flow).is_err() {
-                break;
+            if wanted.is_none() && inheritance != Inheritance::Mark {
+                let delete = Wish::Delete(group, flow, bytes.iter().copied().collect());
+                if unused.try_push(delete).is_err() {
+                    break;
+                }
             }
             if let Some(id) = elsewhere {
                 self.elsewhere -= 1;
@@ -182,11 +186,17 @@ impl Shared {
                 session.state = State::Elsewhere;
             }
             let names_of = |key: &FlowKey, session: &Session| select::names(view, key, session);
-            match sessions.open(names_of(&flow, &session), flow, session, names_of, |_, _, _| ()) {
+            let wants = &mut self.wanted;
+            let evicted = |id, key: &FlowKey, session: &Session| {
+                egress.counters.sessions_evicted.inc();
+                select::gone(&egress.counters, session);
+                wants.ended(view, id, key, session);
+            };
+            match sessions.open(names_of(&flow, &session), flow, session, names_of, evicted) {
                 Ok(_) if inheritance == Inheritance::Mark => self.elsewhere += 1,
                 Ok(id) => {
-                    self.asked.set(id.number(), true);
-                    self.stored.set(id.number(), true);
+                    self.wanted.asked.set(id.number(), true);
+                    self.wanted.stored.set(id.number(), true);
                     egress.counters.sessions_inherited.inc();
                     egress.counters.real_servers[session.real.index()].sessions.inc();
                 }
@@ -199,7 +209,7 @@ impl Shared {
         } else {
             self.pending(inheritance).set(place(group, bucket), false);
         }
-        self.wishes.extend(unused.into_iter().map(|flow| Wish::Delete(group, flow)));
+        self.wanted.wishes.extend(unused);
         seen
     }
 }

@@ -21,6 +21,7 @@ const HALF_OPEN: &str = "30s";
 const ESTABLISHED: &str = "600s";
 /// Sessions of a worker, and as many steering sessions.
 const SESSIONS: usize = 1024;
+const SHARED: usize = 2 * SESSIONS;
 const MANAGEMENT_PORT: u16 = 6601;
 /// The groups besides that of all nodes, and their members.
 const GROUPS: [(&str, &[usize]); 2] = [("some", &[0, 1]), ("one", &[2])];
@@ -106,6 +107,7 @@ impl Plan {
             "profile = \"lab\"\ncluster = \"cluster.toml\"\n[node]\nname = \"{}\"\nadmin_socket = \"/n.sock\"\n\
              [log]\ndirectory = \"/log\"\nca = \"/ca\"\ncertificate = \"/certificate\"\nkey = \"/key\"\n\
              [tables]\nsessions = {SESSIONS}\nsteering_sessions = {SESSIONS}\n\
+             shared_entries = {SHARED}\n\
              [timeouts]\nhalf_open = \"{HALF_OPEN}\"\nclosed = \"{HALF_OPEN}\"\nestablished = \"{ESTABLISHED}\"\n\
              udp = \"{ESTABLISHED}\"\nsteering = \"{ESTABLISHED}\"\n\
              [[port]]\nname = \"front\"\nrole = \"front\"\ndevice = \"memory\"\nmtu = 1500\nqueues = {queues}\n\

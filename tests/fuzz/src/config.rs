@@ -53,7 +53,7 @@ fn accepted(config: &Config) {
     for group in view.buckets.iter() {
         assert!(group.placement.iter().all(|(_, owner)| owner.is_some()), "a bucket without an owner");
     }
-    let room = config.tables.sessions.max(config.tables.steering_sessions);
+    let room = config.tables.sessions.max(config.tables.steering_sessions).max(config.tables.shared_entries);
     if room > 4096 || config.workers.count > 4 || config.ports.iter().any(|p| p.device.queues > 4) {
         return;
     }

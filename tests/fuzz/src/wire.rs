@@ -4,7 +4,7 @@ use steerage::base::{Addr, HashKey, Mac};
 use steerage::wire::arp::{self, Arp};
 use steerage::wire::backplane::{self, Header};
 use steerage::wire::checksum::{self, Delta};
-use steerage::wire::control::{self, Heartbeat};
+use steerage::wire::control::{self, Heartbeat, RECORDS_LEN, Records};
 use steerage::wire::eth::Eth;
 use steerage::wire::gue::Gue;
 use steerage::wire::icmp::{self, Icmp, Neighbour};
@@ -87,6 +87,7 @@ fn checksum(bytes: &[u8]) {
 fn control(bytes: &[u8]) {
     let key = HashKey([1, 2]);
     let _ = Heartbeat::parse(bytes, key);
+    records(bytes, key);
     // The same with a right code, which no search would find.
     let mut signed = bytes.to_vec();
     let workers = bytes.get(64..66).map_or(0, |w| usize::from(u16::from_be_bytes([w[0], w[1]])));
@@ -100,6 +101,21 @@ fn control(bytes: &[u8]) {
             assert_eq!(len, end + 8);
             assert_eq!(Heartbeat::parse(&out[..len], key), Ok(beat));
         }
+    }
+}
+
+/// Records, also with a right code.
+fn records(bytes: &[u8], key: HashKey) {
+    let _ = Records::parse(bytes, key);
+    let Some(end) = bytes.len().checked_sub(8) else { return };
+    let mut signed = bytes.to_vec();
+    let code = steerage::base::hash::mac(key, &signed[..end]);
+    signed[end..].copy_from_slice(&code.to_be_bytes());
+    if let Ok((head, records)) = Records::parse(&signed, key) {
+        let mut out = vec![0; end + 8];
+        out[RECORDS_LEN..end].copy_from_slice(records);
+        let len = head.seal(&mut out, end, key);
+        assert_eq!(Records::parse(&out[..len], key), Ok((head, records)));
     }
 }
 
