@@ -352,6 +352,18 @@ mod tests {
         assert_eq!((place.owner, place.previous), (Some(three), Some(one)), "a living owner has it");
     }
 
+    /// What was another's for a moment, before that was in force, comes back in an epoch of its own.
+    #[test]
+    fn epochs_never_go_back() {
+        let [one, two] = [0, 1].map(NodeId);
+        let place = |owner: NodeId, epoch: u64| Place { owner: Some(owner), epoch, ..Place::default() };
+        let epochs = [place(one, 1), place(two, 2), place(one, 3)]
+            .map(|latest| chain_seen_by(one, NodeSet::EMPTY, &place(one, 1), &latest).epoch);
+        assert_eq!(epochs, [1, 2, 3]);
+        let other = chain_seen_by(two, NodeSet::EMPTY, &place(one, 1), &place(one, 3));
+        assert_eq!(other.epoch, 1, "others go by what is in force");
+    }
+
     /// Two nodes' and a third's view of a bucket: who has it in force, after whom, and whose it is going to be.
     #[test]
     fn what_is_given_away_is_so_at_once_and_what_is_gained_once_that_is_in_force() {
