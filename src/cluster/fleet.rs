@@ -212,7 +212,10 @@ impl Fleet {
     fn sum(&mut self, group: GroupId) {
         let bytes = |map: &Arc<Map>| {
             let own = postcard::to_allocvec(&**map).unwrap_or_default();
-            map.stays().map_or(own.clone(), |stays| postcard::to_extend(&stays, own).unwrap_or_default())
+            match map.stays() {
+                Some(stays) => postcard::to_extend(&stays, own).unwrap_or_default(),
+                None => own,
+            }
         };
         let map = self.maps.get(&group).map(bytes);
         match map {
@@ -253,7 +256,9 @@ impl Fleet {
     /// Copies of buckets of a group are complete. Whether any of it is news.
     pub fn learnt(&mut self, group: GroupId, learnt: &[Learnt]) -> bool {
         let news = self.maps.get_mut(&group).is_some_and(|map| Arc::make_mut(map).learnt(learnt));
-        self.sum(group);
+        if news {
+            self.sum(group);
+        }
         news
     }
 

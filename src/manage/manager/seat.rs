@@ -58,6 +58,8 @@ pub struct Seat {
     unfit: Option<u64>,
     preparing: Option<Awaited>,
     adopting: Option<Awaited>,
+    /// As the last View has it.
+    placed: BTreeMap<GroupId, compiling::Placed>,
     quarantine: BTreeMap<GroupId, Quarantine>,
     /// VIPs of another may be under its lease until then.
     vips_from: Instant,
@@ -127,6 +129,7 @@ impl Manager {
             unfit: None,
             preparing: None,
             adopting: None,
+            placed: BTreeMap::new(),
             quarantine: BTreeMap::new(),
             vips_from: Instant::ZERO,
             reborn: now,

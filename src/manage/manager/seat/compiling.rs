@@ -3,9 +3,9 @@
 use super::{Seat, times};
 use crate::base::hash::mix;
 use crate::base::version::WireVersion;
-use crate::base::{Addr, GroupId, Instant, NodeId, VirtualServerId};
+use crate::base::{Addr, GroupId, Instant, NodeId, NodeSet, VirtualServerId};
 use crate::cluster::fleet::{Fleet, Why};
-use crate::cluster::place::{chain_seen_by, seen_by};
+use crate::cluster::place::{Map, chain_seen_by, seen_by};
 use crate::manage::compile;
 use crate::manage::config::Config;
 use crate::manage::manager::Manager;
@@ -26,31 +26,68 @@ pub(super) struct Compiled {
 impl Seat {
     /// Whose each group's buckets are, as a node has to see it that goes by this View. One that is still catching up may know the
     /// buckets of nodes that its View doesn't have yet; it serves none itself.
-    fn buckets(&self, view: &View) -> Vec<Buckets> {
-        let (me, groups) = (view.me, view.services.groups.len());
-        let known = |node: &NodeId| node.index() < view.nodes.len();
-        let over = self.state().over();
-        let (published, latest) = (self.state().published().maps(), self.state().fleet().maps());
-        let each = (0..groups as u16).map(GroupId).map(|group| {
-            let placement = match (published.get(&group), latest.get(&group)) {
-                (Some(published), Some(latest)) => Placement::of(|bucket| {
-                    let (owner, previous) = seen_by(me, over, published.get(bucket), latest.get(bucket));
-                    Home { owner: owner.filter(known), previous: previous.filter(known) }
-                }),
-                _ => Placement::initial(0, &[]),
-            };
-            let chains = published.get(&group).zip(latest.get(&group)).filter(|(map, _)| map.shares_state());
-            let chains = chains.map(|(published, latest)| {
-                let of = |(bucket, place)| chain_seen_by(me, over, place, latest.get(bucket));
-                published.iter().map(of).collect::<Chains>()
-            });
-            // What is as it was is shared.
-            let before = view.buckets.get(group.index()).and_then(|buckets| buckets.chains.clone());
-            let chains = if chains == before { before } else { chains };
+    fn buckets(&mut self, view: &View) -> Vec<Buckets> {
+        let (me, nodes) = (view.me, view.nodes.len());
+        let state = self.council.state();
+        let over = state.over();
+        let (published, latest) = (state.published().maps(), state.fleet().maps());
+        let known = std::mem::take(&mut self.placed);
+        for group in (0..view.services.groups.len() as u16).map(GroupId) {
+            let Some(maps) = published.get(&group).zip(latest.get(&group)) else { continue };
+            let before = view.buckets.get(group.index()).and_then(|buckets| buckets.chains.as_ref());
+            let placed = known.get(&group).filter(|placed| placed.is_of(maps, over, nodes)).cloned();
+            let placed = placed.unwrap_or_else(|| Placed::new(me, maps, over, nodes, before));
+            self.placed.insert(group, placed);
+        }
+        let each = (0..view.services.groups.len() as u16).map(GroupId).map(|group| {
             let quarantine = self.quarantine.get(&group).copied().map(Box::new);
+            let (placement, chains) = match self.placed.get(&group) {
+                Some(placed) => (placed.placement.clone(), placed.chains.clone()),
+                None => (Placement::initial(0, &[]), None),
+            };
             Buckets { placement, quarantine, chains }
         });
         each.collect()
+    }
+}
+
+/// Whose a group's buckets are to a node, and what that was made of: most Views are made for other reasons.
+#[derive(Clone)]
+pub(super) struct Placed {
+    published: Arc<Map>,
+    latest: Arc<Map>,
+    over: NodeSet,
+    nodes: usize,
+    placement: Placement,
+    chains: Option<Chains>,
+}
+
+impl Placed {
+    fn is_of(&self, (published, latest): (&Arc<Map>, &Arc<Map>), over: NodeSet, nodes: usize) -> bool {
+        Arc::ptr_eq(&self.published, published)
+            && Arc::ptr_eq(&self.latest, latest)
+            && (self.over, self.nodes) == (over, nodes)
+    }
+
+    /// `before`: the chains so far; what is as it was is shared.
+    fn new(
+        me: NodeId,
+        (published, latest): (&Arc<Map>, &Arc<Map>),
+        over: NodeSet,
+        nodes: usize,
+        before: Option<&Chains>,
+    ) -> Self {
+        let known = |node: &NodeId| node.index() < nodes;
+        let placement = Placement::of(|bucket| {
+            let (owner, previous) = seen_by(me, over, published.get(bucket), latest.get(bucket));
+            Home { owner: owner.filter(known), previous: previous.filter(known) }
+        });
+        let chains = published.shares_state().then(|| {
+            let of = |(bucket, place)| chain_seen_by(me, over, place, latest.get(bucket));
+            published.iter().map(of).collect::<Chains>()
+        });
+        let chains = if chains.as_ref() == before { before.cloned() } else { chains };
+        Self { published: published.clone(), latest: latest.clone(), over, nodes, placement, chains }
     }
 }
 
@@ -135,8 +172,8 @@ impl Manager {
     }
 
     /// What a View says by what is decided. What is new is not answered for while another may do so.
-    pub(in crate::manage::manager) fn decided(&self, view: &mut View, now: Instant) -> Vec<Addr> {
-        let Some(seat) = &self.seat else { return Vec::new() };
+    pub(in crate::manage::manager) fn decided(&mut self, view: &mut View, now: Instant) -> Vec<Addr> {
+        let Some(seat) = &mut self.seat else { return Vec::new() };
         let buckets = seat.buckets(view);
         if *view.buckets != *buckets {
             view.place(buckets);

@@ -14,8 +14,8 @@ use tracing::{debug, error, info, warn};
 
 /// Between two lives of one process, and two proposals of what is drained.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
-/// What workers have learnt is gathered for so long.
-const GATHER: Duration = Duration::from_millis(20);
+/// What workers have learnt is gathered for so long: with each such entry all nodes make a View.
+const GATHER: Duration = Duration::from_millis(100);
 /// Between two lives of which the first could not make anything of what was decided, at most: each such pause is twice the last
 /// one, as what this program can't do it may never be able to.
 const LONG_PAUSE: Duration = Duration::from_secs(30);
