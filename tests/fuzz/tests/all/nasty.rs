@@ -22,7 +22,8 @@ const CHECK: u64 = 1_000_000;
 
 /// Reasons that no packet can be dropped for in a node whose configuration passed its checks: each group has a node that
 /// takes flows, each virtual server a real server that does; or that may not be met, as turns take no time here.
-const IMPOSSIBLE: [Verdict; 3] = [Verdict::NoOwner, Verdict::NoRealServer, Verdict::LeaseOver];
+const IMPOSSIBLE: [Verdict; 4] =
+    [Verdict::NoOwner, Verdict::NoRealServer, Verdict::LeaseOver, Verdict::Unshared];
 
 fn opening(host: u16, port: u16, dst: Addr) -> Packet {
     let [high, low] = host.to_be_bytes();
