@@ -209,6 +209,8 @@ pub struct Shard {
     pub(super) bounds: Bounds,
     pub(super) store: Store,
     pub(super) places: Box<[Place]>,
+    /// Of which so many may be other than they were made.
+    used: usize,
     pub(super) busy: BusyTable,
     pub(super) answers: VecDeque<(Ticket, Answer)>,
     pub(super) events: VecDeque<Event>,
@@ -229,6 +231,7 @@ impl Shard {
             bounds,
             store: Store::new(hash_key, bounds.entries, buckets),
             places: vec![Place::default(); buckets].into(),
+            used: 0,
             busy: BusyTable::new(bounds.busy, bounds.waiters),
             answers: VecDeque::with_capacity(2 * usize::from(bounds.waiters)),
             events: VecDeque::with_capacity(BUCKETS),
@@ -277,7 +280,7 @@ impl Shard {
                 self.abort(at, Answer::Unknown(Unknown::Moved));
             }
         }
-        for place in &mut self.places {
+        for place in &mut self.places[..self.used] {
             let stay = place.stay.wrapping_add(1);
             *place = Place { stay, ..Place::default() };
         }
@@ -325,6 +328,7 @@ impl Shard {
         if place.chain == *chain {
             return;
         }
+        self.used = self.used.max(at + 1);
         let old = std::mem::replace(&mut place.chain, chain.clone());
         let (was, is) = (old.place_of(me), chain.place_of(me));
         if !place.learns && is.is_some_and(|copy| !copy.complete) {

@@ -16,7 +16,7 @@ pub enum Bug {
     LiveSessionExpires,
     /// NAT leaves the transport checksum as it was.
     ChecksumStale,
-    /// The owner of a bucket doesn't ask the one before it for flows that it doesn't know.
+    /// The owner of a bucket doesn't ask the one before it for flows that it doesn't know, nor looks for their shared state.
     PreviousOwnerForgotten,
     /// The owner of a bucket doesn't ask in the group that a virtual server was in before for flows that it doesn't know.
     FormerGroupForgotten,

@@ -210,16 +210,11 @@ impl Fleet {
 
     /// The placement of a group is another.
     fn sum(&mut self, group: GroupId) {
-        let bytes = |map: &Arc<Map>| {
-            let own = postcard::to_allocvec(&**map).unwrap_or_default();
-            match map.stays() {
-                Some(stays) => postcard::to_extend(&stays, own).unwrap_or_default(),
-                None => own,
-            }
-        };
-        let map = self.maps.get(&group).map(bytes);
-        match map {
-            Some(bytes) => _ = self.sums.insert(group, siphash13_bytes(DIGEST_KEY, &bytes)),
+        let as_stored =
+            |map: &Map| siphash13_bytes(DIGEST_KEY, &postcard::to_allocvec(map).unwrap_or_default());
+        let sum = |map: &Arc<Map>| map.digest().unwrap_or_else(|| as_stored(map));
+        match self.maps.get(&group).map(sum) {
+            Some(sum) => _ = self.sums.insert(group, sum),
             None => _ = self.sums.remove(&group),
         }
     }
@@ -255,11 +250,10 @@ impl Fleet {
 
     /// Copies of buckets of a group are complete. Whether any of it is news.
     pub fn learnt(&mut self, group: GroupId, learnt: &[Learnt]) -> bool {
-        let news = self.maps.get_mut(&group).is_some_and(|map| Arc::make_mut(map).learnt(learnt));
-        if news {
-            self.sum(group);
-        }
-        news
+        let Some(map) = self.maps.get_mut(&group).filter(|map| map.has_news(learnt)) else { return false };
+        Arc::make_mut(map).learnt(learnt);
+        self.sum(group);
+        true
     }
 
     /// The nodes that may own buckets of a group now: members that serve, or if there is none, backups.

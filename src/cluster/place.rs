@@ -50,6 +50,16 @@ impl Place {
         self.replicas.iter().any(|r| r.node == node)
     }
 
+    /// Of all that it says, its stays among it; packed, as each entry of the log that moves buckets asks for all of them.
+    fn digest(&self, bucket: usize) -> u64 {
+        let node = |node: Option<NodeId>| node.map_or(u64::from(u16::MAX), |node| u64::from(node.0));
+        let own = node(self.owner) << 48 | node(self.previous) << 32 | u64::from(self.stay);
+        let replicas = self.replicas.iter().fold(mix(mix(bucket as u64) ^ own), |digest, r| {
+            mix(digest ^ (u64::from(r.node.0) << 33 | u64::from(r.complete) << 32 | u64::from(r.stay)))
+        });
+        mix(replicas ^ self.epoch)
+    }
+
     /// Makes `node` the owner. What it replaces is the previous owner, and stands by from now on, if `alive`. If that is dead, or
     /// there is none, who served the bucket before may still have sessions of it. Who wasn't complete has nothing that could be
     /// relied upon: it begins a new `stay`.
@@ -165,19 +175,34 @@ impl Map {
         self.stay = self.stay.map(|last| last.max(stay));
     }
 
-    /// These copies are complete, each as its owner says in an epoch. Whether any of it is news: what was said of another epoch or
-    /// another stay is void.
-    pub(super) fn learnt(&mut self, learnt: &[Learnt]) -> bool {
-        let mut news = false;
-        for one in learnt.iter().filter(|one| one.bucket.index() < BUCKETS) {
-            let place = &mut self.places[one.bucket.index()];
-            if place.epoch != u64::from(one.epoch) {
-                continue;
+    /// Which copy this makes complete, as its owner says in an epoch, if it is news: what was said of another epoch or another
+    /// stay is void.
+    fn news(&self, learnt: &Learnt) -> Option<(usize, usize)> {
+        let bucket = learnt.bucket.index();
+        let place = self.places.get(bucket).filter(|place| place.epoch == u64::from(learnt.epoch))?;
+        let same = |r: &Replica| r.node == learnt.node && r.stay == learnt.stay && !r.complete;
+        Some((bucket, place.replicas.iter().position(same)?))
+    }
+
+    /// Whether any of this is news.
+    pub(super) fn has_news(&self, learnt: &[Learnt]) -> bool {
+        learnt.iter().any(|one| self.news(one).is_some())
+    }
+
+    /// Copies are complete.
+    pub(super) fn learnt(&mut self, learnt: &[Learnt]) {
+        for one in learnt {
+            if let Some((bucket, replica)) = self.news(one) {
+                self.places[bucket].replicas[replica].complete = true;
             }
-            let same = |r: &&mut Replica| r.node == one.node && r.stay == one.stay && !r.complete;
-            news |= place.replicas.iter_mut().find(same).map(|replica| replica.complete = true).is_some();
         }
-        news
+    }
+
+    /// The same wherever the same was decided. Against faults, not against forgery.
+    pub(super) fn digest(&self) -> Option<u64> {
+        let own = mix(mix(self.epoch) ^ u64::from(self.stay?));
+        let places = self.places.iter().enumerate();
+        Some(places.fold(own, |sum, (bucket, place)| sum.wrapping_add(place.digest(bucket))))
     }
 
     /// What stands behind the placement's own form where nodes share state.

@@ -78,8 +78,10 @@ pub fn open(
         let (snat, port, reply) =
             snat(view, (sessions, shared), counters, real, meta, now).ok_or(Verdict::SnatExhausted)?;
         (session.snat, session.snat_port, names_here.reply) = (snat, port, Some(reply));
-    } else if session.state != State::HalfOpen {
-        return Ok(Opened::Stateless(real)); // a lone RST or FIN: little will follow
+    } else if session.state != State::HalfOpen || !view.this_node().up {
+        // Of a lone RST or FIN little will follow. What a node that isn't let in kept would be at odds, once it is, with what
+        // the others have by then.
+        return Ok(Opened::Stateless(real));
     }
     let names_of = |key: &FlowKey, session: &Session| names(view, key, session);
     let opened = sessions.open(names_here, meta.key, session, names_of, |id, key, session| {

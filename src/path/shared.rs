@@ -200,7 +200,10 @@ impl Shared {
         {
             marks.clear();
         }
-        self.previous.fill(None);
+        // There is room for many more groups than most clusters have.
+        let used = self.adopted.iter().rposition(|placed| *placed != 0).map_or(0, |last| last + 1);
+        let used = used.max(self.adoption.next.map_or(0, |(group, _)| group + 1)).min(self.groups);
+        self.previous[..used * BUCKETS].fill(None);
         self.adopted.fill(0);
         self.adoption = Adoption { placed: view.placed, next: Some((0, 0)) };
     }

@@ -7,6 +7,7 @@ use crate::cluster::log::Log;
 use crate::cluster::plan;
 use crate::cluster::state::State;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Nodes that hold the same entries hold the same state.
 #[derive(Debug, Default)]
@@ -37,7 +38,8 @@ impl Agreement {
 /// The first bucket of which that isn't so.
 pub fn promotions(before: &State, after: &State) -> Result<(), String> {
     for (group, map) in after.fleet().maps() {
-        let Some(last) = before.fleet().maps().get(group) else { continue };
+        let last = before.fleet().maps().get(group);
+        let Some(last) = last.filter(|last| !Arc::ptr_eq(last, map)) else { continue };
         for (bucket, place) in map.iter() {
             let (last, Some(owner)) = (last.get(bucket), place.owner) else { continue };
             let given = last.owner.filter(|from| *from != owner && place.previous == Some(*from));

@@ -21,7 +21,8 @@ const PACKETS: u64 = 5_000_000;
 const CHECK: u64 = 1_000_000;
 
 /// Reasons that no packet can be dropped for in a node whose configuration passed its checks: each group has a node that
-/// takes flows, each virtual server a real server that does; or that may not be met, as turns take no time here.
+/// takes flows, each virtual server a real server that does, and without a log nothing is shared; or that may not be met, as turns take
+/// no time here.
 const IMPOSSIBLE: [Verdict; 4] =
     [Verdict::NoOwner, Verdict::NoRealServer, Verdict::LeaseOver, Verdict::Unshared];
 
