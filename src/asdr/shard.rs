@@ -229,7 +229,7 @@ impl Shard {
             bounds,
             store: Store::new(hash_key, bounds.entries, buckets),
             places: vec![Place::default(); buckets].into(),
-            busy: BusyTable::new(bounds.busy, bounds.waiters),
+            busy: BusyTable::new(bounds.busy, bounds.waiters, buckets),
             answers: VecDeque::with_capacity(2 * usize::from(bounds.waiters)),
             events: VecDeque::with_capacity(BUCKETS),
             counts: Counts::default(),
@@ -355,13 +355,10 @@ impl Shard {
         };
         place.declared = place.declared.iter().filter(kept).collect();
         place.pull.restart();
-        if self.busy.is_empty() {
-            return;
-        }
-        for busy in self.busy.places() {
-            if self.busy.get(busy).work != Work::Free && self.busy.get(busy).bucket == at {
-                self.review(m, busy, &old, out);
-            }
+        let mut next = self.busy.first_in(at);
+        while let Some(busy) = next {
+            next = self.busy.next_in(busy);
+            self.review(m, busy, &old, out);
         }
     }
 

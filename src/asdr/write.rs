@@ -224,7 +224,11 @@ impl Shard {
             self.counts.outdated += 1;
             return;
         }
-        let kept = self.keep(m, bucket, name, fact);
+        // What a complete copy had, and has no more, was deleted and is forgotten: that is said again.
+        let place = &self.places[bucket];
+        let had = place.whole && Version(fact.version) <= place.stable;
+        let forgotten = had && self.store.find(bucket, name).is_none();
+        let kept = forgotten || self.keep(m, bucket, name, fact);
         if kept {
             let place = &mut self.places[bucket];
             place.stable = place.stable.max(Version(stable));
