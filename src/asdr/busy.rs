@@ -37,6 +37,9 @@ pub struct Busy {
     turn: u16,
     first: u16,
     last: u16,
+    /// The records of the same bucket around it.
+    before: u16,
+    behind: u16,
 }
 
 /// Somebody who waits for a key.
@@ -57,14 +60,16 @@ pub struct Waiter {
 pub struct BusyTable {
     busy: Box<[Busy]>,
     free: Vec<u16>,
+    /// By bucket, the first of its records.
+    heads: Box<[u16]>,
     waiters: Box<[Waiter]>,
     free_waiters: Vec<u16>,
     cursor: usize,
 }
 
 impl BusyTable {
-    /// For so many keys and so many who wait, each fewer than 65,535.
-    pub fn new(keys: u16, waiters: u16) -> Self {
+    /// For so many keys and so many who wait, each fewer than 65,535, in so many buckets.
+    pub fn new(keys: u16, waiters: u16, buckets: usize) -> Self {
         let busy = Busy {
             work: Work::Free,
             entry: EntryId::NONE,
@@ -76,6 +81,8 @@ impl BusyTable {
             turn: 0,
             first: IDLE,
             last: IDLE,
+            before: IDLE,
+            behind: IDLE,
         };
         let waiter = Waiter {
             ticket: Ticket(0),
@@ -87,6 +94,7 @@ impl BusyTable {
         Self {
             busy: vec![busy; usize::from(keys)].into(),
             free: (0..keys).rev().collect(),
+            heads: vec![IDLE; buckets].into(),
             waiters: vec![waiter; usize::from(waiters)].into(),
             free_waiters: (0..waiters).rev().collect(),
             cursor: 0,
@@ -106,6 +114,10 @@ impl BusyTable {
     /// A record for a key; none if all are in use.
     pub fn take(&mut self, entry: EntryId, bucket: usize, epoch: u32) -> Option<u16> {
         let at = self.free.pop()?;
+        let behind = std::mem::replace(&mut self.heads[bucket], at);
+        if let Some(behind) = self.busy.get_mut(usize::from(behind)) {
+            behind.before = at;
+        }
         let busy = &mut self.busy[usize::from(at)];
         let turn = busy.turn;
         *busy = Busy {
@@ -119,6 +131,8 @@ impl BusyTable {
             turn,
             first: IDLE,
             last: IDLE,
+            before: IDLE,
+            behind,
         };
         Some(at)
     }
@@ -129,7 +143,31 @@ impl BusyTable {
         debug_assert!(busy.first == IDLE && busy.work != Work::Free);
         busy.work = Work::Free;
         busy.turn = busy.turn.wrapping_add(1);
+        let Busy { bucket, before, behind, .. } = *busy;
+        match self.busy.get_mut(usize::from(before)) {
+            Some(before) => before.behind = behind,
+            None => self.heads[bucket] = behind,
+        }
+        if let Some(behind) = self.busy.get_mut(usize::from(behind)) {
+            behind.before = before;
+        }
         self.free.push(at);
+    }
+
+    /// The first record of a bucket.
+    pub fn first_in(&self, bucket: usize) -> Option<u16> {
+        Some(self.heads[bucket]).filter(|at| *at != IDLE)
+    }
+
+    /// The next record of the same bucket.
+    pub fn next_in(&self, at: u16) -> Option<u16> {
+        Some(self.busy[usize::from(at)].behind).filter(|at| *at != IDLE)
+    }
+
+    /// The records of a bucket.
+    pub fn all_in(&self, bucket: usize) -> impl Iterator<Item = &Busy> {
+        let all = std::iter::successors(self.first_in(bucket), |at| self.next_in(*at));
+        all.map(|at| &self.busy[usize::from(at)])
     }
 
     /// A record.

@@ -172,11 +172,10 @@ impl Shard {
             self.counts.outdated += 1;
             return;
         };
-        let lacks = !self.busy.is_empty()
-            && self.busy.places().any(|at| {
-                let busy = self.busy.get(at);
-                busy.work == super::busy::Work::Write && busy.bucket == bucket && busy.missing.contains(from)
-            });
+        let lacks = self
+            .busy
+            .all_in(bucket)
+            .any(|busy| busy.work == super::busy::Work::Write && busy.missing.contains(from));
         if !lacks {
             // From here on no write is acknowledged without it: it may be the next owner at any time.
             self.places[bucket].declared = self.places[bucket].declared.with(NodeSet::of(from));

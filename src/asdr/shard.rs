@@ -68,6 +68,13 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// Whoever sets or deletes need not know what was there.
+    pub(super) fn is_blind(&self) -> bool {
+        matches!(self, Self::Set { .. } | Self::Delete)
+    }
+}
+
 /// What is said to who asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -232,7 +239,7 @@ impl Shard {
             store: Store::new(hash_key, bounds.entries, buckets),
             places: vec![Place::default(); buckets].into(),
             used: 0,
-            busy: BusyTable::new(bounds.busy, bounds.waiters),
+            busy: BusyTable::new(bounds.busy, bounds.waiters, buckets),
             answers: VecDeque::with_capacity(2 * usize::from(bounds.waiters)),
             events: VecDeque::with_capacity(BUCKETS),
             counts: Counts::default(),
@@ -359,13 +366,10 @@ impl Shard {
         };
         place.declared = place.declared.iter().filter(kept).collect();
         place.pull.restart();
-        if self.busy.is_empty() {
-            return;
-        }
-        for busy in self.busy.places() {
-            if self.busy.get(busy).work != Work::Free && self.busy.get(busy).bucket == at {
-                self.review(m, busy, &old, out);
-            }
+        let mut next = self.busy.first_in(at);
+        while let Some(busy) = next {
+            next = self.busy.next_in(busy);
+            self.review(m, busy, &old, out);
         }
     }
 
@@ -510,13 +514,12 @@ impl Shard {
         if head.busy != IDLE && self.busy.get(head.busy).blocks {
             return self.wait(head.busy, waiter);
         }
-        // Whoever sets or deletes need not know what was there.
-        let blind = matches!(waiter.operation, Operation::Set { .. } | Operation::Delete);
+        let blind = waiter.operation.is_blind();
         if !self.is_known(entry) && !self.is_whole(entry) && !blind {
             return self.hunt(m, entry, waiter, out);
         }
         let expired = head.state == State::Value && head.expires != Tick(0) && head.expires <= m.now.tick();
-        if self.is_known(entry) && (expired || self.is_doubtful(entry)) {
+        if self.is_known(entry) && (expired || !blind && self.is_doubtful(entry)) {
             return self.rewrite(m, entry, expired, waiter, out);
         }
         self.apply(m, entry, waiter, out)

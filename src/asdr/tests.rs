@@ -1,3 +1,5 @@
+mod room;
+
 use super::*;
 use crate::base::{Bucket, GroupId, HashKey, Instant, NodeId};
 use crate::wire::state::Record;

@@ -224,7 +224,11 @@ impl Shard {
             self.counts.outdated += 1;
             return;
         }
-        let kept = self.keep(m, bucket, name, fact);
+        // What a complete copy had, and has no more, was deleted and is forgotten: that is said again.
+        let place = &self.places[bucket];
+        let had = place.whole && Version(fact.version) <= place.stable;
+        let forgotten = had && self.store.find(bucket, name).is_none();
+        let kept = forgotten || self.keep(m, bucket, name, fact);
         if kept {
             let place = &mut self.places[bucket];
             place.stable = place.stable.max(Version(stable));
@@ -242,14 +246,17 @@ impl Shard {
         let busy = *self.busy.get(at);
         if busy.blocks && self.needed(busy.bucket).contains(from) {
             self.store.head_mut(busy.entry).unsure = true;
-            let refused = |waiter: &mut Waiter| {
-                if matches!(waiter.answer, Some(Answer::Done(_))) {
-                    waiter.answer = Some(Answer::Refused(Refusal::Full));
-                }
-            };
             let mut waiting = self.busy.all_waiters(at);
             while let Some(mut waiter) = self.busy.next(&mut waiting) {
-                refused(&mut waiter);
+                // Who wanted to know what is there would make it be written again, and again.
+                let refused = match waiter.answer {
+                    Some(Answer::Done(_)) => true,
+                    Some(_) => false,
+                    None => !waiter.operation.is_blind(),
+                };
+                if refused {
+                    waiter.answer = Some(Answer::Refused(Refusal::Full));
+                }
                 self.busy.wait(at, waiter);
             }
         }
