@@ -163,14 +163,18 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
         return Err(Verdict::NoOwner);
     }
     // Here it ends. Another node may have the flow's session unless there is none that could, or the sender has seen to that: who
-    // knows of what this node goes by takes it for the one whose it is, or was until now and is asked before the owner takes a
-    // flow; who knows of more, for the one whose it is going to be. Where nothing is decided, files may differ for ever.
+    // knows of what this node goes by takes it for the one whose it is; who knows of more, for the one whose it is going to be.
+    // Whose it was until now has told the next one by then that it doesn't know the flow, or may do so at any time. Where nothing
+    // is decided, files may differ for ever.
     let takes = match meta.sender_knows {
         _ if view.in_force == 0 => mine || view.services.groups[group.index()].has(view.me),
         Ordering::Less => mine && holders.behind(Stage::Owner, view.me).is_none(),
-        Ordering::Equal => mine || placement.previous(bucket) == Some(view.me),
+        Ordering::Equal => mine,
         // Of another group's SNAT address this node doesn't know yet, and replies to this group's come to others.
-        Ordering::Greater => mine || service.and_then(|id| view.regrouping(id)).is_none(),
+        Ordering::Greater => {
+            let was_mine = placement.previous(bucket) == Some(view.me);
+            mine || !was_mine && service.and_then(|id| view.regrouping(id)).is_none()
+        }
     };
     if !takes {
         return Err(Verdict::StageExhausted);

@@ -123,7 +123,7 @@ fn what_was_given_back_is_taken_where_nobody_else_can_have_its_session() {
     for (placement, taken) in [
         ((1, None), [true; 4]),
         ((1, Some(2)), [false, true, true, true]),
-        ((2, Some(1)), [false, true, true, true]),
+        ((2, Some(1)), [false; 4]),
         ((2, Some(3)), [false, false, true, true]),
         ((2, None), [false, false, true, true]),
     ] {

@@ -153,6 +153,12 @@ impl Leader {
             Op::Open { kind, v6, is_tcp, receiver } => {
                 self.ports += 1;
                 let first = opening(kind, v6, is_tcp, self.ports);
+                // Who has given a bucket away takes none of its flows, and who is to have it may not know that yet: it is sent again.
+                if self.known.iter().any(|known| *known < self.placements.len())
+                    && exchange(&mut self.world, receiver, &first.frame_to(receiver)).is_empty()
+                {
+                    self.adopt_all();
+                }
                 let flow = Flow::open(&mut self.world, receiver, &first);
                 let out = exchange(&mut self.world, receiver, &flow.packet.frame_to(receiver));
                 self.flows.push((flow, out[0].0));
