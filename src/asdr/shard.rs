@@ -68,13 +68,6 @@ pub enum Operation {
     },
 }
 
-impl Operation {
-    /// Whoever sets or deletes need not know what was there.
-    pub(super) fn is_blind(&self) -> bool {
-        matches!(self, Self::Set { .. } | Self::Delete)
-    }
-}
-
 /// What is said to who asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -514,12 +507,13 @@ impl Shard {
         if head.busy != IDLE && self.busy.get(head.busy).blocks {
             return self.wait(head.busy, waiter);
         }
-        let blind = waiter.operation.is_blind();
+        // Whoever sets or deletes need not know what was there.
+        let blind = matches!(waiter.operation, Operation::Set { .. } | Operation::Delete);
         if !self.is_known(entry) && !self.is_whole(entry) && !blind {
             return self.hunt(m, entry, waiter, out);
         }
         let expired = head.state == State::Value && head.expires != Tick(0) && head.expires <= m.now.tick();
-        if self.is_known(entry) && (expired || !blind && self.is_doubtful(entry)) {
+        if self.is_known(entry) && (expired || self.is_doubtful(entry)) {
             return self.rewrite(m, entry, expired, waiter, out);
         }
         self.apply(m, entry, waiter, out)

@@ -224,9 +224,10 @@ impl Shard {
             self.counts.outdated += 1;
             return;
         }
-        // What a complete copy had, and has no more, was deleted and is forgotten: that is said again.
-        let place = &self.places[bucket];
-        let had = place.whole && Version(fact.version) <= place.stable;
+        // What a complete copy had, and has no more, was deleted and is forgotten: that is said again. What an owner goes on to
+        // write in its next epoch it may never have had.
+        let (place, version) = (&self.places[bucket], Version(fact.version));
+        let had = place.whole && version <= place.stable && version.epoch() == place.chain.epoch;
         let forgotten = had && self.store.find(bucket, name).is_none();
         let kept = forgotten || self.keep(m, bucket, name, fact);
         if kept {
@@ -248,13 +249,8 @@ impl Shard {
             self.store.head_mut(busy.entry).unsure = true;
             let mut waiting = self.busy.all_waiters(at);
             while let Some(mut waiter) = self.busy.next(&mut waiting) {
-                // Who wanted to know what is there would make it be written again, and again.
-                let refused = match waiter.answer {
-                    Some(Answer::Done(_)) => true,
-                    Some(_) => false,
-                    None => !waiter.operation.is_blind(),
-                };
-                if refused {
+                // Whose turn is yet to come would make it be written again, and again.
+                if matches!(waiter.answer, None | Some(Answer::Done(_))) {
                     waiter.answer = Some(Answer::Refused(Refusal::Full));
                 }
                 self.busy.wait(at, waiter);
