@@ -316,6 +316,10 @@ mtu = {plan.BACKPLANE_MTU}
 name = "lan"
 port = "front"
 addresses = [{addresses}]
+
+[[route]]
+to = "{plan.CLIENTS}"
+via = "{plan.front(plan.CLIENT, 4)}"
 """
 
 

@@ -20,12 +20,14 @@ mod busy;
 mod entry;
 mod hunt;
 mod learn;
+mod look;
 mod shard;
 mod store;
 mod write;
 
 pub use crate::view::chain::{Chain, Copy, MAX_COPIES};
 pub use entry::{Key, Kind, Value, Version};
+pub use look::Seen;
 pub use shard::{Answer, Bounds, Counts, Event, Moment, Operation, Outbox, Refusal, Shard, Ticket, Unknown};
 
 #[cfg(test)]

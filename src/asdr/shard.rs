@@ -247,32 +247,6 @@ impl Shard {
         self.counts
     }
 
-    /// Who owns a bucket, by the last View that told of it.
-    pub fn owner(&self, group: GroupId, bucket: Bucket) -> Option<NodeId> {
-        Some(self.places[self.at(group, bucket)?].chain.owner?.node)
-    }
-
-    /// What is known of a bucket's entries of one kind, by key: those that have values.
-    pub fn values(&self, group: GroupId, bucket: Bucket, kind: Kind) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let newest = self.at(group, bucket).and_then(|at| self.store.newest(at));
-        let all = std::iter::successors(newest, |entry| self.store.older(*entry));
-        all.filter(|entry| self.is_known(*entry)).filter_map(move |entry| {
-            let name = self.store.name(entry);
-            match self.store.content(entry) {
-                Content::Value(value) if name.kind == kind as u8 => Some((name.key, value)),
-                _ => None,
-            }
-        })
-    }
-
-    /// Whether a key has a value here, as far as that is known here.
-    pub fn has(&self, group: GroupId, bucket: Bucket, key: &Key) -> bool {
-        let entry = self.at(group, bucket).and_then(|at| self.store.find(at, key.name()));
-        entry.is_some_and(|entry| {
-            self.is_known(entry) && matches!(self.store.content(entry), Content::Value(_))
-        })
-    }
-
     /// Another life of the node begins: nothing that is here is of any use, and nobody is to be answered.
     pub fn forget(&mut self) {
         for at in self.busy.places() {
@@ -481,6 +455,11 @@ impl Shard {
     pub(super) fn no_room(&mut self) -> Option<Answer> {
         self.counts.full += 1;
         Some(Answer::Refused(Refusal::Full))
+    }
+
+    /// Whether others are waited for on an entry.
+    pub(super) fn is_busy(&self, entry: EntryId) -> bool {
+        self.store.head(entry).busy != IDLE
     }
 
     /// Whether what an entry says is what the last owner left, as far as anybody can know.

@@ -255,7 +255,7 @@ impl Asked<'_> {
     /// Whether any node owns the packet's bucket.
     fn is_owned(&self, view: &View) -> bool {
         let destination = steer::destination(view, &self.meta).ok();
-        let place = destination.map(|destination| destination.place(view, self.meta.hash));
+        let place = destination.map(|destination| destination.place(view, &self.meta));
         place.is_some_and(|(group, bucket)| view.owner(group, bucket).is_some())
     }
 
@@ -276,11 +276,12 @@ impl Asked<'_> {
                         protocol_name(key.protocol)
                     ),
                 });
-                let number = self.meta.hash.bucket().0;
-                BucketSaid {
-                    number,
-                    why: format!("the tuple's hash, finalised for buckets, modulo {BUCKETS}"),
-                }
+                let number = self.view.bucket(id, key, self.meta.hash).0;
+                let hash = match server.persistence {
+                    Some(persistence) => reasons::client(&persistence.client(key)),
+                    None => "the tuple's hash".to_owned(),
+                };
+                BucketSaid { number, why: format!("{hash}, finalised for buckets, modulo {BUCKETS}") }
             }
             Ok(Destination::Reply(..)) => {
                 let number = crate::view::snat_bucket(key.dst_port).0;
@@ -368,14 +369,21 @@ impl Asked<'_> {
         self.taken(owner, self.decision(owner, Stage::Returned));
     }
 
+    /// The real server that the packet's client keeps, as the owner's worker knows it, if this node is that.
+    fn kept_by(&self, owner: Owner) -> Option<RealServerId> {
+        let mine = owner.node == self.view.me;
+        self.known.iter().find(|known| mine && known.worker == owner.worker)?.kept
+    }
+
     /// What becomes of a packet without a session at the node that has to take it.
     fn taken(&mut self, owner: Owner, decision: Result<Decision, Verdict>) {
         let mine = owner.node == self.view.me;
         let meta = self.meta;
         match decision {
             Ok(Decision::Open(id) | Decision::Stateless(id)) => {
+                let kept = self.kept_by(owner);
                 match select::real_server(self.view, id, &meta) {
-                    Ok(real) => self.fresh(owner.node, real),
+                    Ok(real) => self.fresh(owner.node, kept.unwrap_or(real), kept.is_some()),
                     Err(verdict) => self.drop(verdict),
                 }
             }

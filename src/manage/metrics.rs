@@ -159,6 +159,16 @@ const WORKER: &[WorkerMetric] = &[
         "NATed sessions that end with their node, as there was no room for their state",
         &[("", "sessions_unshared")],
     ),
+    counter(
+        "worker_clients_kept",
+        "New flows to the real server that their client had",
+        &[("", "clients_kept")],
+    ),
+    counter(
+        "worker_clients_unshared",
+        "Clients whose real server can't be remembered, as there was no room",
+        &[("", "clients_unshared")],
+    ),
     counter("worker_state_frames", "Messages of shared state received", &[("", "state_rx")]),
     counters(
         "worker_sessions_ended",

@@ -99,7 +99,8 @@ impl Census {
         let bucket = if nat {
             snat_bucket(session.snat_port)
         } else {
-            view.hash_key.flow(sessions.flows().key(id)).bucket()
+            let key = sessions.flows().key(id);
+            view.bucket(server_id, key, view.hash_key.flow(key))
         };
         // It is found by its virtual server's group, by the one before, and by its SNAT address's, which may be either.
         self.count_in(view, server.group, bucket);

@@ -75,6 +75,10 @@ counters! {
     sessions_inherited,
     /// NATed sessions that end with their node, as there was no room for their state.
     sessions_unshared,
+    /// New flows to the real server that their client had.
+    clients_kept,
+    /// Clients whose real server can't be remembered, as there was no room.
+    clients_unshared,
     /// New flows balanced without a session because there was no room (never NATed ones).
     sessions_refused,
     /// Steering decisions that could not be kept because there was no room.

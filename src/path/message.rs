@@ -2,7 +2,7 @@
 
 use super::meta::Meta;
 use crate::base::limits::{HEAD_BYTES, MAX_NODES};
-use crate::base::{FlowKey, GroupId, Instant, InterfaceId, Mac, NodeId, WorkerId};
+use crate::base::{FlowKey, GroupId, Instant, InterfaceId, Mac, NodeId, RealServerId, WorkerId};
 use crate::table::session::{Direction, Session};
 use crate::table::steering::Steering;
 use crate::view::{BucketSet, Learnt, Neighbour};
@@ -80,6 +80,8 @@ pub struct Known {
     pub session: Option<(FlowKey, Direction, Session)>,
     /// Its steering session, be it void or not.
     pub steering: Option<Steering>,
+    /// The real server that its client keeps.
+    pub kept: Option<RealServerId>,
 }
 
 /// From the management thread to a worker.

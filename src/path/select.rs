@@ -38,7 +38,7 @@ pub fn real_server(view: &View, id: VirtualServerId, meta: &Meta) -> Result<Real
     if meta.stage != Stage::Receive && view.hash_key.flow(&meta.key) != meta.hash {
         return Err(Verdict::BackplaneMalformed);
     }
-    let hash = meta.hash;
+    let hash = view.hash_of(id, &meta.key, meta.hash);
     view.services.virtual_servers[id.index()].maglev.lookup(hash.slot()).ok_or(Verdict::NoRealServer)
 }
 
@@ -50,17 +50,18 @@ pub fn names(view: &View, key: &FlowKey, session: &Session) -> Names {
     Names { forward: view.hash_key.flow(key), reply }
 }
 
-/// Opens a session for the first packet of a flow that this worker owns. A flow that needs no NAT goes on without one when
+/// Opens a session for the first packet of a flow that this worker owns, to the real server that its client has kept, if any. A flow that needs no NAT goes on without one when
 /// there is no room, or when its first packet is its last. With NAT the node promises a port, which it may only under its lease.
 pub fn open(
     view: &View,
     (sessions, shared): (&mut SessionTable, &mut Shared),
     (counters, promises): (&Counters, &mut Promises),
-    id: VirtualServerId,
+    (id, kept): (VirtualServerId, Option<RealServerId>),
     meta: &Meta,
     now: Instant,
 ) -> Result<Opened, Verdict> {
     let real = real_server(view, id, meta)?;
+    let real = kept.inspect(|_| counters.clients_kept.inc()).unwrap_or(real);
     let server = &view.services.virtual_servers[id.index()];
     let mut session = track::first(meta.key.protocol, meta.tcp_flags);
     (session.real, session.last_seen) = (real, now.tick());
@@ -70,13 +71,13 @@ pub fn open(
             // Its SNAT port is lost with its session; another one would be another connection to the real server.
             return Err(Verdict::NoSession);
         }
-        let bucket = meta.hash.bucket();
+        let bucket = view.bucket(id, &meta.key, meta.hash);
         if view.quarantined(server.group, bucket, now) || !promises.may(now) {
             return Err(Verdict::NoLease);
         }
         shared.replace(view, sessions, meta);
         let (snat, port, reply) =
-            snat(view, (sessions, shared), counters, real, meta, now).ok_or(Verdict::SnatExhausted)?;
+            snat(view, (sessions, shared), counters, (real, bucket), meta, now).ok_or(Verdict::SnatExhausted)?;
         (session.snat, session.snat_port, names_here.reply) = (snat, port, Some(reply));
     } else if session.state != State::HalfOpen || !view.this_node().up {
         // Of a lone RST or FIN little will follow. What a node that isn't let in kept would be at odds, once it is, with what
@@ -123,14 +124,14 @@ fn snat(
     view: &View,
     (sessions, shared): (&mut SessionTable, &mut Shared),
     counters: &Counters,
-    real: RealServerId,
+    (real, place): (RealServerId, Bucket),
     meta: &Meta,
     now: Instant,
 ) -> Option<(SnatId, u16, FlowHash)> {
     let server = &view.services.real_servers[real.index()];
     let group_id = view.services.virtual_servers[server.virtual_server.index()].group;
     let group = &view.services.groups[group_id.index()];
-    let bucket = Bucket(meta.hash.bucket().0 ^ u16::from(planted::is(Bug::WrongPortClass)));
+    let bucket = Bucket(place.0 ^ u16::from(planted::is(Bug::WrongPortClass)));
     let start = mix(meta.hash.0 ^ now.0) as usize;
     // This node's own come first; where there are more than are tried, flows begin at different ones.
     let (own, others) = group.snats.split_at(group.own_snats);
@@ -138,9 +139,9 @@ fn snat(
     // The other of the two. Without a previous owner, one that is going to have been it: this node goes by what isn't in force yet.
     let other = |node: &NodeId| *node != view.me;
     let left_to = placement
-        .previous(meta.hash.bucket())
+        .previous(place)
         .filter(other)
-        .or_else(|| placement.owner(meta.hash.bucket()).filter(other))
+        .or_else(|| placement.owner(place).filter(other))
         .and_then(|node| left_to(view, group, server.address, node));
     let (mut tries, mut spare) = (0, None::<(EntryId, u16, FlowHash)>);
     // One plain loop: chained and filtered iterators cost more, which every new connection pays.

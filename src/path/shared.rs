@@ -2,8 +2,10 @@
 //! point 5). A bucket's owner writes one once the real server has answered, and lets the client's part of the handshake go on when
 //! every complete copy has it. Who takes the bucket over when its owner dies makes sessions of the entries.
 
+mod clients;
 mod inherit;
 
+pub use self::clients::{Client, Kept};
 use self::inherit::Inheritance;
 use super::counters::Counters;
 use super::egress::Egress;
@@ -11,14 +13,16 @@ use super::message::Event;
 use super::port::Port;
 use super::post::Post;
 use super::verdict::Verdict;
-use crate::asdr::{self, Answer, Bounds, Key, Kind, Moment, Operation, Refusal, Shard, Ticket, Value};
+use crate::asdr::{
+    self, Answer, Bounds, Key, Kind, Moment, Operation, Refusal, Seen, Shard, Ticket, Value,
+};
 use crate::base::limits::BUCKETS;
 use crate::base::{
     Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, Instant, NodeId, RealServerId, SnatId, WorkerId,
 };
 use crate::table::flow::EntryId;
 use crate::table::session::{Session, SessionTable, State};
-use crate::view::{Learnt, View};
+use crate::view::{Learnt, View, snat_bucket};
 use crate::wire::control::Records;
 use crate::wire::state::Record;
 use arrayvec::ArrayVec;
@@ -37,6 +41,10 @@ enum Wish {
     Store(EntryId),
     /// The flow has ended, whose entry says this.
     Delete(GroupId, FlowKey, Value),
+    /// Somebody has to be asked which real server a client has.
+    Find(Client),
+    /// Its client keeps its real server.
+    Keep(EntryId),
 }
 
 /// What sessions want of the shared state, and what they have: entries that were asked for, and those at all complete copies.
@@ -137,6 +145,12 @@ fn value(session: &Session) -> Value {
     bytes.extend(session.snat.0.to_be_bytes());
     bytes.extend(session.snat_port.to_be_bytes());
     bytes
+}
+
+/// The bucket of a flow whose entry says this.
+fn bucket_of(value: &[u8]) -> Bucket {
+    let port = value.last_chunk().copied().map_or(0, u16::from_be_bytes);
+    snat_bucket(port)
 }
 
 /// The session that an entry says, by a View; none if that doesn't have what it names.
@@ -320,11 +334,17 @@ impl Shared {
 
     /// Whether this node has a copy of a NATed flow's state whose owner is dead, and in whose place none serves yet.
     #[cold]
-    pub fn knows_orphan(&self, view: &View, group: GroupId, flow: &FlowKey) -> bool {
-        let bucket = view.hash_key.flow(flow).bucket();
+    pub fn knows_orphan(
+        &self,
+        view: &View,
+        (group, bucket): (GroupId, Bucket),
+        flow: &FlowKey,
+        now: Instant,
+    ) -> bool {
         let chains = view.buckets.get(group.index()).and_then(|buckets| buckets.chains.as_ref());
         let Some(chains) = chains.filter(|_| group.index() < self.groups) else { return false };
-        chains[bucket.index()].owner.is_none() && self.shard.has(group, bucket, &key(flow))
+        let has = || matches!(self.shard.look(now, group, bucket, &key(flow)), Seen::Value(..));
+        chains[bucket.index()].owner.is_none() && has()
     }
 
     /// Does what sessions want.
@@ -342,7 +362,7 @@ impl Shared {
             match wish {
                 Wish::Store(id) if self.wanted.asked.has(id.number()) => {
                     let (flow, session) = (*sessions.flows().key(id), *sessions.flows().get(id));
-                    let place = (group_of(view, &session), view.hash_key.flow(&flow).bucket());
+                    let place = (group_of(view, &session), snat_bucket(session.snat_port));
                     let set = Operation::Set { value: value(&session), ticks: 0 };
                     let ticket = ticket(view, &flow, id);
                     let mut out = self.post.open(view, egress, self.me, now);
@@ -351,8 +371,10 @@ impl Shared {
                     }
                 }
                 Wish::Store(_) => {}
+                Wish::Find(client) => self.find(view, &client, egress, now),
+                Wish::Keep(id) => self.keep_now(view, id, sessions, egress, now),
                 Wish::Delete(group, flow, value) => {
-                    let place = (group, view.hash_key.flow(&flow).bucket());
+                    let place = (group, bucket_of(&value));
                     let (name, mut out) = (key(&flow), self.post.open(view, egress, self.me, now));
                     match self.shard.ask(m, place, &name, Operation::Delete, NOBODY, &mut out) {
                         // Or the flow would come to life again elsewhere. What is wanted later of the same one stays behind that.
@@ -383,9 +405,9 @@ impl Shared {
         if !self.wanted.asked.has(id.number()) || ticket(view, sessions.flows().key(id), id) != to {
             return;
         }
-        let (flow, session) = (sessions.flows().key(id), sessions.flows().get(id));
+        let session = sessions.flows().get(id);
         let mine = || {
-            let bucket = view.hash_key.flow(flow).bucket();
+            let bucket = snat_bucket(session.snat_port);
             let chains = view.buckets[group_of(view, session).index()].chains.as_ref();
             chains.is_some_and(|chains| chains[bucket.index()].is_owned_by(view.me))
         };

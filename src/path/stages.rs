@@ -8,7 +8,7 @@ use super::parse::{self, Intake, Link};
 use super::port::{Frame, Port};
 use super::rewrite;
 use super::select::{self, Opened};
-use super::shared::Shared;
+use super::shared::{Client, Kept, Shared};
 use super::steer::{self, Decision};
 use super::track;
 use super::verdict::Verdict;
@@ -17,7 +17,7 @@ use crate::base::{GroupId, Instant, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Direction, Session, SessionTable, State};
 use crate::table::steering::SteeringTable;
-use crate::view::View;
+use crate::view::{View, snat_bucket};
 use crate::wire::backplane::Stage;
 use crate::wire::control::Records;
 use crate::wire::eth::ethertype;
@@ -173,10 +173,19 @@ impl<P: Port> Core<P> {
                 return Ok(None);
             }
             if !next_connection {
+                let before = session.state;
                 track::advance(session, meta.key.protocol, meta.tcp_flags, direction);
+                let real = &view.services.real_servers[session.real.index()];
+                let server = &view.services.virtual_servers[real.virtual_server.index()];
+                if before < State::Established
+                    && session.state == State::Established
+                    && server.persistence.is_some()
+                {
+                    self.shared.keep(id);
+                }
             } else if session.snat_port != 0 && !self.egress.promises.may(now) {
                 return Err(Verdict::NoLease);
-            } else if session.snat_port != 0 && !leaves(view, session, meta) {
+            } else if session.snat_port != 0 && !leaves(view, session) {
                 track::reopen(session);
                 select::connected(&self.egress.counters, session.real);
             } else {
@@ -226,11 +235,20 @@ impl<P: Port> Core<P> {
 
     /// Whether this node could go on with a NATed packet's flow, and doesn't yet: nobody else is to be asked to take it.
     #[cold]
-    fn orphaned(&self, view: &View, meta: &Meta) -> bool {
-        steer::groups(view, meta).is_some_and(|(group, other, _)| {
-            let orphan = |group: GroupId| self.shared.knows_orphan(view, group, &meta.key);
+    fn orphaned(&self, view: &View, meta: &Meta, now: Instant) -> bool {
+        steer::groups(view, meta).is_some_and(|(group, other, bucket)| {
+            let orphan = |group: GroupId| self.shared.knows_orphan(view, (group, bucket), &meta.key, now);
             orphan(group) || other.is_some_and(orphan)
         })
+    }
+
+    /// Which real server the client of a new flow has.
+    #[inline]
+    fn kept(&mut self, view: &View, server: VirtualServerId, meta: &Meta, now: Instant) -> Kept {
+        match Client::of(view, server, &meta.key) {
+            Some(client) => self.shared.kept(view, client, self.egress.promises.until() > now, now),
+            None => Kept::None,
+        }
     }
 
     #[cold]
@@ -317,14 +335,19 @@ impl<P: Port> Core<P> {
         let asks = matches!(decision, Ok(Decision::Ask(..) | Decision::Return(_)) | Err(Verdict::NoOwner));
         let opens = matches!(decision, Ok(Decision::Open(_)));
         let inherits = ends_here && !self.shared.rests() && self.inherits(view, meta, opens);
-        if inherits || asks && self.orphaned(view, meta) {
+        if inherits || asks && self.orphaned(view, meta, now) {
             return self.hold(view, frame, meta, now);
         }
         match decision {
             Ok(Decision::Open(server)) => {
+                let kept = match self.kept(view, server, meta, now) {
+                    Kept::Server(real) => Some(real),
+                    Kept::None => None,
+                    Kept::Waits => return self.hold(view, frame, meta, now),
+                };
                 let promises = (&*self.egress.counters, &mut self.egress.promises);
                 let tables = (&mut self.sessions, &mut self.shared);
-                match select::open(view, tables, promises, server, meta, now) {
+                match select::open(view, tables, promises, (server, kept), meta, now) {
                     Ok(Opened::Session(id)) => {
                         let session = *self.sessions.flows().get(id);
                         rewrite::forward(
@@ -405,6 +428,8 @@ impl<P: Port> Core<P> {
         let over = idle || real.is_gone() || planted::is(Bug::LiveSessionExpires);
         if over {
             self.close(view, id);
+        } else if server.persistence.is_some() && session.state == State::Established {
+            self.shared.keep(id);
         }
         (!over).then_some(id)
     }
@@ -426,10 +451,10 @@ impl<P: Port> Core<P> {
 /// has left: the next connection is the owner's, and begins with an address of the group's, or a client that uses its ports again
 /// and again would keep the old one for ever. After a mere RST, or one FIN, which others can forge, it stays.
 #[cold]
-fn leaves(view: &View, session: &Session, meta: &Meta) -> bool {
+fn leaves(view: &View, session: &Session) -> bool {
     let id = view.services.real_servers[session.real.index()].virtual_server;
     let server = &view.services.virtual_servers[id.index()];
-    let (placement, bucket) = (&view.buckets[server.group.index()].placement, meta.hash.bucket());
+    let (placement, bucket) = (&view.buckets[server.group.index()].placement, snat_bucket(session.snat_port));
     let elsewhere = placement.previous(bucket) == Some(view.me)
         || server.former.is_some() && placement.owner(bucket) != Some(view.me);
     session.state == State::Closed

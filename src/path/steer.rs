@@ -62,10 +62,13 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// The group and bucket by which a packet of this hash has its place.
-    pub fn place(self, view: &View, hash: FlowHash) -> (GroupId, Bucket) {
+    /// The group and bucket by which a packet has its place.
+    pub fn place(self, view: &View, meta: &Meta) -> (GroupId, Bucket) {
         match self {
-            Self::Service(id) => (view.services.virtual_servers[id.index()].group, hash.bucket()),
+            Self::Service(id) => {
+                let group = view.services.virtual_servers[id.index()].group;
+                (group, view.bucket(id, &meta.key, meta.hash))
+            }
             Self::Reply(group, bucket) => (group, bucket),
         }
     }
@@ -122,7 +125,7 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
             if server.ingress == Ingress::Local && view.services.groups[server.group.index()].has(view.me) {
                 return Ok(Decision::Stateless(id));
             }
-            (Some(id), server.group, meta.hash.bucket())
+            (Some(id), server.group, view.bucket(id, &meta.key, meta.hash))
         }
         Destination::Reply(group, bucket) => (None, group, bucket),
     };
@@ -246,7 +249,7 @@ pub fn groups(view: &View, meta: &Meta) -> Option<(GroupId, Option<GroupId>, Buc
         Destination::Service(id) => {
             let server = &view.services.virtual_servers[id.index()];
             let other = other_group(view, id);
-            (server.forward == Forward::Nat).then_some((server.group, other, meta.hash.bucket()))
+            (server.forward == Forward::Nat).then(|| (server.group, other, view.bucket(id, &meta.key, meta.hash)))
         }
         Destination::Reply(group, bucket) => Some((group, None, bucket)),
     }

@@ -10,9 +10,9 @@ use super::meta::{Batch, Kind};
 use super::parse::{self, Intake};
 use super::port::{Burst, Frame, Pool, Port};
 use super::promise::ReadClock;
-use super::shared::Shared;
+use super::shared::{Client, Shared};
 use super::stages::Core;
-use super::steer;
+use super::steer::{self, Destination};
 use super::verdict::Verdict;
 use crate::base::limits::{BURST, SWEEP_SLICE};
 use crate::base::{Incarnation, Instant, Pace, PortId, WorkerId};
@@ -294,7 +294,13 @@ impl<P: Port> Worker<P> {
                 Command::LookUp { ticket, meta } => {
                     let (session, steering) =
                         steer::known(view, &self.core.sessions, &self.core.steering, &meta);
-                    egress.tell(Event::Known(Known { ticket, worker: self.core.id, session, steering }));
+                    let client = match steer::destination(view, &meta) {
+                        Ok(Destination::Service(id)) => Client::of(view, id, &meta.key),
+                        _ => None,
+                    };
+                    let kept = client.and_then(|client| self.core.shared.known_of(view, &client, now));
+                    let known = Known { ticket, worker: self.core.id, session, steering, kept };
+                    egress.tell(Event::Known(known));
                 }
                 Command::Control { node, message } => {
                     backplane::send_control(view, egress, node, &message, now)

@@ -4,7 +4,9 @@ use super::chain::Chain;
 use super::{Owner, View};
 use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};
-use crate::base::{Bucket, GroupId, Incarnation, Instant, NodeId, WorkerId};
+use crate::base::{
+    Bucket, FlowHash, FlowKey, GroupId, Incarnation, Instant, NodeId, VirtualServerId, WorkerId,
+};
 use crate::table::placement::Placement;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -93,6 +95,21 @@ impl View {
     pub fn may_hold(&self, previous: NodeId) -> bool {
         let node = &self.nodes[previous.index()];
         (node.up || node.incarnation == Incarnation(0)) && !planted::is(Bug::PreviousOwnerForgotten)
+    }
+
+    /// The bucket of a flow to a virtual server, whose tuple has this hash: where clients keep their real servers, their client's.
+    #[inline]
+    pub fn bucket(&self, id: VirtualServerId, key: &FlowKey, hash: FlowHash) -> Bucket {
+        self.hash_of(id, key, hash).bucket()
+    }
+
+    /// That by which a flow is balanced: of its tuple, or of its client.
+    #[inline]
+    pub fn hash_of(&self, id: VirtualServerId, key: &FlowKey, hash: FlowHash) -> FlowHash {
+        match &self.services.virtual_servers[id.index()].persistence {
+            Some(persistence) => self.hash_key.flow(&persistence.client(key)),
+            None => hash,
+        }
     }
 
     /// A bucket's place at `node`.

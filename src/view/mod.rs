@@ -106,6 +106,28 @@ impl Group {
     }
 }
 
+/// How long clients of a virtual server keep their real server, and which are one (MECHANISMS §3 point 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// Ticks since a client's last connection.
+    pub ticks: u32,
+    /// Length of the prefix that makes IPv4 clients one.
+    pub v4: u8,
+    /// Of IPv6 clients.
+    pub v6: u8,
+}
+
+impl Persistence {
+    /// The client that a tuple to a virtual server comes from, as a tuple: it has the prefix for its address, and no port.
+    #[inline]
+    pub fn client(&self, key: &FlowKey) -> FlowKey {
+        let len = if key.is_v4() { 96 + u32::from(self.v4) } else { u32::from(self.v6) };
+        let mask = u128::MAX.checked_shl(128 - len).unwrap_or(0);
+        let prefix = Addr((u128::from_be_bytes(key.src.0) & mask).to_be_bytes());
+        FlowKey::new(prefix, key.dst, 0, key.dst_port, key.protocol)
+    }
+}
+
 /// A virtual server.
 #[derive(Clone, Debug)]
 pub struct VirtualServer {
@@ -125,6 +147,8 @@ pub struct VirtualServer {
     pub forward: Forward,
     /// Who handles a packet.
     pub ingress: Ingress,
+    /// How long its clients keep their real servers; none: not at all.
+    pub persistence: Option<Persistence>,
     /// Ticks that an idle established flow lives.
     pub idle_ticks: u32,
     /// Which real server takes a new flow.
@@ -152,6 +176,8 @@ pub struct RealServer {
     pub hop: Option<HopId>,
     /// Source of the outer header towards it, when tunnelled.
     pub tunnel_source: Addr,
+    /// It isn't known to be down: clients that have it may keep it, be its weight zero.
+    pub up: bool,
 }
 
 impl RealServer {

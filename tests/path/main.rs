@@ -9,6 +9,7 @@ mod handover;
 mod hardening;
 mod local;
 mod packets;
+mod persistence;
 
 mod steering;
 mod takeover;

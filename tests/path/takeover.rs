@@ -11,10 +11,10 @@ use steerage::view::Buckets;
 use steerage::view::chain::{Chain, Copy};
 
 /// Only nodes that decide together share state.
-const LOG: &str = "[log]\ndirectory = \"/log\"\nca = \"/a\"\ncertificate = \"/c\"\nkey = \"/k\"\n";
+pub const LOG: &str = "[log]\ndirectory = \"/log\"\nca = \"/a\"\ncertificate = \"/c\"\nkey = \"/k\"\n";
 
 /// Who has all buckets: the owner, since the version that is his epoch, and who stands by.
-fn chains(owner: usize, epoch: u32, copies: &[usize]) -> Arc<[Chain]> {
+pub fn chains(owner: usize, epoch: u32, copies: &[usize]) -> Arc<[Chain]> {
     let copy = |number: usize| Copy { node: node(number), since: number as u32, complete: true };
     let chain = Chain {
         epoch,
@@ -24,7 +24,7 @@ fn chains(owner: usize, epoch: u32, copies: &[usize]) -> Arc<[Chain]> {
     (0..4096).map(|_| chain.clone()).collect()
 }
 
-fn at(owner: usize, epoch: u32, copies: Option<&[usize]>) -> Vec<Buckets> {
+pub fn at(owner: usize, epoch: u32, copies: Option<&[usize]>) -> Vec<Buckets> {
     handed_over(owner, None, epoch, copies)
 }
 

@@ -40,7 +40,7 @@ impl Index {
     pub fn note(&mut self, key: &Key, object: &Object, present: bool) {
         let count = &mut self.counts[key.kind() as usize];
         *count = if present { *count + 1 } else { *count - 1 };
-        for (_, target) in object.references() {
+        for (_, target) in object.references(key) {
             update(&mut self.referrers, (target, key.clone()), present);
         }
         let address = match (key, object) {

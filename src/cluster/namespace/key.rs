@@ -89,11 +89,13 @@ pub enum Kind {
     RealServer,
     /// A limit.
     Limit,
+    /// How long a virtual server's clients keep their real servers.
+    Persistence,
 }
 
 impl Kind {
     /// All of them, in the order of their keys.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Cluster,
         Self::Node,
         Self::Group,
@@ -103,7 +105,11 @@ impl Kind {
         Self::VirtualServer,
         Self::RealServer,
         Self::Limit,
+        Self::Persistence,
     ];
+
+    /// How many there were in the first release.
+    pub(super) const FIRST: usize = 9;
 
     /// The word for it in keys and files.
     pub fn word(self) -> &'static str {
@@ -117,12 +123,13 @@ impl Kind {
             Self::VirtualServer => "virtual_server",
             Self::RealServer => "real_server",
             Self::Limit => "limit",
+            Self::Persistence => "persistence",
         }
     }
 }
 
 /// Names an object. As text: `cluster`, `node/n1`, `group/edge`, `snat/10.10.0.101`, `vip/203.0.113.1`, `profile/web`,
-/// `virtual_server/web`, `virtual_server/web/real_server/s1`, `limit/guests`.
+/// `virtual_server/web`, `virtual_server/web/real_server/s1`, `limit/guests`, `persistence/web`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// The cluster's settings.
@@ -143,6 +150,8 @@ pub enum Key {
     RealServer(Name, Name),
     /// A limit.
     Limit(Name),
+    /// How long this virtual server's clients keep their real servers.
+    Persistence(Name),
 }
 
 impl Key {
@@ -158,6 +167,7 @@ impl Key {
             Self::VirtualServer(_) => Kind::VirtualServer,
             Self::RealServer(..) => Kind::RealServer,
             Self::Limit(_) => Kind::Limit,
+            Self::Persistence(_) => Kind::Persistence,
         }
     }
 
@@ -174,6 +184,7 @@ impl Key {
             Kind::VirtualServer => Self::VirtualServer(name),
             Kind::RealServer => Self::RealServer(name.clone(), name),
             Kind::Limit => Self::Limit(name),
+            Kind::Persistence => Self::Persistence(name),
         }
     }
 
@@ -192,7 +203,8 @@ impl Key {
             | Self::Profile(name)
             | Self::VirtualServer(name)
             | Self::RealServer(_, name)
-            | Self::Limit(name) => name.to_string(),
+            | Self::Limit(name)
+            | Self::Persistence(name) => name.to_string(),
         }
     }
 }
@@ -207,7 +219,8 @@ impl fmt::Display for Key {
             | Self::Group(name)
             | Self::Profile(name)
             | Self::VirtualServer(name)
-            | Self::Limit(name) => write!(f, "{}/{name}", self.kind().word()),
+            | Self::Limit(name)
+            | Self::Persistence(name) => write!(f, "{}/{name}", self.kind().word()),
         }
     }
 }
@@ -231,13 +244,14 @@ impl FromStr for Key {
             ["vip", address] => parse_address(address).map(Self::Vip),
             ["profile", name] => Name::new(name).map(Self::Profile),
             ["limit", name] => Name::new(name).map(Self::Limit),
+            ["persistence", name] => Name::new(name).map(Self::Persistence),
             ["virtual_server", name] => Name::new(name).map(Self::VirtualServer),
             ["virtual_server", server, "real_server", name] => {
                 Ok(Self::RealServer(Name::new(server)?, Name::new(name)?))
             }
             _ => Err(Reason::new(format!("{:?} is no key", text.chars().take(200).collect::<String>())).hint(
                 "keys are cluster, node/NAME, group/NAME, snat/ADDRESS, vip/ADDRESS, profile/NAME, limit/NAME, \
-                 virtual_server/NAME and virtual_server/NAME/real_server/NAME",
+                 persistence/NAME, virtual_server/NAME and virtual_server/NAME/real_server/NAME",
             )),
         }
     }

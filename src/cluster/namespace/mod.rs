@@ -26,8 +26,8 @@ pub use former::{Former, Formers};
 pub use health::{HealthSpec, Probe};
 pub use key::{ALL, Key, Kind, Name};
 pub use object::{
-    ClusterSpec, GroupSpec, LimitSpec, NodeSpec, Object, ProfileSpec, RealServerSpec, SnatSpec, VipSpec,
-    VirtualServerSpec,
+    ClusterSpec, GroupSpec, LimitSpec, NodeSpec, Object, PersistenceSpec, ProfileSpec, RealServerSpec,
+    SnatSpec, VipSpec, VirtualServerSpec,
 };
 pub use snapshot::DecodeError;
 pub use write::{By, Change, Outcome, Record, RequestId, Write};
@@ -54,7 +54,7 @@ pub struct Entry {
     pub id: u32,
 }
 
-/// Profiles, VIPs and limits, each.
+/// Profiles, VIPs, limits and persistences, each.
 const MAX_OTHERS: usize = MAX_VIRTUAL_SERVERS;
 /// Ids of real servers, used and used up.
 pub const MAX_REAL_SERVER_IDS: usize = MAX_VIRTUAL_SERVERS * MAX_REAL_SERVERS;
@@ -68,14 +68,14 @@ fn ids(kind: Kind) -> usize {
         Kind::Snat => MAX_SNATS,
         Kind::VirtualServer => MAX_VIRTUAL_SERVERS,
         Kind::RealServer => MAX_REAL_SERVER_IDS,
-        Kind::Vip | Kind::Profile | Kind::Limit => u32::MAX as usize,
+        Kind::Vip | Kind::Profile | Kind::Limit | Kind::Persistence => u32::MAX as usize,
     }
 }
 
 /// How many objects of a kind there may be at a time, besides what their ids allow.
 fn most(kind: Kind) -> usize {
     match kind {
-        Kind::Vip | Kind::Profile | Kind::Limit => MAX_OTHERS,
+        Kind::Vip | Kind::Profile | Kind::Limit | Kind::Persistence => MAX_OTHERS,
         other => ids(other),
     }
 }
@@ -229,6 +229,14 @@ impl Namespace {
     pub fn virtual_server(&self, name: &Name) -> Option<&VirtualServerSpec> {
         match &self.get(&Key::VirtualServer(name.clone()))?.object {
             Object::VirtualServer(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// How long a virtual server's clients keep their real servers; none: not at all.
+    pub fn persistence(&self, virtual_server: &Name) -> Option<&PersistenceSpec> {
+        match &self.get(&Key::Persistence(virtual_server.clone()))?.object {
+            Object::Persistence(spec) => Some(spec),
             _ => None,
         }
     }

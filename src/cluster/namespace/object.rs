@@ -194,6 +194,27 @@ pub struct RealServerSpec {
     pub health: Option<Box<HealthSpec>>,
 }
 
+/// How long a virtual server's clients keep the real server that they have (MECHANISMS §3 point 3). Its key names the virtual
+/// server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PersistenceSpec {
+    /// Since its last connection.
+    #[serde(with = "duration")]
+    #[schema(value_type = String)]
+    pub timeout: Duration,
+    /// Length of the prefix that makes IPv4 clients one.
+    pub prefix_v4: u8,
+    /// Of IPv6 clients.
+    pub prefix_v6: u8,
+}
+
+impl Default for PersistenceSpec {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(300), prefix_v4: 32, prefix_v6: 128 }
+    }
+}
+
 /// Whom a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -264,6 +285,7 @@ pub enum Object {
     VirtualServer(Box<VirtualServerSpec>),
     RealServer(RealServerSpec),
     Limit(Box<LimitSpec>),
+    Persistence(PersistenceSpec),
 }
 
 impl Object {
@@ -279,6 +301,7 @@ impl Object {
             Self::VirtualServer(_) => Kind::VirtualServer,
             Self::RealServer(_) => Kind::RealServer,
             Self::Limit(_) => Kind::Limit,
+            Self::Persistence(_) => Kind::Persistence,
         }
     }
 
@@ -294,6 +317,7 @@ impl Object {
             Kind::VirtualServer => Self::VirtualServer(Box::deserialize(from)?),
             Kind::RealServer => Self::RealServer(RealServerSpec::deserialize(from)?),
             Kind::Limit => Self::Limit(Box::deserialize(from)?),
+            Kind::Persistence => Self::Persistence(PersistenceSpec::deserialize(from)?),
         })
     }
 
@@ -309,12 +333,13 @@ impl Object {
             Self::VirtualServer(spec) => spec.serialize(to),
             Self::RealServer(spec) => spec.serialize(to),
             Self::Limit(spec) => spec.serialize(to),
+            Self::Persistence(spec) => spec.serialize(to),
         }
     }
 
-    /// The objects that it names, with the fields that do. The group of all nodes is none; a real server's virtual
-    /// server stands in its key.
-    pub fn references(&self) -> Vec<(&'static str, Key)> {
+    /// The objects that it names under this key, with the fields that do. The group of all nodes is none, nor is a real server's
+    /// virtual server, of which it is a part.
+    pub fn references(&self, key: &Key) -> Vec<(&'static str, Key)> {
         let group = |name: &Name| (*name != *super::key::ALL).then(|| ("group", Key::Group(name.clone())));
         match self {
             Self::Cluster(_) | Self::Node(_) | Self::Profile(_) | Self::RealServer(_) => Vec::new(),
@@ -337,6 +362,10 @@ impl Object {
                 let server = spec.virtual_server.iter();
                 server.map(|name| ("virtual_server", Key::VirtualServer(name.clone()))).collect()
             }
+            Self::Persistence(_) => match key {
+                Key::Persistence(name) => vec![("virtual_server", Key::VirtualServer(name.clone()))],
+                _ => Vec::new(),
+            },
         }
     }
 }

@@ -47,13 +47,22 @@ impl Namespace {
     /// The same on all nodes that hold the same objects, versions and ids, whatever the way there. It takes no time worth
     /// mentioning: each change has kept it up.
     pub fn digest(&self) -> u64 {
-        digest_of(&(self.sum, self.next, self.entries.len() as u64))
+        let (first, later) = self.next.split_at(Kind::FIRST);
+        let first: &[u32; Kind::FIRST] = first.try_into().unwrap_or(&[0; Kind::FIRST]);
+        let all = (self.sum, first, self.entries.len() as u64);
+        if later.iter().all(|next| *next == 0) { digest_of(&all) } else { digest_of(&(all, later)) }
+    }
+
+    /// The next ids as they are stored: those of kinds that the first release didn't have as far as there ever were any.
+    fn ids_stored(&self) -> &[u32] {
+        let last = self.next.iter().rposition(|next| *next > 0).map_or(0, |last| last + 1);
+        &self.next[..last.max(Kind::FIRST)]
     }
 
     /// All of it as bytes.
     pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         let stored = Stored {
-            next: self.next.to_vec(),
+            next: self.ids_stored().to_vec(),
             entries: &self.entries,
             requests: &self.requests,
             trail: &self.trail,
@@ -70,8 +79,11 @@ impl Namespace {
         }
         let stored: Stored<BTreeMap<Key, Entry>, Requests, Trail> =
             postcard::from_bytes(bytes).map_err(|error| damaged(&error))?;
-        let next: [u32; Kind::ALL.len()] =
-            stored.next.try_into().map_err(|_| damaged(&"it has other kinds of object"))?;
+        let mut next = [0; Kind::ALL.len()];
+        if !(Kind::FIRST..=next.len()).contains(&stored.next.len()) {
+            return Err(damaged(&"it has other kinds of object"));
+        }
+        next[..stored.next.len()].copy_from_slice(&stored.next);
         // Ids are array indices from here on.
         if let Some(kind) = Kind::ALL.into_iter().find(|kind| next[*kind as usize] as usize > ids(*kind)) {
             return Err(damaged(&format_args!("it has more ids of a {} than there are", kind.word())));

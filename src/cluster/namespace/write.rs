@@ -348,6 +348,7 @@ impl Namespace {
         for (key, _) in undo {
             match key {
                 Key::RealServer(server, _) => _ = servers.insert(Key::VirtualServer(server.clone())),
+                Key::Persistence(server) => _ = servers.insert(Key::VirtualServer(server.clone())),
                 Key::Profile(_) => servers.extend(self.index.referrers(key).cloned()),
                 _ => {}
             }

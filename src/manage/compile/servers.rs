@@ -8,7 +8,7 @@ use crate::table::chunks::{Chunks, Edit};
 use crate::table::maglev::{Maglev, Member};
 use crate::table::route::RouteTable;
 use crate::view::{
-    Forward, Hop, HopId, Ingress, Interface, Node, Protocol, RealServer, Route, VirtualServer,
+    Forward, Hop, HopId, Ingress, Interface, Node, Persistence, Protocol, RealServer, Route, VirtualServer,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl Machine<'_> {
 /// A real server's place when it was removed: there is no way to it, and sessions that name it end as soon as a worker comes to
 /// them. Their hashes follow from where it was, so that stays.
 fn gone(was: &RealServer) -> RealServer {
-    RealServer { name: String::new(), hop: None, tunnel_source: Addr::UNSPECIFIED, ..was.clone() }
+    RealServer { name: String::new(), hop: None, tunnel_source: Addr::UNSPECIFIED, up: false, ..was.clone() }
 }
 
 /// The place of one that this node has never had.
@@ -48,6 +48,7 @@ fn never() -> RealServer {
         v4: false,
         hop: None,
         tunnel_source: Addr::UNSPECIFIED,
+        up: false,
     }
 }
 
@@ -132,6 +133,7 @@ pub(super) fn real_servers(
                 v4: server.address.is_v4(),
                 hop,
                 tunnel_source,
+                up: real.up,
             };
             if let Some(hop) = hop {
                 idle.remove(&hop);
@@ -203,6 +205,11 @@ pub(super) fn virtual_servers(config: &Config, before: Option<Before<'_>>) -> Ve
                 former: server.former.map(|(group, _)| group),
                 forward: server.forward,
                 ingress: server.ingress,
+                persistence: server.persistence.map(|of| Persistence {
+                    ticks: Tick::covering(of.timeout),
+                    v4: of.prefix_v4,
+                    v6: of.prefix_v6,
+                }),
                 idle_ticks: Tick::covering(server.idle),
                 maglev: same.map_or_else(|| maglev(server), |(_, old)| old.maglev.clone()),
             }
@@ -216,6 +223,7 @@ pub(super) fn virtual_servers(config: &Config, before: Option<Before<'_>>) -> Ve
             former: None,
             forward: Forward::DsrL2,
             ingress: Ingress::Local,
+            persistence: None,
             idle_ticks: 1,
             maglev: Maglev::build(key, &[], slots),
         },

@@ -10,7 +10,7 @@ use crate::base::limits::{MAX_GROUPS, MAX_NODES, MAX_REAL_SERVERS, MAX_SNATS, MA
 use crate::cluster::namespace::object::{Per, Unknown};
 use crate::cluster::namespace::rules::{MAX_SLOTS, WEIGHTS, WORKERS};
 use crate::cluster::namespace::{
-    ClusterSpec, GroupSpec, Key, Kind, LimitSpec, Name, NodeSpec, Object, ProfileSpec, RealServerSpec,
+    ClusterSpec, GroupSpec, Key, Kind, LimitSpec, Name, NodeSpec, Object, PersistenceSpec, ProfileSpec, RealServerSpec,
     SnatSpec, VipSpec, VirtualServerSpec,
 };
 use crate::view::{Forward, Ingress, Protocol};
@@ -171,6 +171,10 @@ pub(super) fn read(root: &Section<'_>) -> ClusterFile {
     named(&mut file, root, Kind::Limit, MAX_VIRTUAL_SERVERS, Key::Limit, |f| {
         read_limit(f).map(|spec| Object::Limit(Box::new(spec)))
     });
+    let of = |f: &mut Fields<'_, '_>| f.required("virtual_server", name).map(Key::Persistence);
+    listed(&mut file, root, (Kind::Persistence, MAX_VIRTUAL_SERVERS), "virtual_server", of, |f| {
+        read_persistence(f).map(Object::Persistence)
+    });
     file
 }
 
@@ -296,6 +300,14 @@ fn read_limit(fields: &mut Fields<'_, '_>) -> Option<LimitSpec> {
         bits_per_second: bits_per_second?,
         unknown: unknown?,
     })
+}
+
+fn read_persistence(fields: &mut Fields<'_, '_>) -> Option<PersistenceSpec> {
+    let usual = PersistenceSpec::default();
+    let timeout = fields.or("timeout", duration, usual.timeout);
+    let prefix_v4 = fields.or("prefix_v4", integer(1..=32), usual.prefix_v4);
+    let prefix_v6 = fields.or("prefix_v6", integer(1..=128), usual.prefix_v6);
+    Some(PersistenceSpec { timeout: timeout?, prefix_v4: prefix_v4?, prefix_v6: prefix_v6? })
 }
 
 /// Virtual servers, each followed by its real servers.

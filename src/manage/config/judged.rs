@@ -1,7 +1,7 @@
 //! What the health of real servers makes of their weights.
 
 use super::Config;
-use crate::cluster::health::Standings;
+use crate::cluster::health::{Health, Standings};
 use crate::cluster::namespace::{Name, Namespace, Probe, RealServerSpec, VirtualServerSpec};
 use crate::manage::health::weights::{Member, weights};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl Config {
                 let is_checked: std::collections::BTreeMap<_, _> =
                     space.real_servers(&name).map(|(id, _, real)| (id, checked(space, spec, real))).collect();
                 if !is_checked.values().any(|checked| *checked)
-                    && server.real_servers.iter().all(|r| r.weight == r.set)
+                    && server.real_servers.iter().all(|r| r.weight == r.set && r.up)
                 {
                     return None;
                 }
@@ -36,13 +36,14 @@ impl Config {
                         .then(|| standings.health(real.id)),
                 };
                 let members: Vec<_> = server.real_servers.iter().map(member).collect();
-                let weights = weights(&members);
-                if server.real_servers.iter().zip(&weights).all(|(real, weight)| real.weight == *weight) {
+                let ups = members.iter().map(|member| member.health != Some(Health::Down));
+                let judged: Vec<_> = weights(&members).into_iter().zip(ups).collect();
+                if server.real_servers.iter().map(|real| (real.weight, real.up)).eq(judged.iter().copied()) {
                     return None;
                 }
                 let mut server = Arc::clone(server);
-                for (real, weight) in Arc::make_mut(&mut server).real_servers.iter_mut().zip(weights) {
-                    real.weight = weight;
+                for (real, judged) in Arc::make_mut(&mut server).real_servers.iter_mut().zip(judged) {
+                    (real.weight, real.up) = judged;
                 }
                 Some((id, server))
             })

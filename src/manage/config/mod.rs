@@ -21,7 +21,7 @@ pub use load::{load, load_from, objects, objects_from};
 pub use slots::Slots;
 
 use crate::base::{Addr, GroupId, HashKey, InterfaceId, NodeId, PortId, RealServerId};
-use crate::cluster::namespace::{Key, Object};
+use crate::cluster::namespace::{Key, Object, PersistenceSpec};
 use crate::path::port::DeviceConfig;
 use crate::view::{Forward, Ingress, Protocol};
 use std::collections::BTreeMap;
@@ -284,6 +284,8 @@ pub struct VirtualServerConfig {
     pub forward: Forward,
     /// Who handles a packet: its owner or its receiver.
     pub ingress: Ingress,
+    /// How long its clients keep their real servers; none: not at all.
+    pub persistence: Option<PersistenceSpec>,
     /// Life of an idle established flow.
     pub idle: Duration,
     /// Its real servers, ascending by id; at least one of weight above zero.
@@ -305,4 +307,6 @@ pub struct RealServerConfig {
     pub set: u32,
     /// Its share of new flows as its health has it, too; relative to the others'.
     pub weight: u32,
+    /// It isn't known to be down.
+    pub up: bool,
 }

@@ -102,6 +102,7 @@ pub(super) const CLUSTER: &[Key] = &[
     array("group", &[v("name"), v("members"), v("backups")]),
     array("snat", &[v("address"), v("group"), v("node")]),
     array("vip", &[v("address"), v("group"), v("preferred")]),
+    array("persistence", &[v("virtual_server"), v("timeout"), v("prefix_v4"), v("prefix_v6")]),
     array("profile", &[v("name"), v("idle"), v("slow_start"), v("health")]),
     array(
         "limit",

@@ -131,6 +131,7 @@ fn virtual_server(
         port: real.port.unwrap_or(spec.port),
         set: real.weight,
         weight: real.weight,
+        up: true,
     });
     let mut real_servers: Vec<RealServerConfig> = real_servers.collect();
     real_servers.sort_unstable_by_key(|real| real.id);
@@ -144,6 +145,7 @@ fn virtual_server(
         former,
         forward: spec.forward,
         ingress: spec.ingress,
+        persistence: space.persistence(name).copied(),
         idle: space.idle_of(spec).unwrap_or(usual),
         real_servers,
     })

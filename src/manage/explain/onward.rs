@@ -62,22 +62,23 @@ impl Asked<'_> {
     }
 
     /// What a flow without a session gets.
-    pub(super) fn fresh(&mut self, owner: NodeId, real: RealServerId) {
+    pub(super) fn fresh(&mut self, owner: NodeId, real: RealServerId, kept: bool) {
         let view = self.view;
         let server = &view.services.real_servers[real.index()];
         let virtual_server = &view.services.virtual_servers[server.virtual_server.index()];
-        self.real_server(real, self.meta.hash, reasons::MAGLEV);
+        let hash = view.hash_of(server.virtual_server, &self.meta.key, self.meta.hash);
+        self.real_server(real, hash, if kept { reasons::KEPT } else { reasons::MAGLEV });
         if virtual_server.forward == Forward::Nat {
             let (sources, own) = self.snats(owner, real);
             if sources.is_empty() {
                 return self.drop(Verdict::SnatExhausted);
             }
-            let class = self.meta.hash.bucket().0;
+            let bucket = hash.bucket();
             self.said.rewrite = Some(Rewrite::NatNew {
                 sources: sources.iter().map(|id| view.services.snats[id.index()].address.ip()).collect(),
                 own,
-                port_class: class,
-                ports: select::ports(self.meta.hash.bucket()).collect(),
+                port_class: bucket.0,
+                ports: select::ports(bucket).collect(),
                 destination: socket(server.address, server.port),
                 why: reasons::NAT_NEW.to_owned(),
             });

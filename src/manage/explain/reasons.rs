@@ -14,6 +14,7 @@ pub(super) const SESSION_HAS_IT: &str =
     "the flow's session has it: its choice stays, whatever the Maglev table says now";
 pub(super) const MAGLEV: &str =
     "the Maglev table has it in the slot that the tuple's hash, finalised for slots, names";
+pub(super) const KEPT: &str = "its client has it since an earlier connection";
 pub(super) const NAT_SESSION: &str = "the session's SNAT address and port";
 pub(super) const NAT_REPLY: &str = "the way back of the session's NAT: from the virtual server to the client";
 pub(super) const NAT_NEW: &str = "the owner takes a free port of the flow's bucket (its low 12 bits), so that replies find the owner; \
@@ -52,10 +53,15 @@ pub(super) fn reply_bucket(key: &FlowKey) -> String {
     format!("the low 12 bits of the SNAT port {}: that of the flow which this is the reply to", key.dst_port)
 }
 
+/// By what the bucket goes where clients keep their real servers.
+pub(super) fn client(client: &FlowKey) -> String {
+    format!("the hash of the client, {}, and the virtual server", client.src)
+}
+
 /// Why `owner` has the packet.
 pub(super) fn owner(view: &View, meta: &Meta, owner: Owner, by: By) -> String {
     let node = &view.nodes[owner.node.index()];
-    let place = steer::destination(view, meta).ok().map(|destination| destination.place(view, meta.hash));
+    let place = steer::destination(view, meta).ok().map(|destination| destination.place(view, meta));
     let placed = place.map(|(group, bucket)| {
         let name = &view.services.groups[group.index()].name;
         let owned = view.owner(group, bucket);

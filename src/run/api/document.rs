@@ -2,8 +2,8 @@
 
 use super::{cluster, objects, writes};
 use crate::cluster::namespace::{
-    ClusterSpec, GroupSpec, LimitSpec, NodeSpec, ProfileSpec, RealServerSpec, SnatSpec, VipSpec,
-    VirtualServerSpec,
+    ClusterSpec, GroupSpec, LimitSpec, NodeSpec, PersistenceSpec, ProfileSpec, RealServerSpec, SnatSpec,
+    VipSpec, VirtualServerSpec,
 };
 use crate::manage::preview::Forecast;
 use axum::Json;
@@ -25,6 +25,7 @@ const SPECS: [&str; 9] = [
     "VirtualServerSpec",
     "RealServerSpec",
     "LimitSpec",
+    "PersistenceSpec",
 ];
 
 impl PartialSchema for Fields {
@@ -68,7 +69,8 @@ impl ToSchema for Fields {}
         ProfileSpec,
         VirtualServerSpec,
         RealServerSpec,
-        LimitSpec
+        LimitSpec,
+        PersistenceSpec
     ))
 )]
 struct Described;

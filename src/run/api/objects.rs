@@ -56,7 +56,8 @@ pub struct History {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct Which {
-    /// Those of one kind: `cluster`, `node`, `group`, `snat`, `vip`, `profile`, `virtual_server`, `real_server`, `limit`.
+    /// Those of one kind: `cluster`, `node`, `group`, `snat`, `vip`, `profile`, `virtual_server`, `real_server`, `limit`,
+    /// `persistence`.
     kind: Option<String>,
     /// Those behind this key: the `next` of the page before.
     after: Option<String>,

@@ -18,9 +18,9 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Whoever has had no packet for longer may have given up its port.
 const SHARED: Duration = Duration::from_secs(1);
 /// By then other nodes have the state of a connection whose client has had an answer.
-const SHARED_WITHIN: Duration = Duration::from_millis(500);
+pub(super) const SHARED_WITHIN: Duration = Duration::from_millis(500);
 /// The longest that a packet is under way to a server.
-const LATE: Duration = Duration::from_millis(100);
+pub(super) const LATE: Duration = Duration::from_millis(100);
 
 /// How a packet came to a server.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +39,11 @@ pub struct Came {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watch {
     connection: u16,
-    server: usize,
+    pub server: usize,
     /// How often that had died then.
     deaths: u32,
     /// Who gave it, in which life.
-    node: usize,
+    pub node: usize,
     life: Incarnation,
     source: (Addr, u16),
     /// When the client sent its first packet.
@@ -104,8 +104,10 @@ impl Oracles {
             && watch.connection == packet.words.connection
         {
             watch.answered = true;
-            if packet.words.kind == Kind::Answer {
-                watch.served.get_or_insert(now);
+            if packet.words.kind == Kind::Answer && watch.served.is_none() {
+                watch.served = Some(now);
+                let watch = *watch;
+                self.served(&watch, flow, now);
             }
         }
         if packet.key == flow.plan.key.reversed() {
@@ -158,7 +160,7 @@ impl Oracles {
         }
         let Some(&watch) = self.watches.get(&packet.words.flow) else {
             self.watches.insert(packet.words.flow, fresh);
-            return Ok(());
+            return self.connected(&came, flow, began, now);
         };
         if connection < watch.connection {
             return Ok(());
@@ -168,7 +170,7 @@ impl Oracles {
             // If its node never saw the end of the last one, it went on with what it had chosen then.
             let since = if same_server { watch.since } else { began };
             self.watches.insert(packet.words.flow, Watch { since, ..fresh });
-            return Ok(());
+            return if same_server { Ok(()) } else { self.connected(&came, flow, began, now) };
         }
         if same_server && watch.source == source {
             // Whoever goes on with it has it from now on.
@@ -218,6 +220,7 @@ impl Oracles {
 
     /// The lives of these nodes are over, by what is decided, in whose place others serve from now on.
     pub(super) fn bereaved(&mut self, dead: NodeSet, before: &Fleet, now: Instant) {
+        self.forgotten(dead, before, now);
         let apart = self.judged.apart;
         for watch in self.watches.values_mut() {
             let node = NodeId(watch.node as u16);

@@ -4,6 +4,7 @@
 //! Its steps are longer than those of the packet world beside it, so that it can live for long: what happens between two packets
 //! is found there, what happens between two decisions here.
 
+mod clients;
 mod connection;
 mod fault;
 mod hosts;

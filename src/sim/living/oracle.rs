@@ -11,9 +11,13 @@
 //! - What is under way of a connection that both sides have closed may go anywhere: the flow may begin anew.
 //! - What a node sends that was taken out, or wasn't let in yet, goes by what it knew. So may what it sends in its next life while
 //!   a worker stands still since the last one, in the middle of a turn.
+//! - A client's next connection may go to another real server than the last if that has died or was found to be down, or while what is
+//!   decided about the servers' health has changed since; if nobody alive has what was known of the client, or might not have it
+//!   yet; and once a virtual server has changed its group.
 //! - A flow of a local virtual server may get another real server once what is decided about the servers' health has changed at
 //!   any node, and for a moment after that.
 
+use super::clients::Clients;
 use super::connection::{Life, Watch};
 use super::judge::Judged;
 use super::plan::{Plan, SERVERS};
@@ -51,6 +55,8 @@ pub enum Oracle {
     Rewrite,
     /// A connection keeps its real server while that lives.
     Server,
+    /// A client keeps its real server, where clients do.
+    Persistence,
     /// A NATed connection keeps its SNAT address and port while the node lives that gave them.
     Mapping,
     /// A bucket is one node's at a time.
@@ -126,6 +132,7 @@ pub struct Oracles {
     seed: u64,
     records: Vec<Record>,
     pub(super) watches: BTreeMap<u32, Watch>,
+    pub(super) clients: Clients,
     pub(super) deaths: [u32; SERVERS],
     /// By VIP: who has answered last and when, and who else before.
     reigns: BTreeMap<Addr, (Answered, Option<Answered>)>,
@@ -147,6 +154,7 @@ impl Oracles {
             seed: plan.seed,
             records: Vec::new(),
             watches: BTreeMap::new(),
+            clients: Clients { keep: plan.persistent, ..Clients::default() },
             deaths: [0; SERVERS],
             reigns: BTreeMap::new(),
             ports: BTreeMap::new(),

@@ -7,6 +7,7 @@ use crate::base::{Addr, FlowKey, GroupId};
 use crate::io::fault::Rates;
 use crate::manage::config::{self, Config};
 use crate::sim::plan::{FlowPlan, Method, Place, SERVER_PORT, Serving};
+use crate::view::Persistence;
 use crate::wire::protocol;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,6 +24,8 @@ const ESTABLISHED: &str = "600s";
 const SESSIONS: usize = 1024;
 const SHARED: usize = 2 * SESSIONS;
 const MANAGEMENT_PORT: u16 = 6601;
+/// How clients keep their real servers, if they do; longer than the world lives.
+pub const PERSISTENCE: Persistence = Persistence { ticks: 0, v4: 30, v6: 64 };
 /// The groups besides that of all nodes, and their members.
 const GROUPS: [(&str, &[usize]); 2] = [("some", &[0, 1]), ("one", &[2])];
 
@@ -45,6 +48,8 @@ pub struct Plan {
     pub rates: [Rates; 3],
     /// Who talks to whom.
     pub flows: Vec<FlowPlan>,
+    /// Clients of virtual servers that aren't local keep their real servers.
+    pub persistent: bool,
 }
 
 fn ms(n: u64) -> Duration {
@@ -79,6 +84,7 @@ impl Plan {
             pace: ms(between(rng, 300, 1500)),
             rates: [(); 3].map(|()| rates(rng)),
             flows: (0..flows as usize).map(|i| flow(rng, i)).collect(),
+            persistent: rng.below(2) == 0,
         }
     }
 
@@ -143,6 +149,7 @@ impl Plan {
                     &format!("[[snat]]\naddress = \"{address}\"\ngroup = \"{group}\"\nnode = \"{node}\"\n");
             }
         }
+        let mut persistent = String::new();
         for (method, serving, protocol) in services() {
             let (vip, port) = (method.vip(false), serving.port());
             let proto = if protocol == protocol::UDP { "udp" } else { "tcp" };
@@ -159,6 +166,14 @@ impl Plan {
                 }
             );
             let port = if method == Method::Nat { format!("port = {SERVER_PORT}\n") } else { String::new() };
+            if self.persistent && serving != Serving::Local {
+                let Persistence { v4, v6, .. } = PERSISTENCE;
+                persistent += &format!(
+                    "[[persistence]]\nvirtual_server = \"{proto}-{}-{}\"\nprefix_v4 = {v4}\nprefix_v6 = {v6}\n",
+                    vip.v4_bytes()[3],
+                    serving.port()
+                );
+            }
             for i in 0..SERVERS {
                 file += &format!(
                     "[[virtual_server.real_server]]\nname = \"s{i}\"\naddress = \"{}\"\n{port}",
@@ -166,7 +181,7 @@ impl Plan {
                 );
             }
         }
-        file
+        file + &persistent
     }
 }
 

@@ -169,5 +169,10 @@ pub(super) fn check(key: &Key, object: &Object, found: &mut Vec<Finding>) {
             fields.health(spec.health.as_deref());
         }
         Object::Limit(spec) => fields.limit(spec),
+        Object::Persistence(spec) => {
+            fields.duration("timeout", Some(spec.timeout));
+            fields.range("prefix_v4", spec.prefix_v4, 1..=32);
+            fields.range("prefix_v6", spec.prefix_v6, 1..=128);
+        }
     }
 }

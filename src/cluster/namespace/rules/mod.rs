@@ -52,7 +52,7 @@ fn resolve(space: &Namespace, key: &Key, entry: &Entry, found: &mut Vec<Finding>
             Finding::because(key, "virtual_server", missing(space, &parent)).lacking(Lack::Object(parent)),
         );
     }
-    for (field, target) in entry.object.references() {
+    for (field, target) in entry.object.references(key) {
         if space.get(&target).is_none() {
             let finding = Finding::because(key, field, missing(space, &target)).element(&target.called());
             found.push(finding.lacking(Lack::Object(target)));

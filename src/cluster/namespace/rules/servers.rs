@@ -3,7 +3,7 @@
 use super::super::Namespace;
 use super::super::fault::{Finding, Lack};
 use super::super::key::{Key, Kind, Name};
-use super::super::object::{RealServerSpec, VirtualServerSpec};
+use super::super::object::{Object, PersistenceSpec, RealServerSpec, VirtualServerSpec};
 use super::Touched;
 use crate::base::Addr;
 use crate::base::limits::MAX_REAL_SERVERS;
@@ -15,7 +15,7 @@ pub(super) fn check(space: &Namespace, touched: &Touched<'_>, found: &mut Vec<Fi
     let names: BTreeSet<&Name> = touched
         .keys()
         .filter_map(|key| match key {
-            Key::VirtualServer(name) | Key::RealServer(name, _) => Some(name),
+            Key::VirtualServer(name) | Key::RealServer(name, _) | Key::Persistence(name) => Some(name),
             _ => None,
         })
         .collect();
@@ -26,6 +26,7 @@ pub(super) fn check(space: &Namespace, touched: &Touched<'_>, found: &mut Vec<Fi
             service(space, touched, &key, name, server, found);
             forwarding(space, &key, server, found);
         }
+        persistence(space, touched, name, server, found);
         size(space, touched, &key, name, found);
         real_servers(space, name, server, found);
     }
@@ -74,6 +75,39 @@ fn forwarding(space: &Namespace, key: &Key, server: &VirtualServerSpec, found: &
         let finding = Finding::new(key, message).field("forward").hint(hint);
         found.push(finding.lacking(Lack::Kind(Kind::Snat)));
     }
+}
+
+/// Whose a flow is follows from its client where clients keep their real servers. So what is there to be served must not change:
+/// connections would be looked for where they aren't.
+fn persistence(
+    space: &Namespace,
+    touched: &Touched<'_>,
+    name: &Name,
+    server: &VirtualServerSpec,
+    found: &mut Vec<Finding>,
+) {
+    let (key, parent) = (Key::Persistence(name.clone()), Key::VirtualServer(name.clone()));
+    let now = space.persistence(name);
+    if now.is_some() && server.ingress == Ingress::Local {
+        let finding = Finding::new(&key, "\"local\" keeps no state, and persistence needs it");
+        found.push(finding.of(&parent, "ingress").hint("use ingress = \"steered\""));
+    }
+    let is_new = touched.get(&parent).is_some_and(Option::is_none);
+    let Some(before) = touched.get(&key).filter(|_| !is_new) else { return };
+    let prefixes = |spec: &PersistenceSpec| (spec.prefix_v4, spec.prefix_v6);
+    let before = before.and_then(|entry| match &entry.object {
+        Object::Persistence(spec) => Some(spec),
+        _ => None,
+    });
+    let message = match (before, now) {
+        (None, Some(_)) => "would make its connections others' buckets: it comes with its virtual server alone",
+        (Some(_), None) => "would make its connections others' buckets: it goes with its virtual server alone",
+        (Some(before), Some(now)) if prefixes(before) != prefixes(now) => {
+            "other prefixes would make its connections others' buckets"
+        }
+        _ => return,
+    };
+    found.push(Finding::new(&key, message).hint("add another virtual server, and remove this one once it is drained"));
 }
 
 /// Neither too many real servers nor, of any weight, none.

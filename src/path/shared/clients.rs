@@ -1,0 +1,148 @@
+//! Clients that keep their real server (MECHANISMS §3 point 3): an entry for each, in the bucket in which all its flows are. It is
+//! written once a connection is established, and again while there are any.
+
+use super::{NOBODY, Shared, WISHES, Wish, moment};
+use crate::asdr::{Answer, Key, Kind, Operation, Refusal, Seen, Value};
+use crate::base::{Bucket, FlowKey, GroupId, Instant, RealServerId, VirtualServerId};
+use crate::path::egress::Egress;
+use crate::path::port::Port;
+use crate::table::flow::EntryId;
+use crate::table::session::{SessionTable, State};
+use crate::view::{Persistence, View};
+use arrayvec::ArrayVec;
+
+/// What is known of the real server that a client has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// This one.
+    Server(RealServerId),
+    /// None, or it is lost: it gets one.
+    None,
+    /// Another node is asked.
+    Waits,
+}
+
+/// A client of a virtual server, and where its entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    server: VirtualServerId,
+    /// See [`Persistence::client`].
+    flow: FlowKey,
+    place: (GroupId, Bucket),
+}
+
+impl Client {
+    /// Of a flow to a virtual server; none if its clients keep nothing.
+    #[inline]
+    pub fn of(view: &View, id: VirtualServerId, flow: &FlowKey) -> Option<Self> {
+        let server = &view.services.virtual_servers[id.index()];
+        let flow = server.persistence?.client(flow);
+        Some(Self { server: id, flow, place: (server.group, view.hash_key.flow(&flow).bucket()) })
+    }
+
+    /// The name of its entry: virtual server and prefix.
+    fn key(&self) -> Key {
+        let mut bytes = ArrayVec::new();
+        bytes.extend(self.server.0.to_be_bytes());
+        bytes.extend(self.flow.src.0);
+        Key { kind: Kind::Persistence, bytes }
+    }
+}
+
+/// The real server that an entry says, if that takes flows still.
+fn server(view: &View, client: &Client, value: &[u8]) -> Option<RealServerId> {
+    let real = RealServerId(u32::from_be_bytes(value.try_into().ok()?));
+    let known = view.services.real_servers.get(real.index())?;
+    (known.up && !known.is_gone() && known.virtual_server == client.server).then_some(real)
+}
+
+impl Shared {
+    /// The real server that a client has. If another node has to be asked that is done, should this one have a `lease`; without one
+    /// nobody may say.
+    pub fn kept(&mut self, view: &View, client: Client, leased: bool, now: Instant) -> Kept {
+        let (group, bucket) = client.place;
+        if group.index() >= self.groups || view.buckets[group.index()].chains.is_none() {
+            return Kept::None;
+        }
+        match self.shard.look(now, group, bucket, &client.key()) {
+            Seen::Value(value, _) => server(view, &client, value).map_or(Kept::None, Kept::Server),
+            Seen::Nothing => Kept::None,
+            _ if !leased => Kept::None,
+            Seen::Asked => Kept::Waits,
+            Seen::Unknown => {
+                if self.wanted.wishes.len() < WISHES {
+                    self.wanted.wishes.push_back(Wish::Find(client));
+                }
+                Kept::Waits
+            }
+        }
+    }
+
+    /// What this worker knows of the real server that a client has.
+    pub fn known_of(&self, view: &View, client: &Client, now: Instant) -> Option<RealServerId> {
+        let (group, bucket) = client.place;
+        match self.shard.look(now, group, bucket, &client.key()) {
+            Seen::Value(value, _) => server(view, client, value),
+            _ => None,
+        }
+    }
+
+    /// A flow is established: its client keeps its real server.
+    #[cold]
+    pub fn keep(&mut self, id: EntryId) {
+        if self.groups > 0 && self.wanted.wishes.len() < WISHES {
+            self.wanted.wishes.push_back(Wish::Keep(id));
+        }
+    }
+
+    /// Asks another node for a client's entry. The answer is where the next one looks.
+    pub(super) fn find<P: Port>(&mut self, view: &View, client: &Client, egress: &mut Egress<P>, now: Instant) {
+        let m = moment(egress, now);
+        let mut out = self.post.open(view, egress, self.me, now);
+        self.shard.ask(m, client.place, &client.key(), Operation::Read, NOBODY, &mut out);
+    }
+
+    /// Writes the entry of a session's client, unless that has one of another server, or one that lasts.
+    pub(super) fn keep_now<P: Port>(
+        &mut self,
+        view: &View,
+        id: EntryId,
+        sessions: &SessionTable,
+        egress: &mut Egress<P>,
+        now: Instant,
+    ) {
+        let (flow, session) = (sessions.flows().key(id), sessions.flows().get(id));
+        // The place may be another flow's by now, or nobody's.
+        if session.state < State::Established || session.state == State::Elsewhere {
+            return;
+        }
+        let of = view.services.real_servers[session.real.index()].virtual_server;
+        let (Some(client), Some(Persistence { ticks, .. })) =
+            (Client::of(view, of, flow), view.services.virtual_servers[of.index()].persistence)
+        else {
+            return;
+        };
+        let (group, bucket) = client.place;
+        let lasts = match self.shard.look(now, group, bucket, &client.key()) {
+            Seen::Value(value, left) => match server(view, &client, value) {
+                Some(real) => real != session.real || left.is_none_or(|left| left >= ticks),
+                None => false,
+            },
+            Seen::Nothing => false,
+            // It may be another server's.
+            Seen::Asked | Seen::Unknown => true,
+        };
+        if lasts || server(view, &client, &session.real.0.to_be_bytes()).is_none() {
+            return;
+        }
+        let value: Value = session.real.0.to_be_bytes().into_iter().collect();
+        // So it need not be written with each connection, and yet none is forgotten too early.
+        let set = Operation::Set { value, ticks: ticks.saturating_add(ticks / 4) };
+        let m = moment(egress, now);
+        let mut out = self.post.open(view, egress, self.me, now);
+        let answer = self.shard.ask(m, client.place, &client.key(), set, NOBODY, &mut out);
+        if answer == Some(Answer::Refused(Refusal::Full)) {
+            egress.counters.clients_unshared.inc();
+        }
+    }
+}
