@@ -1,7 +1,7 @@
 //! One worker's part of the table: what it owns and what it has copies of.
 
 use super::busy::{BusyTable, Waiter, Work};
-use super::entry::{Key, Kind, Value, Version};
+use super::entry::{Key, Value, Version};
 use super::store::{EntryId, IDLE, State, Store};
 use crate::base::limits::BUCKETS;
 use crate::base::planted::{self, Bug};

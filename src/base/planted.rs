@@ -60,6 +60,8 @@ pub enum Bug {
     StateUnreplicated,
     /// Who takes a bucket over from a dead owner makes no sessions of the state that it has of it.
     StateUninherited,
+    /// Which real server a client has is not looked at when it opens a connection.
+    ClientForgotten,
     /// The node's software is the last release's, as far as other nodes can tell.
     SoftwareOld,
     /// A node speaks the newest wire version without waiting until all can.
@@ -82,7 +84,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 30] = [
+        pub const ALL: [Self; 31] = [
             Self::HashUnkeyed,
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
@@ -111,6 +113,7 @@ mod switch {
             Self::StateEpochIgnored,
             Self::StateUnreplicated,
             Self::StateUninherited,
+            Self::ClientForgotten,
             Self::SoftwareOld,
             Self::NewestSpoken,
         ];
@@ -146,6 +149,7 @@ mod switch {
                 Self::StateEpochIgnored => "state-epoch-ignored",
                 Self::StateUnreplicated => "state-unreplicated",
                 Self::StateUninherited => "state-uninherited",
+                Self::ClientForgotten => "client-forgotten",
                 Self::SoftwareOld => "software-old",
                 Self::NewestSpoken => "newest-spoken",
             }

@@ -60,7 +60,8 @@ pub fn digest(config: &Config) -> u64 {
         // How long an idle flow lives may be left to each node's own file.
         let server = VirtualServerConfig { idle: Duration::ZERO, ..VirtualServerConfig::clone(server) };
         // What is read from files has no former group, nor is anything known of health; the last release's text had neither.
-        let said = format!(" {id} {server:?}").replace(" former: None,", "").replace(" persistence: None,", "");
+        let said =
+            format!(" {id} {server:?}").replace(" former: None,", "").replace(" persistence: None,", "");
         text += &said.replace(", up: true }", " }");
     }
     siphash13_bytes(cluster.hash_key, text.as_bytes())

@@ -19,7 +19,7 @@ pub use tuple::{Tuple, TupleError};
 use super::compile::{self, CompileError};
 use super::config::Config;
 use crate::base::limits::BUCKETS;
-use crate::base::{Incarnation, Instant, Mac, NodeId, WorkerId};
+use crate::base::{Incarnation, Instant, Mac, NodeId, RealServerId, WorkerId};
 use crate::path::message::Known;
 use crate::path::meta::Meta;
 use crate::path::port::PortCaps;

@@ -76,8 +76,8 @@ pub fn open(
             return Err(Verdict::NoLease);
         }
         shared.replace(view, sessions, meta);
-        let (snat, port, reply) =
-            snat(view, (sessions, shared), counters, (real, bucket), meta, now).ok_or(Verdict::SnatExhausted)?;
+        let (snat, port, reply) = snat(view, (sessions, shared), counters, (real, bucket), meta, now)
+            .ok_or(Verdict::SnatExhausted)?;
         (session.snat, session.snat_port, names_here.reply) = (snat, port, Some(reply));
     } else if session.state != State::HalfOpen || !view.this_node().up {
         // Of a lone RST or FIN little will follow. What a node that isn't let in kept would be at odds, once it is, with what

@@ -13,9 +13,7 @@ use super::message::Event;
 use super::port::Port;
 use super::post::Post;
 use super::verdict::Verdict;
-use crate::asdr::{
-    self, Answer, Bounds, Key, Kind, Moment, Operation, Refusal, Seen, Shard, Ticket, Value,
-};
+use crate::asdr::{self, Answer, Bounds, Key, Kind, Moment, Operation, Refusal, Seen, Shard, Ticket, Value};
 use crate::base::limits::BUCKETS;
 use crate::base::{
     Addr, Bucket, FlowKey, GroupId, HashKey, Incarnation, Instant, NodeId, RealServerId, SnatId, WorkerId,

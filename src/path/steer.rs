@@ -4,7 +4,7 @@ use super::counters::Counters;
 use super::meta::{LocalServer, Meta};
 use super::verdict::Verdict;
 use crate::base::planted::{self, Bug};
-use crate::base::{Bucket, FlowHash, FlowKey, GroupId, Instant, NodeId, VirtualServerId, WorkerId};
+use crate::base::{Bucket, FlowKey, GroupId, Instant, NodeId, VirtualServerId, WorkerId};
 use crate::table::flow::EntryId;
 use crate::table::session::{Direction, Session, SessionTable, State};
 use crate::table::steering::{Steering, SteeringTable};
@@ -249,7 +249,8 @@ pub fn groups(view: &View, meta: &Meta) -> Option<(GroupId, Option<GroupId>, Buc
         Destination::Service(id) => {
             let server = &view.services.virtual_servers[id.index()];
             let other = other_group(view, id);
-            (server.forward == Forward::Nat).then(|| (server.group, other, view.bucket(id, &meta.key, meta.hash)))
+            (server.forward == Forward::Nat)
+                .then(|| (server.group, other, view.bucket(id, &meta.key, meta.hash)))
         }
         Destination::Reply(group, bucket) => Some((group, None, bucket)),
     }

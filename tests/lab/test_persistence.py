@@ -26,7 +26,7 @@ def objects(servers: int) -> list[dict]:
     return changes
 
 
-@pytest.mark.parametrize("plant", [None, "state-unreplicated"], ids=["", "control: who dies alone knew them"])
+@pytest.mark.parametrize("plant", [None, "client-forgotten"], ids=["", "control: nobody looks who they have"])
 def test_clients_keep_their_servers(plant):
     binary = build.breakable() if plant else build.product()
     with (
@@ -60,7 +60,7 @@ def test_clients_keep_their_servers(plant):
         astray = [address for address, servers in clients.servers().items() if len(servers) > 1]
         print(f"{COUNT} clients, {len(astray)} with another server, {len(clients.failures)} with failures; {kept} flows by what was kept")
         if plant:
-            assert len(astray) >= 50, "what only the dead node knew was not missed"
+            assert len(astray) >= 50, "they keep them by themselves"
             return
         assert astray == [] and clients.failures == {}
         assert kept >= 10 * COUNT

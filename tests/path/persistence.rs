@@ -13,7 +13,8 @@ use steerage::view::Buckets;
 /// [`standard`], where the clients of all virtual servers keep their real servers.
 fn cluster(timeout: &str, weight_of_first: Option<u32>) -> String {
     let file = standard(weight_of_first);
-    let names = file.lines().filter_map(|line| line.strip_prefix("name = \"")).map(|rest| rest.trim_end_matches('"'));
+    let names =
+        file.lines().filter_map(|line| line.strip_prefix("name = \"")).map(|rest| rest.trim_end_matches('"'));
     let names: Vec<_> = names.filter(|name| name.contains('-')).map(str::to_owned).collect();
     let each = names.iter().map(|name| {
         format!("[[persistence]]\nvirtual_server = \"{name}\"\ntimeout = \"{timeout}\"\nprefix_v4 = 28\nprefix_v6 = 64\n")
@@ -29,7 +30,9 @@ fn world(timeout: &str) -> World {
 fn opening(client: usize, address: usize, kind: usize, v6: bool, port: u16) -> Packet {
     let (src, dst) = match v6 {
         true => (format!("fd77:0:0:{client}::{address:x}"), format!("fd99::{kind}")),
-        false => (format!("192.168.{}.{}", client / 16, client % 16 * 16 + address), format!("10.99.0.{kind}")),
+        false => {
+            (format!("192.168.{}.{}", client / 16, client % 16 * 16 + address), format!("10.99.0.{kind}"))
+        }
     };
     tcp(&src, port, &dst, 80, SYN)
 }
@@ -87,7 +90,8 @@ fn control_without_shared_state_they_get_others() {
 /// Whatever address and port of its prefix a client has, and whichever node it comes through, one worker of one node has all of it.
 #[test]
 fn a_client_is_one_owners() {
-    let mut world = World::new(Spec { workers: 2, cluster: cluster("600s", None), tables: LOG, ..Spec::default() });
+    let mut world =
+        World::new(Spec { workers: 2, cluster: cluster("600s", None), tables: LOG, ..Spec::default() });
     let placement = Placement::of(|bucket: Bucket| Home {
         owner: Some(node(usize::from(bucket.0) % 3 + 1)),
         previous: None,

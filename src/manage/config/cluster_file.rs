@@ -10,8 +10,8 @@ use crate::base::limits::{MAX_GROUPS, MAX_NODES, MAX_REAL_SERVERS, MAX_SNATS, MA
 use crate::cluster::namespace::object::{Per, Unknown};
 use crate::cluster::namespace::rules::{MAX_SLOTS, WEIGHTS, WORKERS};
 use crate::cluster::namespace::{
-    ClusterSpec, GroupSpec, Key, Kind, LimitSpec, Name, NodeSpec, Object, PersistenceSpec, ProfileSpec, RealServerSpec,
-    SnatSpec, VipSpec, VirtualServerSpec,
+    ClusterSpec, GroupSpec, Key, Kind, LimitSpec, Name, NodeSpec, Object, PersistenceSpec, ProfileSpec,
+    RealServerSpec, SnatSpec, VipSpec, VirtualServerSpec,
 };
 use crate::view::{Forward, Ingress, Protocol};
 use std::collections::{BTreeMap, BTreeSet};

@@ -97,7 +97,9 @@ fn view() -> View {
 
 /// What `of` workers know that know nothing.
 fn nothing(of: u16) -> Vec<Known> {
-    (0..of).map(|w| Known { ticket: 0, worker: WorkerId(w), session: None, steering: None, kept: None }).collect()
+    (0..of)
+        .map(|w| Known { ticket: 0, worker: WorkerId(w), session: None, steering: None, kept: None })
+        .collect()
 }
 
 /// A client of "web" whose flow belongs to `node`.
@@ -275,7 +277,13 @@ fn questions_end_with_all_answers_or_with_the_worker_that_gave_none() {
     let ticket = inquiries.open(request.clone(), Some(facts), workers.iter(), begin);
     assert!(matches!(first_asked.try_recv(), Ok(Command::LookUp { ticket: asked, .. }) if asked == ticket));
     assert!(inquiries.ended(begin).is_none());
-    let answer = |worker, ticket| Known { ticket, worker: WorkerId(worker), session: None, steering: None, kept: None };
+    let answer = |worker, ticket| Known {
+        ticket,
+        worker: WorkerId(worker),
+        session: None,
+        steering: None,
+        kept: None,
+    };
     inquiries.answered(answer(0, ticket));
     inquiries.answered(answer(7, ticket));
     assert!(inquiries.ended(begin).is_none());

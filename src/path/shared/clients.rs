@@ -3,6 +3,7 @@
 
 use super::{NOBODY, Shared, WISHES, Wish, moment};
 use crate::asdr::{Answer, Key, Kind, Operation, Refusal, Seen, Value};
+use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, FlowKey, GroupId, Instant, RealServerId, VirtualServerId};
 use crate::path::egress::Egress;
 use crate::path::port::Port;
@@ -52,7 +53,8 @@ impl Client {
 /// The real server that an entry says, if that takes flows still.
 fn server(view: &View, client: &Client, value: &[u8]) -> Option<RealServerId> {
     let real = RealServerId(u32::from_be_bytes(value.try_into().ok()?));
-    let known = view.services.real_servers.get(real.index())?;
+    let all = &view.services.real_servers;
+    let known = (real.index() < all.len()).then(|| &all[real.index()])?;
     (known.up && !known.is_gone() && known.virtual_server == client.server).then_some(real)
 }
 
@@ -61,7 +63,8 @@ impl Shared {
     /// nobody may say.
     pub fn kept(&mut self, view: &View, client: Client, leased: bool, now: Instant) -> Kept {
         let (group, bucket) = client.place;
-        if group.index() >= self.groups || view.buckets[group.index()].chains.is_none() {
+        let forgotten = planted::is(Bug::ClientForgotten);
+        if forgotten || group.index() >= self.groups || view.buckets[group.index()].chains.is_none() {
             return Kept::None;
         }
         match self.shard.look(now, group, bucket, &client.key()) {
@@ -96,7 +99,13 @@ impl Shared {
     }
 
     /// Asks another node for a client's entry. The answer is where the next one looks.
-    pub(super) fn find<P: Port>(&mut self, view: &View, client: &Client, egress: &mut Egress<P>, now: Instant) {
+    pub(super) fn find<P: Port>(
+        &mut self,
+        view: &View,
+        client: &Client,
+        egress: &mut Egress<P>,
+        now: Instant,
+    ) {
         let m = moment(egress, now);
         let mut out = self.post.open(view, egress, self.me, now);
         self.shard.ask(m, client.place, &client.key(), Operation::Read, NOBODY, &mut out);

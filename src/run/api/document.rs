@@ -15,7 +15,7 @@ use utoipa::{OpenApi, PartialSchema, ToSchema};
 pub struct Fields;
 
 /// What the types that an object can have are called in the document.
-const SPECS: [&str; 9] = [
+const SPECS: [&str; 10] = [
     "ClusterSpec",
     "NodeSpec",
     "GroupSpec",

@@ -1,7 +1,7 @@
 //! What must hold of clients that keep their real server: the next connection goes where the last one went, whoever has died
 //! meanwhile.
 
-use super::connection::{Came, LATE, SHARED_WITHIN, Watch};
+use super::connection::{Came, SETTLED, SHARED_WITHIN, Watch};
 use super::oracle::{Oracle, Oracles, Violation};
 use super::plan::PERSISTENCE;
 use crate::base::{Addr, Bucket, GroupId, HashKey, Instant, NodeId, NodeSet};
@@ -12,12 +12,21 @@ use crate::sim::oracle::time;
 use crate::sim::plan::Serving;
 use std::collections::BTreeMap;
 
-/// The clients that have a real server, by virtual server (address, port, protocol) and prefix.
+/// A virtual server's address, port and protocol, and a prefix.
+type Name = (Addr, u16, u8, Addr);
+
+/// The clients that have a real server.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    /// Whether they keep them.
-    pub keep: bool,
-    each: BTreeMap<(Addr, u16, u8, Addr), Client>,
+    keep: bool,
+    each: BTreeMap<Name, Client>,
+}
+
+impl Clients {
+    /// `keep`: whether they keep it.
+    pub fn new(keep: bool) -> Self {
+        Self { keep, ..Self::default() }
+    }
 }
 
 /// What a client has.
@@ -31,7 +40,7 @@ struct Client {
 }
 
 /// The client of a flow, and where what is known of it is; none if it keeps nothing.
-fn client(flow: &Flow) -> Option<((Addr, u16, u8, Addr), (GroupId, Bucket))> {
+fn client(flow: &Flow) -> Option<(Name, (GroupId, Bucket))> {
     let group = match flow.plan.serving {
         Serving::Steered => GroupId(0),
         Serving::LocalGroup => GroupId(1),
@@ -54,7 +63,7 @@ impl Oracles {
     fn is_kept(&self, known: &Client) -> bool {
         self.deaths[known.server] == known.deaths
             && self.judged.up[known.server]
-            && self.judged.unsettled + LATE < known.since
+            && self.judged.down[known.server].is_none_or(|down| down + SETTLED < known.since)
     }
 
     /// A client has had an answer from its server, through the node that owns what is known of it.

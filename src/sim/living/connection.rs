@@ -14,13 +14,13 @@ use crate::wire::protocol;
 use std::time::Duration;
 
 /// A moment after a change of the servers' health: until all packets are there that were decided upon before.
-const SETTLED: Duration = Duration::from_secs(2);
+pub(super) const SETTLED: Duration = Duration::from_secs(2);
 /// Whoever has had no packet for longer may have given up its port.
 const SHARED: Duration = Duration::from_secs(1);
 /// By then other nodes have the state of a connection whose client has had an answer.
 pub(super) const SHARED_WITHIN: Duration = Duration::from_millis(500);
 /// The longest that a packet is under way to a server.
-pub(super) const LATE: Duration = Duration::from_millis(100);
+const LATE: Duration = Duration::from_millis(100);
 
 /// How a packet came to a server.
 #[derive(Clone, Copy, Debug)]

@@ -27,6 +27,8 @@ pub struct Judged {
     health: Vec<u64>,
     /// Real servers that nothing that is decided calls down.
     pub up: [bool; SERVERS],
+    /// When each was last down.
+    pub down: [Option<Instant>; SERVERS],
     /// Who served which bucket of which group.
     owners: BTreeMap<GroupId, Vec<NodeId>>,
     /// What that follows from, by node: the version of its View, and whether its lease held.
@@ -118,6 +120,9 @@ impl Oracles {
             let dead = dead.map(|(node, _)| *node).collect();
             self.bereaved(dead, before.fleet(), now);
             self.judged.up = up(&self.judged.state);
+            for (up, down) in self.judged.up.iter().zip(&mut self.judged.down) {
+                *down = if *up { *down } else { Some(now) };
+            }
             decided::promotions(&before, &self.judged.state)
                 .map_err(|what| self.violation(Oracle::Promotion, now, what))?;
         }

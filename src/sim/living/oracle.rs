@@ -11,9 +11,8 @@
 //! - What is under way of a connection that both sides have closed may go anywhere: the flow may begin anew.
 //! - What a node sends that was taken out, or wasn't let in yet, goes by what it knew. So may what it sends in its next life while
 //!   a worker stands still since the last one, in the middle of a turn.
-//! - A client's next connection may go to another real server than the last if that has died or was found to be down, or while what is
-//!   decided about the servers' health has changed since; if nobody alive has what was known of the client, or might not have it
-//!   yet; and once a virtual server has changed its group.
+//! - A client's next connection may go to another real server than the last if that has died, or is or was found to be down; if
+//!   nobody alive has what was known of the client, or might not have it yet; and once a virtual server has changed its group.
 //! - A flow of a local virtual server may get another real server once what is decided about the servers' health has changed at
 //!   any node, and for a moment after that.
 
@@ -154,7 +153,7 @@ impl Oracles {
             seed: plan.seed,
             records: Vec::new(),
             watches: BTreeMap::new(),
-            clients: Clients { keep: plan.persistent, ..Clients::default() },
+            clients: Clients::new(plan.persistent),
             deaths: [0; SERVERS],
             reigns: BTreeMap::new(),
             ports: BTreeMap::new(),

@@ -84,7 +84,7 @@ impl Plan {
             pace: ms(between(rng, 300, 1500)),
             rates: [(); 3].map(|()| rates(rng)),
             flows: (0..flows as usize).map(|i| flow(rng, i)).collect(),
-            persistent: rng.below(2) == 0,
+            persistent: rng.below(4) > 0,
         }
     }
 

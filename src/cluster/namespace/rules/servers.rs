@@ -100,14 +100,21 @@ fn persistence(
         _ => None,
     });
     let message = match (before, now) {
-        (None, Some(_)) => "would make its connections others' buckets: it comes with its virtual server alone",
-        (Some(_), None) => "would make its connections others' buckets: it goes with its virtual server alone",
+        (None, Some(_)) => {
+            "would make its connections others' buckets: it comes with its virtual server alone"
+        }
+        (Some(_), None) => {
+            "would make its connections others' buckets: it goes with its virtual server alone"
+        }
         (Some(before), Some(now)) if prefixes(before) != prefixes(now) => {
             "other prefixes would make its connections others' buckets"
         }
         _ => return,
     };
-    found.push(Finding::new(&key, message).hint("add another virtual server, and remove this one once it is drained"));
+    found.push(
+        Finding::new(&key, message)
+            .hint("add another virtual server, and remove this one once it is drained"),
+    );
 }
 
 /// Neither too many real servers nor, of any weight, none.
