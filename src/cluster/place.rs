@@ -301,12 +301,14 @@ pub fn seen_by(
     published: &Place,
     latest: &Place,
 ) -> (Option<NodeId>, Option<NodeId>) {
+    // Who died has nothing any more: it is known from here who has to be taken over from.
+    let previous = published.previous.filter(|previous| !over.contains(*previous));
     if published.owner.is_some_and(|owner| over.contains(owner)) {
-        (None, published.previous)
+        (None, previous)
     } else if published.owner == Some(me) && latest.owner != Some(me) && !planted::is(Bug::NothingCeded) {
         (latest.owner, Some(me))
     } else {
-        (published.owner, published.previous)
+        (published.owner, previous)
     }
 }
 
@@ -409,9 +411,9 @@ mod tests {
             assert_eq!(seen(me, NodeSet::of(one)), (None, None));
             assert_eq!(seen_by(me, NodeSet::of(one), &now, &now), (None, None));
         }
-        // The previous owner's life makes no difference to the owner, nor the owner's to what the previous one may have.
+        // The owner's life makes no difference to what the previous one may have, which has nothing once its own is over.
         let held = place(one, Some(two));
         assert_eq!(seen_by(three, NodeSet::of(one), &held, &held), (None, Some(two)));
-        assert_eq!(seen_by(three, NodeSet::of(two), &held, &held), (Some(one), Some(two)));
+        assert_eq!(seen_by(three, NodeSet::of(two), &held, &held), (Some(one), None));
     }
 }
