@@ -19,6 +19,9 @@ impl WireVersion {
     /// From here on it is decided how long a group matters that a virtual server was in before.
     pub const KNOWS_FORMER_GROUPS: Self = Self(4);
 
+    /// From here on clients keep their real servers.
+    pub const KNOWS_PERSISTENCE: Self = Self(4);
+
     /// The oldest that this release reads: what is spoken where nothing is decided. It rises with each release that has a new
     /// version; what a version looks like doesn't, so formats go by the constants above.
     pub const OLDEST: Self = Self(3);

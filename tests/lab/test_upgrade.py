@@ -44,6 +44,9 @@ def emptied(nodes: Cluster, asked: int, number: int) -> bool:
 
 def test_software_is_renewed_node_by_node_and_no_request_fails(nodes):
     assert [nodes.status(number)["wire"] for number in NODES] == [OLD] * 3
+    # What the last release doesn't know waits until none runs it.
+    status, said = nodes.rest(2, "PUT", "/v1/objects/persistence/nat-v4", "{}")
+    assert status == 409 and "last release" in said["faults"][0]["message"], said
     urls = [plan.VIPS["nat"].url(4), plan.VIPS["dsr"].url(6)]
     runs = [load.Wrk(nodes.lab.client, url, 120, connections=4, keepalive=False) for url in urls]
     for number in NODES:

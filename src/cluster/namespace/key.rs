@@ -2,6 +2,7 @@
 
 use super::text::{Reason, check_name, parse_address};
 use crate::base::Addr;
+use crate::base::version::WireVersion;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -110,6 +111,14 @@ impl Kind {
 
     /// How many there were in the first release.
     pub(super) const FIRST: usize = 9;
+
+    /// The wire version from which on all nodes know it.
+    pub fn since(self) -> WireVersion {
+        match self {
+            Self::Persistence => WireVersion::KNOWS_PERSISTENCE,
+            _ => WireVersion::FIRST,
+        }
+    }
 
     /// The word for it in keys and files.
     pub fn word(self) -> &'static str {

@@ -180,10 +180,22 @@ impl Manager {
         preview::look_at_drain(self.council()?, here, node, drain)
     }
 
-    /// What keeps this node from serving by these changes, if they can be made: the cluster might take them, and the node would
-    /// be taken out.
+    /// What keeps this node from serving by these changes, if they can be made, or a node of the last release from reading them:
+    /// the cluster might take them, and the node would be taken out.
     pub fn misfits(&mut self, changes: &[Change]) -> Vec<Fault> {
         let Self { seat: Some(seat), config, .. } = self else { return Vec::new() };
+        let wire = seat.council.state().wire();
+        let unread = changes.iter().filter(|change| change.key.kind().since() > wire).map(|change| Fault {
+            key: change.key.clone(),
+            field: None,
+            message: "the last release doesn't know it, and some nodes still run that".to_owned(),
+            hint: Some("renew them first".to_owned()),
+            other: None,
+        });
+        let unread: Vec<_> = unread.collect();
+        if !unread.is_empty() {
+            return unread;
+        }
         let found = seat.council.preview(changes, |space| preview::misfits(config, space));
         found.unwrap_or_default()
     }

@@ -247,7 +247,15 @@ impl Oracles {
     fn own_port(&mut self, came: &Came, packet: &Packet, now: Instant) -> Result<(), Violation> {
         let port = (came.server, packet.key.protocol, packet.key.src, packet.key.src_port);
         let flow = packet.words.flow;
-        match self.ports.insert(port, (flow, now)) {
+        // What nobody alive had of a flow is free.
+        let lost = |other: u32| {
+            self.watches
+                .get(&other)
+                .is_some_and(|watch| self.over(watch.node, watch.life) && !watch.inherited)
+        };
+        let before = self.ports.get(&port).copied().filter(|(other, _)| !lost(*other));
+        self.ports.insert(port, (flow, now));
+        match before {
             Some((other, at)) if other != flow && now - at < SHARED => {
                 let what = format!(
                     "flows {other} and {flow} share the source [{}]:{}, the latter by n{}",
