@@ -10,6 +10,8 @@ from .namespace import Namespace
 THREADS = 8
 # A SYN that is lost is sent again after a second (RFC 6298), and then after two.
 SECONDS = 5
+# Clients whose connections have failed, beyond which nobody asks on: who waits for dead nodes does so for hours.
+ENOUGH = 20
 
 
 class Clients:
@@ -18,7 +20,8 @@ class Clients:
     def __init__(self, client: Namespace, vip: plan.Vip, count: int):
         self._client = client
         self._to = (vip.address(4), plan.HTTP_PORT)
-        self._addresses = [str(address) for address in ipaddress.ip_network(plan.CLIENTS)[1 : count + 1]]
+        hosts = ipaddress.ip_network(plan.CLIENTS)
+        self._addresses = [str(hosts[number]) for number in range(1, count + 1)]
         # All of the prefix is the client's own.
         client.ip([f"route replace local {plan.CLIENTS} dev lo"])
         # By address, every server that has answered it, in order.
@@ -37,6 +40,8 @@ class Clients:
         with self._client.entered():
             for _ in range(times):
                 for address in addresses:
+                    if len(self.failures) > ENOUGH:
+                        return
                     try:
                         self.served[address].append(self._ask(address, request))
                     except OSError as error:

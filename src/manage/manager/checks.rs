@@ -5,7 +5,6 @@ use super::Manager;
 use crate::base::{GroupId, Incarnation, Instant, NodeId, NodeSet, RealServerId};
 use crate::cluster::namespace::{Namespace, Probe};
 use crate::cluster::state::Entry;
-use crate::manage::config::Config;
 use crate::manage::health::{Attempt, Judge, Outcome, PROBERS, Prober, Report, Target, Watch, probers};
 use crate::manage::peer::News;
 use crate::wire::control::Letter;
@@ -169,7 +168,7 @@ impl Manager {
             return;
         }
         checks.assigned = Some(follows);
-        let checked = checked(&self.config, state.namespace());
+        let checked = checked(state.namespace());
         let gone = checks.checked.keys().filter(|server| !checked.contains_key(server));
         for server in gone {
             checks.prober.remove(*server);
@@ -194,8 +193,8 @@ impl Manager {
     }
 }
 
-/// The real servers of a configuration that the namespace wants checked.
-fn checked(config: &Config, space: &Namespace) -> BTreeMap<RealServerId, Checked> {
+/// The real servers that the namespace wants checked, those among them that no version in force has yet.
+fn checked(space: &Namespace) -> BTreeMap<RealServerId, Checked> {
     let mut all = BTreeMap::new();
     for (of, name, server) in space.virtual_servers() {
         let Some(group) = space.group_id(&server.group) else { continue };
@@ -209,6 +208,5 @@ fn checked(config: &Config, space: &Namespace) -> BTreeMap<RealServerId, Checked
             all.insert(id, Checked { target, group, watch });
         }
     }
-    debug_assert!(all.len() <= config.real_server_ids);
     all
 }
