@@ -1,6 +1,7 @@
 //! Whole namespaces: what they refuse, what they remember, that copies agree.
 
 mod large;
+mod persistence;
 mod random;
 mod rules;
 mod writes;

@@ -253,6 +253,10 @@ refused! {
         => ("cluster.toml", "profile", "virtual_server \"web\": profile: there is no profile \"p\"");
     vip_of_a_stranger: Files::new().cluster_end("[[vip]]\naddress = \"fd99::2\"\ngroup = \"edge\"\npreferred = \"n2\" # stranger\n")
         => ("cluster.toml", "# stranger", "vip #1: preferred: node \"n2\" is no member of group \"edge\"");
+    persistence_of_nobody: Files::new().cluster_end("[[persistence]]\nvirtual_server = \"wep\" # wep\n")
+        => ("cluster.toml", "# wep", "there is no virtual_server \"wep\"");
+    persistence_with_a_long_prefix: Files::new().cluster_end("[[persistence]]\nvirtual_server = \"web\"\nprefix_v4 = 33 # long\n")
+        => ("cluster.toml", "# long", "33 is out of range: 1 to 32");
     limit_without_a_bound: Files::new().cluster_end("[[limit]] # limit\nname = \"l\"\nvirtual_server = \"web\"\n")
         => ("cluster.toml", "# limit", "limit \"l\": limits nothing");
     // What names something that could not be read isn't blamed for it.
