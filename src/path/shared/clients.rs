@@ -90,10 +90,11 @@ impl Shared {
         }
     }
 
-    /// A flow is established: its client keeps its real server.
+    /// A flow is established: its client keeps its real server. Where much waits this is left for another time: it comes again by
+    /// itself, and others' wishes don't.
     #[cold]
     pub fn keep(&mut self, id: EntryId) {
-        if self.groups > 0 && self.wanted.wishes.len() < WISHES {
+        if self.groups > 0 && self.wanted.wishes.len() < WISHES / 2 {
             self.wanted.wishes.push_back(Wish::Keep(id));
         }
     }
