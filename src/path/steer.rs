@@ -180,9 +180,18 @@ pub fn by_tuple(view: &View, me: WorkerId, meta: &Meta) -> Result<Decision, Verd
         }
     };
     if !takes {
-        return Err(Verdict::StageExhausted);
+        // Given away since what the sender knows: the next owner may take it, who is told of what this node knows. Each time more is
+        // known, so that it can't go round.
+        let given = sender_is_behind(view, meta) && placement.previous(bucket) == Some(view.me);
+        let next = owner.filter(|_| given && !mine).ok_or(Verdict::StageExhausted)?;
+        return Ok(Decision::Return(view.at(next, bucket)));
     }
     service.map(Decision::Open).ok_or(Verdict::NoSession)
+}
+
+/// Whether this node knows of a later version than the sender of a packet, who knows of all that this node goes by.
+fn sender_is_behind(view: &View, meta: &Meta) -> bool {
+    meta.sender_knows == Ordering::Equal && view.decided != view.in_force
 }
 
 /// The nodes that may have the session of a flow that its bucket's owner doesn't know, in the order in which they are asked. Mostly

@@ -88,11 +88,22 @@ fn nobodys(previous: Option<usize>) -> Vec<Buckets> {
     vec![Placement::of(|_| Home { owner: None, previous: previous.map(node) }).into()]
 }
 
-/// A frame from node 2, which knows of version `decided`, for node 1, which goes by version 7 of whose all buckets are: what
-/// that does with the packet.
-fn ends((owner, previous): (Option<usize>, Option<usize>), stage: Stage, decided: u32) -> End {
+/// What node 1 does with a packet in a frame from node 2, which knows of version `decided`: it goes by version 7 of whose all
+/// buckets are, and knows of no later one.
+fn ends(placement: (Option<usize>, Option<usize>), stage: Stage, decided: u32) -> End {
+    ends_at(7, placement, stage, decided)
+}
+
+/// The same where node 1 knows of this version.
+fn ends_at(
+    known: u32,
+    (owner, previous): (Option<usize>, Option<usize>),
+    stage: Stage,
+    decided: u32,
+) -> End {
     let mut world = World::new(Spec { cluster: standard(None), ..Spec::default() });
     world.place_as(1, 7, &owner.map_or_else(|| nobodys(previous), |owner| all_at(owner, previous)));
+    world.decide(known);
     world.run(2);
     let keys = [1, 2].map(|which| HashKey::derive(&(0..16).collect::<Vec<u8>>(), which));
     let packet = tcp("192.168.1.5", 3000, "10.99.0.2", 80, SYN);
@@ -133,6 +144,24 @@ fn what_was_given_back_is_taken_where_nobody_else_can_have_its_session() {
             assert_eq!(ends(placement, Stage::Returned, decided), end, "{placement:?}, version {decided}");
         }
     }
+}
+
+/// What has gone as far as packets go, at a node that has given its bucket away since what the sender knows, goes on to the next
+/// owner: or its client would have to wait for its own repetition. Only there, and only if the sender can't know of that already.
+#[test]
+fn what_was_given_back_to_one_that_has_given_the_bucket_away_goes_on_to_the_next_owner() {
+    for (known, placement, decided, end) in [
+        (8, (2, Some(1)), 7, End::Returned),
+        (8, (2, Some(1)), 6, End::Dropped),
+        (8, (2, Some(1)), 8, End::Dropped),
+        (7, (2, Some(1)), 7, End::Dropped),
+        (8, (2, Some(3)), 7, End::Dropped),
+        (8, (2, None), 7, End::Dropped),
+    ] {
+        let placement = (Some(placement.0), placement.1);
+        assert_eq!(ends_at(known, placement, Stage::Returned, decided), end, "{placement:?}, {decided} {known}");
+    }
+    assert_eq!(ends_at(8, (None, Some(1)), Stage::Returned, 7), End::NoOwner);
 }
 
 /// Who is asked as the previous owner, and isn't, does not answer for that one if the question is an old one, unless nobody but the
