@@ -42,13 +42,13 @@ impl Shard {
     pub fn look(&self, now: Instant, group: GroupId, bucket: Bucket, key: &Key) -> Seen<'_> {
         let Some(at) = self.at(group, bucket) else { return Seen::Nothing };
         let place = &self.places[at];
-        let lost = || place.whole || place.chain.complete().next().is_none();
+        let nobody_else = || place.whole || place.chain.complete().next().is_none();
         let Some(entry) = self.store.find(at, key.name()) else {
-            return if lost() { Seen::Nothing } else { Seen::Unknown };
+            return if nobody_else() { Seen::Nothing } else { Seen::Unknown };
         };
         if !self.is_known(entry) {
             let asked = self.store.head(entry).state == State::Asked && self.is_busy(entry);
-            return match (lost(), asked) {
+            return match (nobody_else(), asked) {
                 (true, _) => Seen::Nothing,
                 (false, true) => Seen::Asked,
                 (false, false) => Seen::Unknown,

@@ -382,8 +382,8 @@ impl Asked<'_> {
         match decision {
             Ok(Decision::Open(id) | Decision::Stateless(id)) => {
                 let kept = self.kept_by(owner);
-                match select::real_server(self.view, id, &meta) {
-                    Ok(real) => self.fresh(owner.node, kept.unwrap_or(real), kept.is_some()),
+                match kept.map_or_else(|| select::real_server(self.view, id, &meta), Ok) {
+                    Ok(real) => self.fresh(owner.node, real, kept.is_some()),
                     Err(verdict) => self.drop(verdict),
                 }
             }

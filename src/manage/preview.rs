@@ -113,6 +113,10 @@ pub fn look<L: Log>(
     sessions: impl Fn(RealServerId) -> u64,
     suits: impl FnOnce(&Namespace) -> Vec<Fault>,
 ) -> Result<Sight, Faults> {
+    let unread = unread(council, changes);
+    if !unread.is_empty() {
+        return Err((unread, 0));
+    }
     let space = council.state().namespace();
     let differences = space.describe(changes).into_iter().zip(changes).filter(|(_, change)| {
         let old = space.get(&change.key).map(|entry| &entry.object);
@@ -173,6 +177,19 @@ pub fn look_at_drain<L: Log>(council: &Council<L>, here: Here, node: NodeId, dra
     let difference = Difference { key, deed: Deed::Change, fields: vec![field] };
     let differences = if sight.fleet.is_drained(node) == drain { Vec::new() } else { vec![difference] };
     Some(Sight { differences, drain: Some((node, drain)), ..sight })
+}
+
+/// What of these changes a node of the last release can't read, while one runs that.
+pub fn unread<L: Log>(council: &Council<L>, changes: &[Change]) -> Vec<Fault> {
+    let wire = council.state().wire();
+    let unread = changes.iter().filter(|change| change.key.kind().since() > wire).map(|change| Fault {
+        key: change.key.clone(),
+        field: None,
+        message: "the last release doesn't know it, and some nodes still run that".to_owned(),
+        hint: Some("renew them first".to_owned()),
+        other: None,
+    });
+    unread.collect()
 }
 
 /// What keeps a node from serving by a namespace. What that says of the node itself, its file can be made to follow.

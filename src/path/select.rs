@@ -31,15 +31,20 @@ pub enum Opened {
     Stateless(RealServerId),
 }
 
-/// The real server that the Maglev table names for a packet's flow. What a peer says of the hash is good for a look-up; by
+/// The real server that the Maglev table names for a packet's flow. What a peer says of the hash is good for a look-up; that by
 /// which a flow is balanced, or a session kept, must be right.
 #[inline(always)]
 pub fn real_server(view: &View, id: VirtualServerId, meta: &Meta) -> Result<RealServerId, Verdict> {
-    if meta.stage != Stage::Receive && view.hash_key.flow(&meta.key) != meta.hash {
-        return Err(Verdict::BackplaneMalformed);
-    }
+    check_hash(view, meta)?;
     let hash = view.hash_of(id, &meta.key, meta.hash);
     view.services.virtual_servers[id.index()].maglev.lookup(hash.slot()).ok_or(Verdict::NoRealServer)
+}
+
+/// That a peer has said the right hash.
+#[inline(always)]
+fn check_hash(view: &View, meta: &Meta) -> Result<(), Verdict> {
+    let wrong = meta.stage != Stage::Receive && view.hash_key.flow(&meta.key) != meta.hash;
+    if wrong { Err(Verdict::BackplaneMalformed) } else { Ok(()) }
 }
 
 /// The hashes under which a session stands.
@@ -50,8 +55,9 @@ pub fn names(view: &View, key: &FlowKey, session: &Session) -> Names {
     Names { forward: view.hash_key.flow(key), reply }
 }
 
-/// Opens a session for the first packet of a flow that this worker owns, to the real server that its client has kept, if any. A flow that needs no NAT goes on without one when
-/// there is no room, or when its first packet is its last. With NAT the node promises a port, which it may only under its lease.
+/// Opens a session for the first packet of a flow that this worker owns, to the real server that its client has kept, if any. A
+/// flow that needs no NAT goes on without one when there is no room, or when its first packet is its last. With NAT the node
+/// promises a port, which it may only under its lease.
 pub fn open(
     view: &View,
     (sessions, shared): (&mut SessionTable, &mut Shared),
@@ -60,8 +66,11 @@ pub fn open(
     meta: &Meta,
     now: Instant,
 ) -> Result<Opened, Verdict> {
-    let real = real_server(view, id, meta)?;
-    let real = kept.inspect(|_| counters.clients_kept.inc()).unwrap_or(real);
+    let real = match kept {
+        // It may have no weight, as all others may.
+        Some(real) => check_hash(view, meta).map(|()| real)?,
+        None => real_server(view, id, meta)?,
+    };
     let server = &view.services.virtual_servers[id.index()];
     let mut session = track::first(meta.key.protocol, meta.tcp_flags);
     (session.real, session.last_seen) = (real, now.tick());
@@ -93,6 +102,9 @@ pub fn open(
     match opened {
         Ok(entry) => {
             counters.sessions_opened.inc();
+            if kept.is_some() {
+                counters.clients_kept.inc();
+            }
             connected(counters, real);
             counters.real_servers[real.index()].sessions.inc();
             Ok(Opened::Session(entry))

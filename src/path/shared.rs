@@ -5,7 +5,7 @@
 mod clients;
 mod inherit;
 
-pub use self::clients::{Client, Kept};
+pub use self::clients::{Affinity, Client};
 use self::inherit::Inheritance;
 use super::counters::Counters;
 use super::egress::Egress;
@@ -32,6 +32,8 @@ const ADOPTIONS: usize = 256;
 const WISHES: usize = 1024;
 /// Nobody waits for the answer.
 const NOBODY: Ticket = Ticket(u64::MAX);
+/// Nobody does for that of a client's entry, but what has no room is counted.
+const CLIENT: Ticket = Ticket(u64::MAX - 1);
 
 /// What a session wants done to its entry.
 enum Wish {
@@ -398,6 +400,9 @@ impl Shared {
         to: Ticket,
         answer: &Answer,
     ) {
+        if to == CLIENT && *answer == Answer::Refused(Refusal::Full) {
+            counters.clients_unshared.inc();
+        }
         let Some(id) = EntryId::numbered(to.0 as u32, sessions.flows().capacity()) else { return };
         // The entry may be another session's by now.
         if !self.wanted.asked.has(id.number()) || ticket(view, sessions.flows().key(id), id) != to {

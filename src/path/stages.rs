@@ -8,7 +8,7 @@ use super::parse::{self, Intake, Link};
 use super::port::{Frame, Port};
 use super::rewrite;
 use super::select::{self, Opened};
-use super::shared::{Client, Kept, Shared};
+use super::shared::{Affinity, Client, Shared};
 use super::steer::{self, Decision};
 use super::track;
 use super::verdict::Verdict;
@@ -244,10 +244,10 @@ impl<P: Port> Core<P> {
 
     /// Which real server the client of a new flow has.
     #[inline]
-    fn kept(&mut self, view: &View, server: VirtualServerId, meta: &Meta, now: Instant) -> Kept {
+    fn kept(&mut self, view: &View, server: VirtualServerId, meta: &Meta, now: Instant) -> Affinity {
         match Client::of(view, server, &meta.key) {
             Some(client) => self.shared.kept(view, client, self.egress.promises.until() > now, now),
-            None => Kept::None,
+            None => Affinity::None,
         }
     }
 
@@ -341,9 +341,9 @@ impl<P: Port> Core<P> {
         match decision {
             Ok(Decision::Open(server)) => {
                 let kept = match self.kept(view, server, meta, now) {
-                    Kept::Server(real) => Some(real),
-                    Kept::None => None,
-                    Kept::Waits => return self.hold(view, frame, meta, now),
+                    Affinity::Server(real) => Some(real),
+                    Affinity::None => None,
+                    Affinity::Waits => return self.hold(view, frame, meta, now),
                 };
                 let promises = (&*self.egress.counters, &mut self.egress.promises);
                 let tables = (&mut self.sessions, &mut self.shared);
@@ -428,8 +428,11 @@ impl<P: Port> Core<P> {
         let over = idle || real.is_gone() || planted::is(Bug::LiveSessionExpires);
         if over {
             self.close(view, id);
-        } else if server.persistence.is_some() && session.state == State::Established {
-            self.shared.keep(id);
+        } else if let Some(persistence) = server.persistence
+            && session.state == State::Established
+            && self.egress.promises.until() > now
+        {
+            self.shared.renew(id, persistence, now);
         }
         (!over).then_some(id)
     }

@@ -60,8 +60,15 @@ fn connect(world: &mut World, port: u16, nodes: &[usize], known: &mut Servers) -
 /// Clients connect through three nodes, the owner dies, and they connect again: how many have another server then. The node that
 /// takes over would balance otherwise: to it, one server is drained.
 fn after_the_owner_died(shared: bool) -> usize {
+    let restart = |world: &mut World| world.restart_as(2, 2, cluster("600s", Some(0)));
+    let (mut world, mut servers) = died(shared, restart);
+    connect(&mut world, 3003, &[2, 3], &mut servers)
+}
+
+/// The owner, which all had connected to, has died; node 2, which had begun anew before, has taken over.
+fn died(shared: bool, restart_second: impl FnOnce(&mut World)) -> (World, Servers) {
     let mut world = world("600s");
-    world.restart_as(2, 2, cluster("600s", Some(0)));
+    restart_second(&mut world);
     (1..=3).for_each(|n| world.place(n, &at(1, 1, shared.then_some(&[2][..]))));
     world.run(600);
     let mut servers = Servers::new();
@@ -73,7 +80,7 @@ fn after_the_owner_died(shared: bool) -> usize {
     world.run(600);
     [2, 3].iter().for_each(|n| world.place(*n, &at(2, 2, shared.then_some(&[3][..]))));
     world.run(2000);
-    connect(&mut world, 3003, &[2, 3], &mut servers)
+    (world, servers)
 }
 
 #[test]
@@ -85,6 +92,46 @@ fn clients_keep_their_servers_when_the_owner_dies() {
 fn control_without_shared_state_they_get_others() {
     let others = after_the_owner_died(false);
     assert!(others >= 40, "{others}");
+}
+
+/// Where no server takes new clients, as all that are up are being drained, those go on that have one.
+#[test]
+fn clients_keep_servers_that_take_no_others() {
+    let (mut world, mut servers) = died(true, |world| world.restart_without_weights(2, 2));
+    assert_eq!(connect(&mut world, 3003, &[2, 3], &mut servers), 0);
+    let kept = world.sum("clients_kept");
+    assert_eq!(world.drops(2, "no_real_server"), 0);
+    world.exchange(2, &opening(41, 1, 2, false, 3003).frame_to(2));
+    assert_eq!((world.drops(2, "no_real_server"), world.sum("clients_kept") - kept), (1, 0));
+}
+
+/// What a copy refuses is counted, too: node 2 stands by for both others, and has room for less than they.
+#[test]
+fn clients_that_a_copy_has_no_room_for_are_counted() {
+    let small = "shared_entries = 1024\n[log]\ndirectory = \"/log\"\nca = \"/a\"\ncertificate = \"/c\"\nkey = \"/k\"\n";
+    let mut world = World::new(Spec { cluster: cluster("600s", None), tables: small, ..Spec::default() });
+    let placement = Placement::of(|bucket: Bucket| Home {
+        owner: Some(node(1 + usize::from(bucket.0) % 2 * 2)),
+        previous: None,
+    });
+    let [first, third] = [1, 3].map(|owner| chains(owner, 1, &[2]));
+    let chains =
+        (0..4096).map(|bucket| if bucket % 2 == 0 { &first } else { &third }[bucket].clone()).collect();
+    let buckets = [Buckets { chains: Some(chains), ..placement.into() }];
+    (1..=3).for_each(|n| world.place(n, &buckets));
+    world.run(600);
+    for client in 0..200 {
+        for kind in 2..=4 {
+            for v6 in [false, true] {
+                Flow::open(&mut world, 1, &opening(client, 1, kind, v6, 3000));
+            }
+        }
+        world.run(1);
+    }
+    world.run(10);
+    let unshared = [1, 2, 3].map(|n| world.count(n, "clients_unshared"));
+    assert!(unshared[0] > 20 && unshared[1] == 0 && unshared[2] > 20, "{unshared:?}");
+    assert!(unshared[0] + unshared[2] < 400, "{unshared:?}");
 }
 
 /// Whatever address and port of its prefix a client has, and whichever node it comes through, one worker of one node has all of it.

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use steerage::base::{Addr, Incarnation, Instant, Mac};
 use steerage::io::memory::{self, MemoryLink, MemoryPools, MemoryPort};
-use steerage::manage::config::{self, Config};
+use steerage::manage::config::{self, Config, Slots, VirtualServerConfig};
 use steerage::manage::stats::Stats;
 use steerage::node::Node;
 use steerage::view::Buckets;
@@ -136,9 +137,10 @@ pub fn host_mac(address: Addr) -> Mac {
 }
 
 pub fn load(spec: &Spec, number: usize) -> Config {
+    let shared = if spec.tables.starts_with("shared_entries") { "" } else { "shared_entries = 8192\n" };
     let node = format!(
         "profile = \"lab\"\ncluster = \"cluster.toml\"\n[node]\nname = \"n{number}\"\nadmin_socket = \"/n.sock\"\n\
-         [tables]\nsessions = 4096\nsteering_sessions = 4096\nshared_entries = 8192\n{}\n\
+         [tables]\nsessions = 4096\nsteering_sessions = 4096\n{shared}{}\n\
          [[port]]\nname = \"front\"\nrole = \"front\"\ndevice = \"memory\"\nmtu = {}\n\
          [[port]]\nname = \"back\"\nrole = \"backplane\"\ndevice = \"memory\"\nmtu = 1700\n\
          [[interface]]\nname = \"lan\"\nport = \"front\"\naddresses = [\"10.10.0.1{number}/24\", \"fd10::1{number}/64\"]\n\
@@ -195,12 +197,16 @@ impl World {
     }
 
     fn start(&self, number: usize, incarnation: u32) -> Appliance {
-        let config = load(&self.spec, number);
+        self.start_by(&load(&self.spec, number), incarnation)
+    }
+
+    fn start_by(&self, config: &Config, incarnation: u32) -> Appliance {
+        let number = config.me.index() + 1;
         let pools = MemoryPools::new(BUFFERS, 2048);
         let (front_device, front) = memory::open(&config.ports[0].device, front_mac(number), &pools, 1024);
         let (back_device, back) = memory::open(&config.ports[1].device, back_mac(number), &pools, 1024);
         let devices = vec![front_device, back_device];
-        let node = Node::new(&config, Incarnation(incarnation), devices, self.now).unwrap();
+        let node = Node::new(config, Incarnation(incarnation), devices, self.now).unwrap();
         Appliance { node, front, back, pools }
     }
 
@@ -210,7 +216,19 @@ impl World {
         self.stopped.remove(&number);
     }
 
-    /// The same, with another cluster file, which the nodes that start later have, too.
+    /// The same; to it no real server has weight, as where those that have are down.
+    pub fn restart_without_weights(&mut self, number: usize, incarnation: u32) {
+        let mut config = load(&self.spec, number);
+        let servers = config.virtual_servers.iter().map(|(id, server)| {
+            let mut server = VirtualServerConfig::clone(server);
+            server.real_servers.iter_mut().for_each(|real| real.weight = 0);
+            (id, Arc::new(server))
+        });
+        config.virtual_servers = Slots::new(config.virtual_servers.slots(), servers.collect::<Vec<_>>());
+        self.nodes[number - 1] = self.start_by(&config, incarnation);
+    }
+
+    /// Kills and starts it with another cluster file, which the nodes that start later have, too.
     pub fn restart_as(&mut self, number: usize, incarnation: u32, cluster: String) {
         self.spec.cluster = cluster;
         self.restart(number, incarnation);

@@ -67,7 +67,12 @@ impl Asked<'_> {
         let server = &view.services.real_servers[real.index()];
         let virtual_server = &view.services.virtual_servers[server.virtual_server.index()];
         let hash = view.hash_of(server.virtual_server, &self.meta.key, self.meta.hash);
-        self.real_server(real, hash, if kept { reasons::KEPT } else { reasons::MAGLEV });
+        let why = match (kept, virtual_server.persistence) {
+            (true, _) => reasons::KEPT,
+            (false, Some(_)) => reasons::MAGLEV_OF_CLIENT,
+            (false, None) => reasons::MAGLEV,
+        };
+        self.real_server(real, hash, why);
         if virtual_server.forward == Forward::Nat {
             let (sources, own) = self.snats(owner, real);
             if sources.is_empty() {

@@ -14,6 +14,7 @@ pub(super) const SESSION_HAS_IT: &str =
     "the flow's session has it: its choice stays, whatever the Maglev table says now";
 pub(super) const MAGLEV: &str =
     "the Maglev table has it in the slot that the tuple's hash, finalised for slots, names";
+pub(super) const MAGLEV_OF_CLIENT: &str = "its client has none: the Maglev table has it in the slot that the client's hash, finalised for slots, names";
 pub(super) const KEPT: &str = "its client has it since an earlier connection";
 pub(super) const NAT_SESSION: &str = "the session's SNAT address and port";
 pub(super) const NAT_REPLY: &str = "the way back of the session's NAT: from the virtual server to the client";

@@ -184,15 +184,7 @@ impl Manager {
     /// the cluster might take them, and the node would be taken out.
     pub fn misfits(&mut self, changes: &[Change]) -> Vec<Fault> {
         let Self { seat: Some(seat), config, .. } = self else { return Vec::new() };
-        let wire = seat.council.state().wire();
-        let unread = changes.iter().filter(|change| change.key.kind().since() > wire).map(|change| Fault {
-            key: change.key.clone(),
-            field: None,
-            message: "the last release doesn't know it, and some nodes still run that".to_owned(),
-            hint: Some("renew them first".to_owned()),
-            other: None,
-        });
-        let unread: Vec<_> = unread.collect();
+        let unread = preview::unread(&seat.council, changes);
         if !unread.is_empty() {
             return unread;
         }

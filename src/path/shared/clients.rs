@@ -1,8 +1,8 @@
 //! Clients that keep their real server (MECHANISMS §3 point 3): an entry for each, in the bucket in which all its flows are. It is
 //! written once a connection is established, and again while there are any.
 
-use super::{NOBODY, Shared, WISHES, Wish, moment};
-use crate::asdr::{Answer, Key, Kind, Operation, Refusal, Seen, Value};
+use super::{CLIENT, NOBODY, Shared, WISHES, Wish, moment};
+use crate::asdr::{Key, Kind, Operation, Seen, Value};
 use crate::base::planted::{self, Bug};
 use crate::base::{Bucket, FlowKey, GroupId, Instant, RealServerId, VirtualServerId};
 use crate::path::egress::Egress;
@@ -12,9 +12,14 @@ use crate::table::session::{SessionTable, State};
 use crate::view::{Persistence, View};
 use arrayvec::ArrayVec;
 
+/// A client's timeout has so many times at which each of its connections renews its entry.
+const RENEWALS: u32 = 8;
+/// Ticks in which every session is come by at least once: two rounds of a second.
+const VISITED: u32 = 16;
+
 /// What is known of the real server that a client has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum Affinity {
     /// This one.
     Server(RealServerId),
     /// None, or it is lost: it gets one.
@@ -61,22 +66,22 @@ fn server(view: &View, client: &Client, value: &[u8]) -> Option<RealServerId> {
 impl Shared {
     /// The real server that a client has. If another node has to be asked that is done, should this one have a `lease`; without one
     /// nobody may say.
-    pub fn kept(&mut self, view: &View, client: Client, leased: bool, now: Instant) -> Kept {
+    pub fn kept(&mut self, view: &View, client: Client, leased: bool, now: Instant) -> Affinity {
         let (group, bucket) = client.place;
         let forgotten = planted::is(Bug::ClientForgotten);
         if forgotten || group.index() >= self.groups || view.buckets[group.index()].chains.is_none() {
-            return Kept::None;
+            return Affinity::None;
         }
         match self.shard.look(now, group, bucket, &client.key()) {
-            Seen::Value(value, _) => server(view, &client, value).map_or(Kept::None, Kept::Server),
-            Seen::Nothing => Kept::None,
-            _ if !leased => Kept::None,
-            Seen::Asked => Kept::Waits,
+            Seen::Value(value, _) => server(view, &client, value).map_or(Affinity::None, Affinity::Server),
+            Seen::Nothing => Affinity::None,
+            _ if !leased => Affinity::None,
+            Seen::Asked => Affinity::Waits,
             Seen::Unknown => {
                 if self.wanted.wishes.len() < WISHES {
                     self.wanted.wishes.push_back(Wish::Find(client));
                 }
-                Kept::Waits
+                Affinity::Waits
             }
         }
     }
@@ -87,6 +92,16 @@ impl Shared {
         match self.shard.look(now, group, bucket, &client.key()) {
             Seen::Value(value, _) => server(view, client, value),
             _ => None,
+        }
+    }
+
+    /// An established session is come by, as happens about once a second: now and then its client's entry is renewed. A session's
+    /// number says when, so that not all are at once.
+    #[inline]
+    pub fn renew(&mut self, id: EntryId, persistence: Persistence, now: Instant) {
+        let part = persistence.ticks / RENEWALS;
+        if part <= VISITED || (id.number() as u32).wrapping_add(now.tick().0) % part < VISITED {
+            self.keep(id);
         }
     }
 
@@ -150,9 +165,8 @@ impl Shared {
         let set = Operation::Set { value, ticks: ticks.saturating_add(ticks / 4) };
         let m = moment(egress, now);
         let mut out = self.post.open(view, egress, self.me, now);
-        let answer = self.shard.ask(m, client.place, &client.key(), set, NOBODY, &mut out);
-        if answer == Some(Answer::Refused(Refusal::Full)) {
-            egress.counters.clients_unshared.inc();
+        if let Some(answer) = self.shard.ask(m, client.place, &client.key(), set, CLIENT, &mut out) {
+            self.answered(view, sessions, &egress.counters, CLIENT, &answer);
         }
     }
 }

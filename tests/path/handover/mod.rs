@@ -95,12 +95,7 @@ fn ends(placement: (Option<usize>, Option<usize>), stage: Stage, decided: u32) -
 }
 
 /// The same where node 1 knows of this version.
-fn ends_at(
-    known: u32,
-    (owner, previous): (Option<usize>, Option<usize>),
-    stage: Stage,
-    decided: u32,
-) -> End {
+fn ends_at(known: u32, (owner, previous): (Option<usize>, Option<usize>), stage: Stage, decided: u32) -> End {
     let mut world = World::new(Spec { cluster: standard(None), ..Spec::default() });
     world.place_as(1, 7, &owner.map_or_else(|| nobodys(previous), |owner| all_at(owner, previous)));
     world.decide(known);
@@ -159,7 +154,11 @@ fn what_was_given_back_to_one_that_has_given_the_bucket_away_goes_on_to_the_next
         (8, (2, None), 7, End::Dropped),
     ] {
         let placement = (Some(placement.0), placement.1);
-        assert_eq!(ends_at(known, placement, Stage::Returned, decided), end, "{placement:?}, {decided} {known}");
+        assert_eq!(
+            ends_at(known, placement, Stage::Returned, decided),
+            end,
+            "{placement:?}, {decided} {known}"
+        );
     }
     assert_eq!(ends_at(8, (None, Some(1)), Stage::Returned, 7), End::NoOwner);
 }

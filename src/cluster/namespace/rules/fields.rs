@@ -19,6 +19,9 @@ pub const WORKERS: RangeInclusive<u16> = 1..=MAX_WORKERS as u16;
 /// The most slots of a Maglev table: 16 MB for each virtual server.
 pub const MAX_SLOTS: u32 = 1 << 22;
 
+/// The shortest timeout of clients' entries: connections renew them as they are come by, about once a second.
+const MIN_PERSISTENCE: Duration = Duration::from_secs(2);
+
 /// Collects what is wrong with the fields of one object.
 struct Fields<'a> {
     key: &'a Key,
@@ -171,6 +174,10 @@ pub(super) fn check(key: &Key, object: &Object, found: &mut Vec<Finding>) {
         Object::Limit(spec) => fields.limit(spec),
         Object::Persistence(spec) => {
             fields.duration("timeout", Some(spec.timeout));
+            if !spec.timeout.is_zero() && spec.timeout < MIN_PERSISTENCE {
+                let (shown, least) = (show_duration(spec.timeout), show_duration(MIN_PERSISTENCE));
+                fields.fault("timeout", format!("{shown} is too short: at least {least}"));
+            }
             fields.range("prefix_v4", spec.prefix_v4, 1..=32);
             fields.range("prefix_v6", spec.prefix_v6, 1..=128);
         }

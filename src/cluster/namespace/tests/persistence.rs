@@ -57,6 +57,7 @@ fn what_would_move_connections_is_refused() {
     }
     for (field, fields) in [
         ("timeout", r#"{"timeout": "0s"}"#),
+        ("timeout", r#"{"timeout": "1999ms"}"#),
         ("prefix_v4", r#"{"prefix_v4": 33}"#),
         ("prefix_v4", r#"{"prefix_v4": 0}"#),
         ("prefix_v6", r#"{"prefix_v6": 129}"#),

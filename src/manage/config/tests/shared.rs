@@ -257,6 +257,8 @@ refused! {
         => ("cluster.toml", "# wep", "there is no virtual_server \"wep\"");
     persistence_with_a_long_prefix: Files::new().cluster_end("[[persistence]]\nvirtual_server = \"web\"\nprefix_v4 = 33 # long\n")
         => ("cluster.toml", "# long", "33 is out of range: 1 to 32");
+    persistence_for_a_moment: Files::new().cluster_end("[[persistence]]\nvirtual_server = \"web\"\ntimeout = \"1s\" # short\n")
+        => ("cluster.toml", "# short", "1s is too short: at least 2s");
     limit_without_a_bound: Files::new().cluster_end("[[limit]] # limit\nname = \"l\"\nvirtual_server = \"web\"\n")
         => ("cluster.toml", "# limit", "limit \"l\": limits nothing");
     // What names something that could not be read isn't blamed for it.
