@@ -70,6 +70,7 @@ fn shard(node: u16, size: usize) -> Shard {
         again,
         patience,
         grace: patience,
+        audit: Duration::from_secs(10),
     };
     Shard::new(NodeId(node), HashKey([1, 2]), bounds)
 }

@@ -22,7 +22,7 @@ impl Shard {
             if nobody || !self.busy.has_room(false) { None } else { self.busy.take(entry, bucket, epoch) };
         let Some(at) = at else {
             if self.store.head(entry).state == State::Asked {
-                self.store.remove(entry);
+                self.remove(entry);
             }
             return Some(if nobody {
                 Answer::Unknown(Unknown::Unanswered)

@@ -16,6 +16,7 @@
 //! - What an owner took over, and can't know to be at all other complete copies, it writes again before it answers by it.
 //! - A copy that isn't complete becomes so once it has pulled all there was when it became a copy, and everything written since.
 
+mod audit;
 mod busy;
 mod entry;
 mod hunt;

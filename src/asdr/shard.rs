@@ -1,5 +1,6 @@
 //! One worker's part of the table: what it owns and what it has copies of.
 
+use super::audit::Audit;
 use super::busy::{BusyTable, Waiter, Work};
 use super::entry::{Key, Value, Version};
 use super::store::{EntryId, IDLE, State, Store};
@@ -125,6 +126,17 @@ pub enum Event {
         /// Who has it.
         copy: Copy,
     },
+    /// An audit found a copy that differs from what its owner has although it had said that it has it; that is written again.
+    Mended {
+        /// Which bucket.
+        group: GroupId,
+        /// See above.
+        bucket: Bucket,
+        /// Whose copy.
+        copy: NodeId,
+        /// How many entries.
+        entries: u32,
+    },
 }
 
 /// Takes records to the worker of a node that has the record's bucket.
@@ -152,6 +164,8 @@ pub struct Bounds {
     pub patience: Duration,
     /// How long it is known of a key that it was deleted: longer than a record takes on its way.
     pub grace: Duration,
+    /// In which time every bucket is compared with its copies once; zero: they aren't.
+    pub audit: Duration,
 }
 
 impl Bounds {
@@ -180,6 +194,8 @@ pub struct Counts {
     pub full: u64,
     /// Entries that an owner wrote again as it couldn't know who has them.
     pub rewritten: u64,
+    /// Audits that found a copy to differ.
+    pub differing: u64,
 }
 
 /// A bucket as this shard has it.
@@ -194,6 +210,8 @@ pub(super) struct Place {
     pub last: Version,
     /// Every write of this epoch up to here is at all complete copies.
     pub stable: Version,
+    /// Of all that is known to have a value here: the prints of the entries, without order.
+    pub digest: u64,
     /// Blocking writes.
     pub open: u32,
     /// Copies that have said that they have all, and are counted upon from then on.
@@ -210,7 +228,8 @@ pub struct Shard {
     pub(super) store: Store,
     pub(super) places: Box<[Place]>,
     /// Of which so many may be other than they were made.
-    used: usize,
+    pub(super) used: usize,
+    pub(super) audit: Audit,
     pub(super) busy: BusyTable,
     pub(super) answers: VecDeque<(Ticket, Answer)>,
     pub(super) events: VecDeque<Event>,
@@ -232,6 +251,7 @@ impl Shard {
             store: Store::new(hash_key, bounds.entries, buckets),
             places: vec![Place::default(); buckets].into(),
             used: 0,
+            audit: Audit::default(),
             busy: BusyTable::new(bounds.busy, bounds.waiters, buckets),
             answers: VecDeque::with_capacity(2 * usize::from(bounds.waiters)),
             events: VecDeque::with_capacity(BUCKETS),
@@ -315,6 +335,7 @@ impl Shard {
         let (complete, anew) = (is.is_some_and(|copy| copy.complete), old.epoch != chain.epoch);
         if !stays || anew && !complete {
             place.stay = place.stay.wrapping_add(1);
+            place.digest = 0;
             place.whole = false;
             place.stable = Version::NONE;
         } else if anew {
@@ -382,7 +403,7 @@ impl Shard {
         self.store.head_mut(entry).busy = IDLE;
         self.busy.give_back(at);
         if self.store.head(entry).state == State::Asked {
-            self.store.remove(entry);
+            self.remove(entry);
         }
     }
 
@@ -533,6 +554,8 @@ impl Shard {
             Message::Hunt(name) => self.hunted(m, from, at, record, *name, out),
             Message::Found(fact) => self.found(m, from, record.token, fact, out),
             Message::Pull { below } => self.pulled(from, at, record, *below, m, out),
+            Message::Page { next, items, .. }
+                if self.compared(m, from, at, (record.token, *next), *items, out) => {}
             Message::Page { next, stable, items } => {
                 self.page(m, from, at, (record.token, *next, *stable), *items, out);
             }
@@ -541,6 +564,8 @@ impl Shard {
             Message::Outdated => self.counts.outdated += 1,
             Message::Full => self.full_at(m, from, record.token, out),
             Message::Delete { name, fact } => self.delete_if(m, at, *name, fact.content, out),
+            Message::Audit { last, digest } => self.audited(from, at, record, (*last, *digest), out),
+            Message::Differs { last } => self.differs(m, from, at, *last, out),
         }
     }
 
@@ -556,6 +581,7 @@ impl Shard {
             }
         }
         self.pull(m, out);
+        self.audit(m, out);
         let due = self.aged.due(m.now, self.store.places(), ROUND, SLICE);
         for _ in 0..due {
             if let Some(entry) = self.store.step() {
@@ -576,7 +602,7 @@ impl Shard {
             || head.state == State::Asked;
         let over = head.expires != Tick(0) && head.expires <= m.now.tick();
         if !mine || stale || head.state == State::Deleted && over {
-            self.store.remove(entry);
+            self.remove(entry);
         } else if over
             && head.state == State::Value
             && place.whole

@@ -5,7 +5,7 @@
 
 use super::entry::Version;
 use crate::base::Tick;
-use crate::base::hash::{HashKey, siphash13_bytes};
+use crate::base::hash::{HashKey, mix, siphash13_bytes};
 use crate::table::index::Index;
 use crate::table::large;
 use crate::wire::state::{Content, MAX_KEY, MAX_VALUE, Name};
@@ -209,6 +209,19 @@ impl Store {
             State::Deleted => Content::Deleted,
             State::Free | State::Asked | State::Absent => Content::Absent,
         }
+    }
+
+    /// A number for all that an entry says and is known of it everywhere: name, version and value.
+    pub fn print(&self, id: EntryId) -> u64 {
+        let head = self.head(id);
+        let lengths = u64::from_be_bytes([0, 0, 0, 0, 0, head.kind, head.key, head.value]);
+        let (words, rest) =
+            self.room(id.0)[..usize::from(head.key) + usize::from(head.value)].as_chunks::<8>();
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        // Nobody gains by two that have the same: a quick one will do.
+        let all = words.iter().chain([&last]).map(|word| u64::from_be_bytes(*word));
+        all.fold(mix(head.version.0) ^ lengths, |print, word| mix(print ^ word))
     }
 
     /// The entry of this key.

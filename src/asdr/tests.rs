@@ -1,3 +1,4 @@
+mod audit;
 mod room;
 
 use super::*;
@@ -18,6 +19,7 @@ const BOUNDS: Bounds = Bounds {
     again: Duration::from_millis(10),
     patience: Duration::from_millis(300),
     grace: Duration::from_secs(2),
+    audit: Duration::from_secs(1),
 };
 
 /// Shards whose records come in order, or, to a node that is away, not at all.
@@ -144,7 +146,7 @@ impl Net {
 
     fn complete(&mut self) -> Option<Copy> {
         self.shards.iter_mut().find_map(|shard| {
-            let Event::Complete { copy, .. } = shard.event()?;
+            let Event::Complete { copy, .. } = shard.event()? else { panic!("none differs") };
             Some(copy)
         })
     }
@@ -393,7 +395,10 @@ fn every_bucket_has_its_turn() {
     for _ in 0..2000 {
         net.pass(Duration::from_millis(5));
         let told = std::iter::from_fn(|| net.shards[0].event());
-        whole.extend(told.map(|Event::Complete { bucket, .. }| bucket));
+        whole.extend(told.filter_map(|event| match event {
+            Event::Complete { bucket, .. } => Some(bucket),
+            Event::Mended { .. } => None,
+        }));
     }
     assert_eq!(whole.len(), 4096);
 }

@@ -9,7 +9,7 @@ use crate::base::{NodeId, NodeSet, Tick};
 use crate::wire::state::{Content, Fact, Message, Name, Record};
 
 /// What is to be written.
-enum New {
+pub(super) enum New {
     Value(Value, u32),
     Nothing,
 }
@@ -100,7 +100,7 @@ impl Shard {
     }
 
     /// Writes an entry here and at all copies. None: whoever waits is told once all complete ones have it (or nobody waits).
-    fn write(
+    pub(super) fn write(
         &mut self,
         m: Moment,
         entry: EntryId,
@@ -123,11 +123,11 @@ impl Shard {
             New::Value(value, ticks) => (Content::Value(value), expiry(m, *ticks)),
             New::Nothing => (Content::Deleted, (m.now + self.bounds.grace).tick()),
         };
-        let Some(entry) = self.set(entry, version, content) else {
+        let Some(entry) = self.set(entry, stay, version, content) else {
             return Some(Answer::Refused(Refusal::Full));
         };
         let kept = self.store.head_mut(entry);
-        (kept.expires, kept.stay, kept.unsure) = (expires, stay, false);
+        (kept.expires, kept.unsure) = (expires, false);
         self.places[bucket].last = version;
         self.counts.writes += 1;
         let done = Answer::Done(version);
@@ -157,9 +157,16 @@ impl Shard {
         None
     }
 
-    /// Gives an entry what it says from now on, and tells where it stands then; none: there is no room, which is counted.
-    fn set(&mut self, entry: EntryId, version: Version, content: Content<'_>) -> Option<EntryId> {
-        let Ok(entry) = self.store.set(entry, version, content) else {
+    /// Gives an entry what it says from now on, as of the bucket's `stay`, and tells where it stands then; none: there is no room,
+    /// which is counted.
+    fn set(&mut self, entry: EntryId, stay: u16, version: Version, content: Content<'_>) -> Option<EntryId> {
+        self.digest(entry);
+        let set = self.store.set(entry, version, content);
+        if let Ok(entry) = set {
+            self.store.head_mut(entry).stay = stay;
+        }
+        self.digest(set.unwrap_or(entry));
+        let Ok(entry) = set else {
             self.counts.full += 1;
             return None;
         };
@@ -174,6 +181,21 @@ impl Shard {
     pub(super) fn needed(&self, bucket: usize) -> NodeSet {
         let place = &self.places[bucket];
         place.chain.complete().collect::<NodeSet>().with(place.declared)
+    }
+
+    /// Takes an entry into its bucket's digest, or out of it: what is known to have a value stands there.
+    pub(super) fn digest(&mut self, entry: EntryId) {
+        let head = self.store.head(entry);
+        let place = &mut self.places[head.bucket()];
+        if head.state == State::Value && head.stay == place.stay {
+            place.digest ^= self.store.print(entry);
+        }
+    }
+
+    /// Removes an entry.
+    pub(super) fn remove(&mut self, entry: EntryId) {
+        self.digest(entry);
+        self.store.remove(entry);
     }
 
     /// If no write of a bucket is under way, all are everywhere.
@@ -229,7 +251,8 @@ impl Shard {
         let (place, version) = (&self.places[bucket], Version(fact.version));
         let had = place.whole && version <= place.stable && version.epoch() == place.chain.epoch;
         let forgotten = had && self.store.find(bucket, name).is_none();
-        let kept = forgotten || self.keep(m, bucket, name, fact);
+        let lost = planted::is(Bug::UpdateDropped) && fact.version % 8 == 3;
+        let kept = forgotten || lost || self.keep(m, bucket, name, fact);
         if kept {
             let place = &mut self.places[bucket];
             place.stable = place.stable.max(Version(stable));
@@ -299,10 +322,9 @@ impl Shard {
         if head.stay == stay && head.state != State::Asked && head.version >= Version(fact.version) {
             return true;
         }
-        let Some(entry) = self.set(entry, Version(fact.version), fact.content) else { return false };
+        let Some(entry) = self.set(entry, stay, Version(fact.version), fact.content) else { return false };
         let head = self.store.head_mut(entry);
-        (head.stay, head.unsure) = (stay, fact.unsure);
-        head.expires = expiry(m, fact.ticks);
+        (head.unsure, head.expires) = (fact.unsure, expiry(m, fact.ticks));
         true
     }
 

@@ -58,6 +58,8 @@ pub enum Bug {
     StateEpochIgnored,
     /// A write of shared state is acknowledged before any copy has it.
     StateUnreplicated,
+    /// A copy says of one write in eight that it has it, and hasn't.
+    UpdateDropped,
     /// Who takes a bucket over from a dead owner makes no sessions of the state that it has of it.
     StateUninherited,
     /// Which real server a client has is not looked at when it opens a connection.
@@ -84,7 +86,7 @@ mod switch {
 
     impl Bug {
         /// All of them.
-        pub const ALL: [Self; 31] = [
+        pub const ALL: [Self; 32] = [
             Self::HashUnkeyed,
             Self::SteeringOutlivesPeer,
             Self::StageIgnored,
@@ -112,6 +114,7 @@ mod switch {
             Self::StateUnleased,
             Self::StateEpochIgnored,
             Self::StateUnreplicated,
+            Self::UpdateDropped,
             Self::StateUninherited,
             Self::ClientForgotten,
             Self::SoftwareOld,
@@ -148,6 +151,7 @@ mod switch {
                 Self::StateUnleased => "state-unleased",
                 Self::StateEpochIgnored => "state-epoch-ignored",
                 Self::StateUnreplicated => "state-unreplicated",
+                Self::UpdateDropped => "update-dropped",
                 Self::StateUninherited => "state-uninherited",
                 Self::ClientForgotten => "client-forgotten",
                 Self::SoftwareOld => "software-old",

@@ -146,6 +146,15 @@ impl Manager {
                 Event::Known(known) => self.inquiries.answered(known),
                 Event::Held(held) => self.census.told(held),
                 Event::Learnt(group, learnt) => self.note_learnt(group, learnt, now),
+                Event::Mended { group, bucket, copy, entries } => {
+                    let name = |node: NodeId| {
+                        self.config.cluster.nodes.get(node.index()).map_or("?", |known| known.name.as_str())
+                    };
+                    warn!(
+                        "shared state of bucket {bucket} of group {group}: {entries} entries differed at node {}, and are written again",
+                        name(copy)
+                    );
+                }
                 Event::Kept(kept) => self.census.kept(kept, &self.views.current().regrouped),
             }
         }

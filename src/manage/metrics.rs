@@ -170,6 +170,11 @@ const WORKER: &[WorkerMetric] = &[
         &[("", "clients_unshared")],
     ),
     counter("worker_state_frames", "Messages of shared state received", &[("", "state_rx")]),
+    counter(
+        "worker_state_mended",
+        "Entries of shared state that copies lacked, written to them again",
+        &[("", "state_mended")],
+    ),
     counters(
         "worker_sessions_ended",
         "Sessions ended: timed out or replaced, or half-open ones that had to make room",

@@ -206,6 +206,8 @@ fn bounds(config: &Config, worker: (u16, u16)) -> Bounds {
         again: config.cluster.heartbeat,
         patience: config.cluster.suspicion * 2,
         grace: config.cluster.suspicion * 8,
+        // A bucket takes a record for each copy then.
+        audit: config.cluster.suspicion * 25,
     }
 }
 

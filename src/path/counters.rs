@@ -97,6 +97,8 @@ counters! {
     control_tx,
     /// Of those received, messages of shared state.
     state_rx,
+    /// Entries of shared state that copies lacked or had otherwise, written to them again.
+    state_mended,
     /// Messages to the management thread that found its channel full.
     events_lost,
     /// Turns.

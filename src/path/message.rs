@@ -2,7 +2,7 @@
 
 use super::meta::Meta;
 use crate::base::limits::{HEAD_BYTES, MAX_NODES};
-use crate::base::{FlowKey, GroupId, Instant, InterfaceId, Mac, NodeId, RealServerId, WorkerId};
+use crate::base::{Bucket, FlowKey, GroupId, Instant, InterfaceId, Mac, NodeId, RealServerId, WorkerId};
 use crate::table::session::{Direction, Session};
 use crate::table::steering::Steering;
 use crate::view::{BucketSet, Learnt, Neighbour};
@@ -31,6 +31,17 @@ pub enum Event {
     Held(Held),
     /// A copy of a bucket of this group, which this node owns, is complete.
     Learnt(GroupId, Learnt),
+    /// A node's copy of a bucket that this node owns lacked so many entries, or had them otherwise: they are written again.
+    Mended {
+        /// The bucket's group.
+        group: GroupId,
+        /// The bucket.
+        bucket: Bucket,
+        /// Whose copy.
+        copy: NodeId,
+        /// How many.
+        entries: u32,
+    },
     /// Of which virtual servers that have left a group a worker still has sessions.
     Kept(Kept),
 }

@@ -268,8 +268,16 @@ impl Shared {
         while let Some((ticket, answer)) = self.shard.answer() {
             self.answered(view, sessions, &egress.counters, ticket, &answer);
         }
-        while let Some(asdr::Event::Complete { group, bucket, epoch, copy }) = self.shard.event() {
-            egress.tell(Event::Learnt(group, Learnt { bucket, epoch, node: copy.node, stay: copy.since }));
+        while let Some(event) = self.shard.event() {
+            egress.tell(match event {
+                asdr::Event::Complete { group, bucket, epoch, copy } => {
+                    Event::Learnt(group, Learnt { bucket, epoch, node: copy.node, stay: copy.since })
+                }
+                asdr::Event::Mended { group, bucket, copy, entries } => {
+                    egress.counters.state_mended.add(u64::from(entries));
+                    Event::Mended { group, bucket, copy, entries }
+                }
+            });
         }
         !self.rests()
     }

@@ -38,6 +38,7 @@ const BOUNDS: Bounds = Bounds {
     again: Duration::from_millis(10),
     patience: Duration::from_millis(300),
     grace: Duration::from_secs(2),
+    audit: Duration::from_millis(300),
 };
 
 /// What a world is like.
@@ -75,6 +76,10 @@ pub struct Figures {
     pub hunts: u64,
     /// See above.
     pub rewritten: u64,
+    /// Copies that audits found to differ, and entries that they should have had.
+    pub differing: u64,
+    /// See above.
+    pub mended: u32,
     /// Keys whose histories were looked at.
     pub keys: usize,
 }
@@ -100,7 +105,7 @@ struct Node {
     /// Chains of buckets by the governor's numbers, and when they come.
     chains: Vec<(Instant, u64, Bucket)>,
     /// Hunts and rewritten entries that were counted.
-    told: (u64, u64),
+    told: (u64, u64, u64),
     /// The number of each bucket's chain here.
     has: [u64; BUCKETS as usize],
 }
@@ -190,7 +195,7 @@ impl World {
             stalled_until: Instant::ZERO,
             cut_until: Instant::ZERO,
             chains: (0..BUCKETS).map(|bucket| (Instant::ZERO, 1, Bucket(bucket))).collect(),
-            told: (0, 0),
+            told: (0, 0, 0),
             has: [0; BUCKETS as usize],
         };
         let nodes = (0..NODES).map(node).collect();
@@ -310,15 +315,21 @@ impl World {
         for _ in 0..3 {
             self.client(at, m, &mut shard, &mut sent);
         }
-        while let Some(Event::Complete { bucket, copy, epoch, .. }) = shard.event() {
-            if !cut {
-                self.governor.complete(bucket, copy, epoch);
+        while let Some(event) = shard.event() {
+            match event {
+                Event::Complete { bucket, copy, epoch, .. } if !cut => {
+                    self.governor.complete(bucket, copy, epoch);
+                }
+                Event::Complete { .. } => {}
+                Event::Mended { entries, .. } => self.figures.mended += entries,
             }
         }
         let counts = shard.counts();
-        let told = std::mem::replace(&mut self.nodes[at].told, (counts.hunts, counts.rewritten));
+        let told =
+            std::mem::replace(&mut self.nodes[at].told, (counts.hunts, counts.rewritten, counts.differing));
         self.figures.hunts += counts.hunts.saturating_sub(told.0);
         self.figures.rewritten += counts.rewritten.saturating_sub(told.1);
+        self.figures.differing += counts.differing.saturating_sub(told.2);
         self.nodes[at].shard = Some(shard);
         self.note(at);
         for (to, bytes) in sent.0 {

@@ -97,6 +97,18 @@ pub enum Message<'a> {
         /// Its value; its version says nothing.
         fact: Fact<'a>,
     },
+    /// The owner's last write, and the digest of all values that it has, while nothing is under way.
+    Audit {
+        /// See above.
+        last: u64,
+        /// See above.
+        digest: u64,
+    },
+    /// A complete copy had another digest when that was the owner's last write.
+    Differs {
+        /// See above.
+        last: u64,
+    },
 }
 
 /// A message and what it is about.
@@ -262,6 +274,14 @@ impl<'a> Record<'a> {
                 let (name, fact, behind) = item(body)?;
                 (Message::Delete { name, fact }, behind)
             }
+            11 => {
+                need(body, 16)?;
+                (Message::Audit { last: be64(body, 0), digest: be64(body, 8) }, &body[16..])
+            }
+            12 => {
+                need(body, 8)?;
+                (Message::Differs { last: be64(body, 0) }, &body[8..])
+            }
             _ => return Err(Malformed::Value),
         };
         if !behind.is_empty() {
@@ -306,6 +326,15 @@ impl<'a> Record<'a> {
             Message::Delete { name, fact } => {
                 let at = put_name(out, at, *name);
                 (10, put_fact(out, at, fact))
+            }
+            Message::Audit { last, digest } => {
+                put(out, at, last.to_be_bytes());
+                put(out, at + 8, digest.to_be_bytes());
+                (11, at + 16)
+            }
+            Message::Differs { last } => {
+                put(out, at, last.to_be_bytes());
+                (12, at + 8)
             }
         };
         put(out, 0, (end as u16).to_be_bytes());

@@ -104,6 +104,7 @@ planted! {
     a_bucket_that_is_not_ceded: NothingCeded by Owner, or Mapping;
     a_previous_owner_that_is_not_asked: PreviousOwnerForgotten by Mapping, or Server;
     an_heir_that_takes_no_sessions: StateUninherited by Mapping;
+    copies_that_drop_updates: UpdateDropped by Copies, or Mapping, or Persistence;
     clients_that_are_forgotten: ClientForgotten by Persistence;
     a_group_that_is_forgotten_once_it_was_left: FormerGroupForgotten by Mapping, or Server;
     a_view_in_force_before_all_have_it: InForceEarly by Owner, or Promotion, or Mapping;

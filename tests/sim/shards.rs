@@ -13,14 +13,20 @@ fn fine(seed: u64, copies: usize, faults: Faults) -> Figures {
 #[test]
 fn histories_are_linearizable_with_one_copy_and_with_two() {
     for copies in [1, 2] {
+        let mut differed = 0;
         for seed in 1..=4 {
             let figures = fine(seed, copies, Faults::ALL);
             println!("{copies} copies, seed {seed}: {figures:?}");
-            let Figures { operations, lives, moved, hunts, .. } = figures;
+            let Figures { operations, lives, moved, hunts, differing, mended, .. } = figures;
             assert!(operations >= 100_000 && lives > 5 && moved > 100 && hunts > 100, "{figures:?}");
+            // What copies say that they have they have.
+            assert_eq!(mended, 0, "{figures:?}");
+            differed += differing;
             // A node is gone or cut off most of the time.
             assert!(figures.unknown * 8 < operations, "{figures:?}");
         }
+        // Of two, one may have what a dead owner had begun to write: that is made the same.
+        assert_eq!(differed > 0, copies == 2, "{differed}");
     }
 }
 

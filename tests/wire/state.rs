@@ -44,6 +44,7 @@ proptest! {
         for message in [
             Message::Put { name, fact: fact_of, stable: number }, Message::Stored, Message::Hunt(name), Message::Found(fact_of),
             Message::Pull { below: number }, Message::Learnt, Message::Outdated, Message::Full, Message::Delete { name, fact: fact_of },
+            Message::Audit { last: number, digest: !number }, Message::Differs { last: number },
         ] {
             comes_back(message);
         }
@@ -83,7 +84,7 @@ fn what_cannot_be_is_refused() {
     assert_eq!(bytes(&|b| b[0] = 9), Err(Malformed::Length), "longer than any");
     assert_eq!(bytes(&|b| b[1] = 3), Err(Malformed::Length), "shorter than its head");
     assert_eq!(bytes(&|b| b[1] -= 1), Err(Malformed::Truncated), "shorter than what is in it");
-    assert_eq!(bytes(&|b| b[2] = 11), Err(Malformed::Value), "no such message");
+    assert_eq!(bytes(&|b| b[2] = 13), Err(Malformed::Value), "no such message");
     assert_eq!(bytes(&|b| b[6] = 16), Err(Malformed::Value), "no such bucket");
     assert_eq!(bytes(&|b| b[23] = 49), Err(Malformed::Length), "a key too long");
     assert_eq!(bytes(&|b| b[40] = 65), Err(Malformed::Length), "a value too long");

@@ -91,6 +91,7 @@ fn live(world: &mut World) -> Result<(), Violation> {
     rest(world, &mut faults)?;
     settle(world)?;
     empty(world)?;
+    copies(world)?;
     world.oracles.all_stored(&world.model(), world.now)?;
     (0..world.plan.nodes).try_for_each(|node| world.kill(node))
 }
@@ -146,6 +147,21 @@ fn settle(world: &mut World) -> Result<(), Violation> {
             return Err(world.oracles.violation(Oracle::Progress, world.now, what));
         }
         world.step(true)?;
+    }
+    Ok(())
+}
+
+/// That no node has had to write to a copy again what that had said that it has.
+fn copies(world: &mut World) -> Result<(), Violation> {
+    let now = world.now;
+    for (node, member) in world.members.iter_mut().enumerate() {
+        let Some(member) = member else { continue };
+        let local = member.local(now);
+        let entries = member.manager().stats(local).totals.counters["state_mended"];
+        if entries > 0 {
+            let what = format!("copies of what n{} has lacked {entries} entries", node + 1);
+            return Err(world.oracles.violation(Oracle::Copies, now, what));
+        }
     }
     Ok(())
 }

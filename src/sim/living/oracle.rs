@@ -68,6 +68,8 @@ pub enum Oracle {
     Promotion,
     /// What was acknowledged is in the log.
     Acknowledged,
+    /// What a copy of shared state says that it has it has.
+    Copies,
     /// Once the faults are over the cluster comes to rest.
     Convergence,
     /// And every flow gets answers.
